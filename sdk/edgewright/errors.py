@@ -1,0 +1,66 @@
+"""The kinds of failure that a user of Edgewright meets, in one family.
+
+Every error says what was wrong, where, and what to do, in one line; the command prints that line and
+exits with 2. Catch `EdgewrightError` for all of them.
+"""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+from edgewright_profiles.errors import EdgewrightError, ProfileError
+
+__all__ = [
+    "ArtifactError",
+    "BrokerError",
+    "ConfigError",
+    "ConversionError",
+    "DataError",
+    "EdgewrightError",
+    "ProfileError",
+    "RolloutError",
+    "RuntimeUnavailableError",
+    "StorageError",
+    "first_violation",
+]
+
+
+class ArtifactError(EdgewrightError):
+    """An artifact or release is missing, corrupt or not what it says it is."""
+
+
+class DataError(EdgewrightError):
+    """Input, calibration or evaluation data has the wrong name, shape, dtype or values."""
+
+
+class ConversionError(EdgewrightError):
+    """A model cannot be loaded, exported, quantised or verified."""
+
+
+class RuntimeUnavailableError(EdgewrightError):
+    """No installed runtime can execute the artifact."""
+
+
+class ConfigError(EdgewrightError):
+    """A configuration or specification file cannot be read or does not hold."""
+
+
+class BrokerError(EdgewrightError):
+    """The MQTT broker cannot be reached or refuses us."""
+
+
+class RolloutError(EdgewrightError):
+    """A rollout cannot be started, found or changed."""
+
+
+class StorageError(EdgewrightError):
+    """The disk is full, read-only or fails."""
+
+
+def first_violation(error: ValidationError) -> tuple[str, str]:
+    """The first violation of a pydantic model, as (place, what is wrong), each fit for one line."""
+    detail = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        return place, "no such key"
+    return place, detail["msg"].removeprefix("Value error, ")
