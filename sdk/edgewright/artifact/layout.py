@@ -1,0 +1,228 @@
+"""The OCI image layout: a folder of content-addressed blobs and an index of names for some of them.
+
+Every blob is read through its digest, so a flipped byte anywhere is found before its content is used.
+Blobs become visible only when `index.json` is replaced, the last step of a write.
+Source: OCI image specification 1.1, "image-layout.md", "descriptor.md".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from edgewright.artifact.manifest import Digest
+from edgewright.contract import from_json, to_json
+from edgewright.durable_file import durable_writer, storage_error, write_durably
+from edgewright.errors import ArtifactError, StorageError
+
+INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
+MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+REF_NAME = "org.opencontainers.image.ref.name"
+
+# The specification says to ignore keys one does not know, so that other tools may copy and annotate.
+_OCI = ConfigDict(frozen=True, extra="ignore", validate_by_name=True, serialize_by_alias=True)
+Size = Annotated[int, Field(ge=0)]
+
+
+class Descriptor(BaseModel):
+    """Points at a blob by digest and size."""
+
+    model_config = _OCI
+    media_type: str = Field(alias="mediaType")
+    digest: Digest
+    size: Size
+    annotations: dict[str, str] = Field(default_factory=dict)
+
+
+class ImageManifest(BaseModel):
+    """An OCI image manifest: a config and its layers."""
+
+    model_config = _OCI
+    schema_version: Literal[2] = Field(default=2, alias="schemaVersion")
+    media_type: Literal["application/vnd.oci.image.manifest.v1+json"] = Field(
+        default="application/vnd.oci.image.manifest.v1+json", alias="mediaType"
+    )
+    artifact_type: str = Field(alias="artifactType")
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+
+
+class ImageIndex(BaseModel):
+    """An OCI image index: descriptors of manifests or further indexes."""
+
+    model_config = _OCI
+    schema_version: Literal[2] = Field(default=2, alias="schemaVersion")
+    media_type: Literal["application/vnd.oci.image.index.v1+json"] = Field(
+        default="application/vnd.oci.image.index.v1+json", alias="mediaType"
+    )
+    manifests: tuple[Descriptor, ...]
+    annotations: dict[str, str] = Field(default_factory=dict)
+
+
+class LayoutMarker(BaseModel):
+    """The `oci-layout` file."""
+
+    model_config = _OCI
+    version: Literal["1.0.0"] = Field(default="1.0.0", alias="imageLayoutVersion")
+
+
+def digest_of(data: bytes) -> str:
+    """The OCI digest of `data`."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """An OCI image layout at `root`. Several processes may read it while one writes."""
+
+    root: Path
+    _added: list[Path] = field(default_factory=list, compare=False, repr=False)
+
+    @staticmethod
+    def open(root: Path) -> Layout:
+        """The layout at `root`. Raises `ArtifactError` where there is none."""
+        marker = root / "oci-layout"
+        if not marker.is_file():
+            raise ArtifactError("is not an artifact or registry folder (no oci-layout file)", where=str(root))
+        from_json(LayoutMarker, _read(marker), where=str(marker), error=ArtifactError)
+        return Layout(root)
+
+    @staticmethod
+    def create(root: Path) -> Layout:
+        """The layout at `root`, made there if the folder is missing or empty."""
+        if root.is_dir() and any(root.iterdir()) and not (root / "oci-layout").is_file():
+            raise StorageError(
+                "is a folder with other files in it", where=str(root), remedy="choose a new or empty folder"
+            )
+        if not (root / "oci-layout").is_file():
+            write_durably(root / "index.json", to_json(ImageIndex(manifests=())))
+            write_durably(root / "oci-layout", to_json(LayoutMarker()))
+        return Layout.open(root)
+
+    def path_of(self, digest: str) -> Path:
+        """Where the blob of a digest lies."""
+        algorithm, _, value = digest.partition(":")
+        return self.root / "blobs" / algorithm / value
+
+    def put(self, data: bytes, media_type: str, annotations: dict[str, str] | None = None) -> Descriptor:
+        """Store a blob durably and return its descriptor. Raises `StorageError`."""
+        descriptor = Descriptor(
+            media_type=media_type, digest=digest_of(data), size=len(data), annotations=annotations or {}
+        )
+        path = self.path_of(descriptor.digest)
+        if not self._holds(descriptor):
+            write_durably(path, data)
+            self._added.append(path)
+        return descriptor
+
+    def copy_from(self, other: Layout, descriptor: Descriptor) -> None:
+        """Copy one blob, verified while it is copied; a blob that is here and sound is not copied again."""
+        if self._holds(descriptor):
+            return
+        source, target = other.path_of(descriptor.digest), self.path_of(descriptor.digest)
+        hasher = hashlib.sha256()
+        try:
+            with source.open("rb") as reader, durable_writer(target) as writer:
+                while chunk := reader.read(1 << 20):
+                    hasher.update(chunk)
+                    writer.write(chunk)
+                if f"sha256:{hasher.hexdigest()}" != descriptor.digest:
+                    raise _corrupt(source)
+        except FileNotFoundError:
+            raise _missing(source) from None
+        self._added.append(target)
+
+    def read(self, descriptor: Descriptor) -> bytes:
+        """The verified content of a blob. Raises `ArtifactError` if it is missing or does not match."""
+        path = self.path_of(descriptor.digest)
+        data = _read(path)
+        if len(data) != descriptor.size or digest_of(data) != descriptor.digest:
+            raise _corrupt(path)
+        return data
+
+    def verify(self, descriptor: Descriptor) -> Path:
+        """The path of a blob whose content was just checked, without holding it in memory."""
+        path = self.path_of(descriptor.digest)
+        try:
+            with path.open("rb") as file:
+                if _file_digest(file) != descriptor.digest or file.tell() != descriptor.size:
+                    raise _corrupt(path)
+        except FileNotFoundError:
+            raise _missing(path) from None
+        return path
+
+    def index(self) -> ImageIndex:
+        """The names in this layout."""
+        path = self.root / "index.json"
+        return from_json(ImageIndex, _read(path), where=str(path), error=ArtifactError)
+
+    def names(self) -> dict[str, Descriptor]:
+        """Each reference name with what it points at."""
+        return {d.annotations[REF_NAME]: d for d in self.index().manifests if REF_NAME in d.annotations}
+
+    def tag(self, name: str, descriptor: Descriptor) -> None:
+        """Let `name` point at a stored blob, durably and in one step."""
+        with self._lock():
+            kept = tuple(d for d in self.index().manifests if d.annotations.get(REF_NAME) != name)
+            annotations = {**descriptor.annotations, REF_NAME: name}
+            named = descriptor.model_copy(update={"annotations": annotations})
+            write_durably(self.root / "index.json", to_json(ImageIndex(manifests=(*kept, named))))
+
+    @contextlib.contextmanager
+    def undone_on_error(self) -> Iterator[None]:
+        """Remove the blobs that the block added, if it ends in an error: nothing half-written stays."""
+        self._added.clear()
+        try:
+            yield
+        except BaseException:
+            for path in self._added:
+                path.unlink(missing_ok=True)
+            raise
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _holds(self, descriptor: Descriptor) -> bool:
+        path = self.path_of(descriptor.digest)
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return _file_digest(file) == descriptor.digest
+
+
+def _file_digest(file: object) -> str:
+    hasher = hashlib.sha256()
+    while chunk := file.read(1 << 20):  # type: ignore[attr-defined]
+        hasher.update(chunk)
+    return f"sha256:{hasher.hexdigest()}"
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise _missing(path) from None
+    except OSError as error:
+        raise storage_error(error, path) from None
+
+
+def _missing(path: Path) -> ArtifactError:
+    return ArtifactError("a part of the artifact is missing", where=str(path), remedy="fetch it again")
+
+
+def _corrupt(path: Path) -> ArtifactError:
+    return ArtifactError("is corrupt: its digest does not match", where=str(path), remedy="fetch it again")

@@ -1,0 +1,171 @@
+"""`ArtifactManifest`: what one artifact is, computes and was seen to achieve.
+
+It is the config blob of the artifact's OCI manifest, so its digest is covered by everything that points
+at the artifact. Every figure in it says how it was got.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+from edgewright.contract import CONTRACT
+
+ModelFormat = Literal["onnx", "tflite"]
+Precision = Literal["float32", "int8"]
+Dtype = Literal["float32", "float16", "int8", "uint8", "int16", "int32", "int64", "bool"]
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+"""A model name or version: safe in an OCI tag, an MQTT topic and a file name alike."""
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+
+
+class Quantisation(BaseModel):
+    """Per-tensor affine quantisation: real = scale * (stored - zero_point) (Jacob et al. 2018, eq. 1)."""
+
+    model_config = CONTRACT
+    scale: float = Field(gt=0)
+    zero_point: int
+
+
+class TensorSpec(BaseModel):
+    """One input or output of an artifact, as the runtime sees it."""
+
+    model_config = CONTRACT
+    name: str = Field(min_length=1, description="the name in the source model, by which callers address it")
+    runtime_name: str = Field(min_length=1, description="the name inside the model file")
+    shape: tuple[Annotated[int, Field(ge=0)], ...] = Field(description="in the artifact's axis order")
+    dtype: Dtype
+    quantisation: Quantisation | None = None
+    permutation: tuple[int, ...] | None = Field(
+        default=None,
+        description="the source tensor's axes in the artifact's order (NCHW held as NHWC: 0, 2, 3, 1)",
+    )
+
+    @property
+    def source_shape(self) -> tuple[int, ...]:
+        """The shape in the axis order of the source model, which is what callers pass and get."""
+        if self.permutation is None:
+            return self.shape
+        return tuple(self.shape[self.permutation.index(axis)] for axis in range(len(self.shape)))
+
+
+class ImagePreprocessing(BaseModel):
+    """How a photo becomes the model's input: RGB, resized, `(x - mean) / std` on 0–255, then NCHW."""
+
+    model_config = CONTRACT
+    kind: Literal["image"] = "image"
+    height: int = Field(gt=0)
+    width: int = Field(gt=0)
+    mean: tuple[float, float, float]
+    std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+
+
+class Classification(BaseModel):
+    """The output holds one score a class along its last axis; the greatest wins."""
+
+    model_config = CONTRACT
+    kind: Literal["classification"] = "classification"
+    output: str
+
+
+class Proportion(BaseModel):
+    """A share of samples with its 95 % confidence interval (Wilson 1927)."""
+
+    model_config = CONTRACT
+    value: float = Field(ge=0, le=1)
+    low: float = Field(ge=0, le=1)
+    high: float = Field(ge=0, le=1)
+    samples: int = Field(gt=0)
+
+
+class Difference(BaseModel):
+    """A paired difference of two shares with its 95 % confidence interval, in shares (0.01 = one point)."""
+
+    model_config = CONTRACT
+    value: float = Field(ge=-1, le=1)
+    low: float = Field(ge=-1, le=1)
+    high: float = Field(ge=-1, le=1)
+    samples: int = Field(gt=0)
+
+
+class AccuracyReport(BaseModel):
+    """How the artifact, as its runtime executes it, compares with the float source model."""
+
+    model_config = CONTRACT
+    how: Literal["measured on host"] = "measured on host"
+    executed_by: str = Field(description="the runtime and version that executed the artifact")
+    data: Literal["evaluation", "calibration"] = Field(description="which data set the figures are from")
+    samples: int = Field(gt=0)
+    sqnr_db: dict[str, float] = Field(description="signal to quantisation noise of each output, decibels")
+    agreement: Proportion | None = Field(default=None, description="same top class as the float model")
+    float_accuracy: Proportion | None = Field(default=None, description="None: no labels, not measured")
+    artifact_accuracy: Proportion | None = None
+    change: Difference | None = Field(default=None, description="artifact accuracy minus float accuracy")
+
+
+class LatencyFigure(BaseModel):
+    """One latency, in seconds, with how it was got; a predicted figure has bounds in place of percentiles."""
+
+    model_config = CONTRACT
+    how: Literal["measured on host", "emulated", "predicted"]
+    where: str = Field(description="the processor measured on, or the profile predicted for")
+    runtime: str
+    precision: Precision
+    threads: int = Field(gt=0)
+    p50_s: float = Field(gt=0)
+    p99_s: float | None = Field(default=None, gt=0)
+    low_s: float | None = Field(default=None, gt=0)
+    high_s: float | None = Field(default=None, gt=0)
+    samples: int = Field(ge=0)
+
+
+class GoldenPolicy(BaseModel):
+    """Which golden vectors prove the artifact, and how close a device's outputs must come."""
+
+    model_config = CONTRACT
+    digest: Digest
+    vectors: int = Field(gt=0)
+    runtime: str = Field(description="the runtime and version that made the expected outputs")
+    max_lsb: int = Field(ge=0, description="for integer outputs, in units of the last place")
+    relative_tolerance: float = Field(ge=0, description="for float outputs, of the output's largest value")
+
+
+class Provenance(BaseModel):
+    """Where the artifact came from."""
+
+    model_config = CONTRACT
+    source: str
+    calibration_samples: int = Field(ge=0)
+    calibration_digest: Digest | None = None
+    tools: dict[str, str] = Field(default_factory=dict, description="package name to version")
+
+
+class ArtifactManifest(BaseModel):
+    """One version of a model for one hardware profile in one format."""
+
+    model_config = CONTRACT
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    name: Name
+    version: Name
+    profile: Name
+    format: ModelFormat
+    precision: Precision
+    runtimes: tuple[str, ...] = Field(description="runtimes that execute it correctly, preferred first")
+    model_digest: Digest
+    model_bytes: int = Field(gt=0)
+    float_bytes: int | None = Field(default=None, gt=0, description="the float model in the same format")
+    inputs: tuple[TensorSpec, ...] = Field(min_length=1)
+    outputs: tuple[TensorSpec, ...] = Field(min_length=1)
+    preprocessing: ImagePreprocessing | None = None
+    postprocessing: Classification | None = None
+    labels: tuple[str, ...] | None = None
+    golden: GoldenPolicy
+    accuracy: AccuracyReport
+    latencies: tuple[LatencyFigure, ...] = ()
+    float_operators: tuple[str, ...] = Field(
+        default=(), description="operators left in float, by type and name; empty when all is integer"
+    )
+    macs: int | None = Field(default=None, ge=0, description="multiply-accumulates of one inference")
+    provenance: Provenance

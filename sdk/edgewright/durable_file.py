@@ -1,0 +1,72 @@
+"""Files that survive a power cut: written to a temporary name, flushed to disk, then renamed into place.
+
+After `write_durably` returns, the file holds the new content whatever happens next; before that, the old.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from edgewright.errors import StorageError
+
+_CAUSES = {
+    errno.ENOSPC: ("the disk is full", "free some space and run the same command again"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space and run the same command again"),
+    errno.EROFS: ("the file system is read-only", "remount it writable or choose another folder"),
+    errno.EACCES: ("permission denied", "choose a folder that this user may write"),
+    errno.EPERM: ("permission denied", "choose a folder that this user may write"),
+    errno.ENOTDIR: ("a part of the path is a file, not a folder", "choose another folder"),
+}
+
+
+def storage_error(error: OSError, path: Path) -> StorageError:
+    """The error family's one line for a failed file operation."""
+    problem, remedy = _CAUSES.get(error.errno or 0, (error.strerror or str(error), ""))
+    return StorageError(problem, where=str(path), remedy=remedy)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and removals in `folder` durable (POSIX: a rename is durable once its folder is)."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def durable_writer(path: Path) -> Iterator[BinaryIO]:
+    """A file open for writing that appears at `path`, durable and whole, when the block ends without error.
+
+    On any error nothing is left behind. Raises `StorageError`.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+    except OSError as error:
+        raise storage_error(error, path) from None
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fchmod(file.fileno(), 0o644)
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise storage_error(error, path) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Replace the file at `path` by `data`, durably and in one step. Raises `StorageError`."""
+    with durable_writer(path) as file:
+        file.write(data)

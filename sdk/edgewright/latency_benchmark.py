@@ -1,0 +1,102 @@
+"""Latency measured on this host: of one model, or of several interleaved so that noise strikes all alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgewright.artifact.manifest import LatencyFigure, Precision, TensorSpec
+from edgewright.runtime.model import Array, Model
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Seconds for one inference in the runtime, raw input to raw output."""
+
+    where: str
+    runtime: str
+    precision: Precision
+    threads: int
+    samples: int
+    mean_s: float
+    p50_s: float
+    p90_s: float
+    p99_s: float
+    how: str = "measured on host"
+
+    def figure(self) -> LatencyFigure:
+        """The same as the manifest records it."""
+        return LatencyFigure(
+            how="measured on host",
+            where=self.where,
+            runtime=self.runtime,
+            precision=self.precision,
+            threads=self.threads,
+            p50_s=self.p50_s,
+            p99_s=self.p99_s,
+            samples=self.samples,
+        )
+
+
+def benchmark(model: Model, *, seconds: float = 2.0) -> Benchmark:
+    """Measure one model for about `seconds`, after a warm-up."""
+    return benchmark_interleaved([model], seconds=seconds)[0]
+
+
+def benchmark_interleaved(models: Sequence[Model], *, seconds: float = 2.0) -> list[Benchmark]:
+    """Measure several models in turn, one inference each, for about `seconds` a model.
+
+    A ratio of two results compares like with like: both met the same clock speeds and the same neighbours.
+    """
+    feeds = [{spec.name: _noise(spec) for spec in model.inputs} for model in models]
+    for model, feed in zip(models, feeds, strict=True):
+        for _ in range(5):
+            model.run_raw(feed)
+    times: list[list[float]] = [[] for _ in models]
+    spent = [0.0 for _ in models]
+    # At least 20 samples each; past that the time decides, so that a slow model does not take minutes.
+    while len(times[0]) < 20 or (max(spent) < seconds and len(times[0]) < 100_000):
+        for i, (model, feed) in enumerate(zip(models, feeds, strict=True)):
+            start = time.perf_counter()
+            model.run_raw(feed)
+            elapsed = time.perf_counter() - start
+            times[i].append(elapsed)
+            spent[i] += elapsed
+    where = host_processor()
+    return [_summary(model, samples, where) for model, samples in zip(models, times, strict=True)]
+
+
+def host_processor() -> str:
+    """This host's processor, as it names itself."""
+    from edgewright_profiles import detect
+
+    return detect().processor or "unknown processor"
+
+
+def _noise(spec: TensorSpec) -> Array:
+    rng = np.random.default_rng(0)
+    dtype = np.dtype(spec.dtype)
+    if np.issubdtype(dtype, np.floating):
+        return rng.standard_normal(spec.shape).astype(dtype)
+    # Small non-negative integers are valid for every integer input, token ids among them.
+    return rng.integers(0, 2 if dtype == np.bool_ else 100, spec.shape).astype(dtype)
+
+
+def _summary(model: Model, samples: list[float], where: str) -> Benchmark:
+    p50, p90, p99 = (float(value) for value in np.percentile(samples, [50, 90, 99]))
+    integer = any(spec.dtype in ("int8", "uint8") for spec in (*model.inputs, *model.outputs))
+    precision: Precision = model.manifest.precision if model.manifest else ("int8" if integer else "float32")
+    return Benchmark(
+        where=where,
+        runtime=model.runtime,
+        precision=precision,
+        threads=model.threads,
+        samples=len(samples),
+        mean_s=float(np.mean(samples)),
+        p50_s=p50,
+        p90_s=p90,
+        p99_s=p99,
+    )

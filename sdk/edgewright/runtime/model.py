@@ -1,0 +1,121 @@
+"""`Model`: what `edgewright.load` returns, the same to call whatever format and runtime is underneath."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgewright.artifact.manifest import ArtifactManifest, ModelFormat, TensorSpec
+from edgewright.artifact.release import Artifact, find_artifact
+from edgewright.errors import ArtifactError, DataError
+from edgewright.runtime.quantised_io import ordered_inputs, raw_input, real_output
+from edgewright.runtime.session import Session, open_session
+
+if TYPE_CHECKING:
+    from edgewright.latency_benchmark import Benchmark
+
+Array = NDArray[Any]
+
+
+class Model:
+    """A loaded model. Not for use from several threads at once.
+
+    `manifest` and `artifact` are None for a bare model file.
+    """
+
+    def __init__(self, session: Session, artifact: Artifact | None = None, threads: int = 1) -> None:
+        self._session = session
+        self.artifact = artifact
+        self.threads = threads
+        self.inputs: tuple[TensorSpec, ...] = artifact.manifest.inputs if artifact else session.inputs
+        self.outputs: tuple[TensorSpec, ...] = artifact.manifest.outputs if artifact else session.outputs
+        # A manifest may list tensors in another order than the file does.
+        in_order = {spec.runtime_name: i for i, spec in enumerate(self.inputs)}
+        out_order = {spec.runtime_name: i for i, spec in enumerate(session.outputs)}
+        try:
+            self._feed_order = [in_order[spec.runtime_name] for spec in session.inputs]
+            self._fetch_order = [out_order[spec.runtime_name] for spec in self.outputs]
+        except KeyError as missing:
+            raise ArtifactError(
+                f"the manifest and the model file disagree about the tensor {missing}"
+            ) from None
+
+    @property
+    def manifest(self) -> ArtifactManifest | None:
+        return self.artifact.manifest if self.artifact else None
+
+    @property
+    def runtime(self) -> str:
+        """The runtime that executes it, with its version."""
+        return self._session.runtime
+
+    def run(self, inputs: Mapping[str, Any] | Any, *, raw: bool = False) -> dict[str, Array]:
+        """One inference on a dict of arrays by input name, or on one array where there is one input.
+
+        Arrays are float in the source model's shape, and so are the results, by output name; `raw=True`
+        takes and gives the artifact's own dtypes and axis order. Raises `DataError`.
+        """
+        values = ordered_inputs(inputs, self.inputs)
+        if raw:
+            arrays = [_checked_raw(value, spec) for value, spec in zip(values, self.inputs, strict=True)]
+        else:
+            arrays = [raw_input(value, spec) for value, spec in zip(values, self.inputs, strict=True)]
+        results = self._session.run([arrays[i] for i in self._feed_order])
+        outputs = zip(self.outputs, self._fetch_order, strict=True)
+        if raw:
+            return {spec.name: results[i] for spec, i in outputs}
+        return {spec.name: real_output(results[i], spec) for spec, i in outputs}
+
+    def run_raw(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        """`run(inputs, raw=True)`: the form that golden vectors take."""
+        return self.run(inputs, raw=True)
+
+    def benchmark(self, *, seconds: float = 2.0) -> Benchmark:
+        """Latency of the runtime alone, measured on this host for about `seconds`."""
+        from edgewright.latency_benchmark import benchmark
+
+        return benchmark(self, seconds=seconds)
+
+
+def load(
+    target: str | Path,
+    profile: str | None = None,
+    *,
+    format: ModelFormat | None = None,  # noqa: A002 - the word that the command and the manifest use
+    threads: int = 1,
+) -> Model:
+    """Load a `.onnx` or `.tflite` file, an artifact folder, or a reference `oci:FOLDER:NAME:VERSION`.
+
+    `profile` and `format` choose among the artifacts of a release. Every digest is checked before a byte is
+    parsed. Raises `ArtifactError`, `RuntimeUnavailableError`.
+    """
+    path = Path(target)
+    suffix = path.suffix.lower()
+    if not str(target).startswith("oci:"):
+        if not path.exists():
+            raise ArtifactError("does not exist", where=str(target))
+        if path.is_file():
+            if suffix not in (".onnx", ".tflite"):
+                raise ArtifactError("is not a .onnx or .tflite file", where=str(target))
+            file_format: ModelFormat = "onnx" if suffix == ".onnx" else "tflite"
+            return Model(open_session(path, file_format, threads=threads), threads=threads)
+    return load_artifact(find_artifact(target, profile, format), threads=threads)
+
+
+def load_artifact(artifact: Artifact, *, threads: int = 1) -> Model:
+    """Load an artifact that is already open. Raises `ArtifactError`, `RuntimeUnavailableError`."""
+    manifest = artifact.manifest
+    session = open_session(artifact.model_path, manifest.format, threads=threads, allowed=manifest.runtimes)
+    return Model(session, artifact, threads)
+
+
+def _checked_raw(value: Any, spec: TensorSpec) -> Array:
+    array = np.asarray(value)
+    if array.dtype != np.dtype(spec.dtype) or array.shape != spec.shape:
+        given = f"{array.dtype}{list(array.shape)}"
+        raise DataError(f"raw input '{spec.name}' is {given}; it takes {spec.dtype}{list(spec.shape)}")
+    return array

@@ -1,0 +1,75 @@
+"""`Session`: one model file loaded by one runtime, and the choice of the runtime that loads it."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from edgewright.artifact.manifest import ModelFormat, TensorSpec
+from edgewright.errors import RuntimeUnavailableError
+
+Array = NDArray[Any]
+
+RUNTIMES: dict[ModelFormat, tuple[str, ...]] = {
+    "onnx": ("onnxruntime",),
+    # In order of preference: tensorflow's interpreter is bit-identical to ai-edge-litert's; tflite-runtime's
+    # last release has its reference kernels and is right for static INT8 alone.
+    "tflite": ("ai_edge_litert", "tflite_runtime", "tensorflow"),
+}
+_PACKAGES = {
+    "onnxruntime": "onnxruntime",
+    "ai_edge_litert": "ai-edge-litert",
+    "tflite_runtime": "tflite-runtime",
+    "tensorflow": "tensorflow",
+}
+
+
+class Session(Protocol):
+    """A loaded model. Arrays are raw: the file's own names, dtypes and axis order. One thread at a time."""
+
+    @property
+    def runtime(self) -> str:
+        """The runtime's package and version, as `onnxruntime 1.32.0`."""
+        ...
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]: ...
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]: ...
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        """One inference: arrays in the order of `inputs`, results in the order of `outputs`."""
+        ...
+
+
+def installed_runtimes(model_format: ModelFormat) -> tuple[str, ...]:
+    """The import names of the runtimes for a format that are installed here, preferred first."""
+    return tuple(name for name in RUNTIMES[model_format] if importlib.util.find_spec(name) is not None)
+
+
+def open_session(
+    path: Path, model_format: ModelFormat, *, threads: int = 1, allowed: Sequence[str] | None = None
+) -> Session:
+    """Load a model file with the first runtime that is installed and that the artifact allows.
+
+    Raises `RuntimeUnavailableError` with what to install, `ArtifactError` for a file that is not a model.
+    """
+    for runtime in installed_runtimes(model_format):
+        if allowed is not None and runtime not in allowed:
+            continue
+        if model_format == "onnx":
+            from edgewright.runtime.onnxruntime import OnnxSession
+
+            return OnnxSession(path, threads)
+        from edgewright.runtime.litert import LitertSession
+
+        return LitertSession(path, threads, runtime)
+    wanted = _PACKAGES[(allowed or RUNTIMES[model_format])[0]]
+    raise RuntimeUnavailableError(
+        f"no runtime for {model_format} models is installed", where=str(path), remedy=f"pip install {wanted}"
+    )
