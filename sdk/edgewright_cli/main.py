@@ -53,7 +53,7 @@ def edgewright() -> None:
 
 
 def main() -> None:
-    """Run the command; exit with its code, 2 after an error of the user's or the world's, 130 after Ctrl-C."""
+    """Run the command; exit with its code, 2 after an error of the family, 130 after Ctrl-C."""
     try:
         code = edgewright.main(standalone_mode=False)
     except click.Abort:
