@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -186,6 +187,10 @@ class Layout:
             for path in self._added:
                 path.unlink(missing_ok=True)
             raise
+
+    def remove(self) -> None:
+        """Take the whole layout away again: for a folder that an operation made and could not fill."""
+        shutil.rmtree(self.root, ignore_errors=True)
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:

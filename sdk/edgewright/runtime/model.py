@@ -24,15 +24,25 @@ Array = NDArray[Any]
 class Model:
     """A loaded model. Not for use from several threads at once.
 
-    `manifest` and `artifact` are None for a bare model file.
+    `manifest` and `artifact` are None for a bare model file, whose tensors may be described by `inputs` and
+    `outputs` where more is known of them than the file says.
     """
 
-    def __init__(self, session: Session, artifact: Artifact | None = None, threads: int = 1) -> None:
+    def __init__(
+        self,
+        session: Session,
+        artifact: Artifact | None = None,
+        *,
+        threads: int = 1,
+        inputs: tuple[TensorSpec, ...] | None = None,
+        outputs: tuple[TensorSpec, ...] | None = None,
+    ) -> None:
         self._session = session
         self.artifact = artifact
         self.threads = threads
-        self.inputs: tuple[TensorSpec, ...] = artifact.manifest.inputs if artifact else session.inputs
-        self.outputs: tuple[TensorSpec, ...] = artifact.manifest.outputs if artifact else session.outputs
+        known = artifact.manifest if artifact else session
+        self.inputs: tuple[TensorSpec, ...] = inputs or known.inputs
+        self.outputs: tuple[TensorSpec, ...] = outputs or known.outputs
         # A manifest may list tensors in another order than the file does.
         in_order = {spec.runtime_name: i for i, spec in enumerate(self.inputs)}
         out_order = {spec.runtime_name: i for i, spec in enumerate(session.outputs)}
@@ -110,7 +120,7 @@ def load_artifact(artifact: Artifact, *, threads: int = 1) -> Model:
     """Load an artifact that is already open. Raises `ArtifactError`, `RuntimeUnavailableError`."""
     manifest = artifact.manifest
     session = open_session(artifact.model_path, manifest.format, threads=threads, allowed=manifest.runtimes)
-    return Model(session, artifact, threads)
+    return Model(session, artifact, threads=threads)
 
 
 def _checked_raw(value: Any, spec: TensorSpec) -> Array:

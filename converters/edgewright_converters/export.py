@@ -1,0 +1,266 @@
+"""`ExportedGraph`: the float model in a target's own format, and where its tensors come from.
+
+An operator that the target lacks is named with its module and line in the Python source.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+
+from edgewright.artifact.manifest import Dtype, ModelFormat, TensorSpec
+from edgewright.errors import ConversionError
+from edgewright_converters.silence import silenced
+from edgewright_converters.source import SourceModel
+
+Array = NDArray[Any]
+CHANNELS_LAST = (0, 2, 3, 1)
+
+
+@dataclass(frozen=True)
+class ExportedGraph:
+    """A serialised float model; `inputs` and `outputs` tie source names to names inside the file."""
+
+    format: ModelFormat
+    data: bytes
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+def export(
+    model: SourceModel, sample: Mapping[str, Array], outputs: Mapping[str, Array], model_format: ModelFormat
+) -> ExportedGraph:
+    """Export with a batch of one; `sample` is one input, `outputs` what the float model made of it.
+
+    Raises `ConversionError` with the operator and its place where the target lacks one.
+    """
+    if model.onnx_path is not None:
+        if model_format == "tflite":
+            raise ConversionError(
+                "an ONNX model cannot become TFLite",
+                where=model.label,
+                remedy="convert from the PyTorch source, or ask for --format onnx",
+            )
+        return _fixed_onnx(model, sample)
+    assert model.module is not None
+    program = _program(model, sample)
+    if model_format == "onnx":
+        return _to_onnx(model, program, outputs)
+    return _to_tflite(model, program, sample, outputs)
+
+
+def spec_of(name: str, runtime_name: str, array: Array, permutation: tuple[int, ...] | None) -> TensorSpec:
+    """The spec of a float tensor, its shape in the artifact's axis order."""
+    shape = tuple(array.shape[axis] for axis in permutation) if permutation else array.shape
+    return TensorSpec(
+        name=name,
+        runtime_name=runtime_name,
+        shape=shape,
+        dtype=cast("Dtype", array.dtype.name),
+        permutation=permutation,
+    )
+
+
+def _program(model: SourceModel, sample: Mapping[str, Array]) -> torch.export.ExportedProgram:
+    assert model.module is not None
+    example = tuple(torch.from_numpy(sample[name]) for name in model.input_names)
+    try:
+        with silenced():
+            return torch.export.export(model.module, example)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        if "data-dependent" in reason:
+            place = _user_line("".join(_traceback_lines(error)))
+            problem = f"its control flow depends on the data{f' ({place})' if place else ''}"
+            raise ConversionError(
+                problem,
+                where=model.label,
+                remedy="write the branch with torch.where, or take it out of forward()",
+            ) from None
+        raise ConversionError(f"cannot be exported ({reason})", where=model.label) from error
+
+
+def _to_onnx(
+    model: SourceModel, program: torch.export.ExportedProgram, outputs: Mapping[str, Array]
+) -> ExportedGraph:
+    try:
+        with silenced():
+            exported = torch.onnx.export(
+                program,
+                (),
+                dynamo=True,
+                input_names=list(model.input_names),
+                output_names=list(outputs),
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise _unsupported(model, program, error, "ONNX") from None
+    assert exported is not None
+    proto = exported.model_proto
+    samples = _graph_tensors(proto)
+    inputs = tuple(spec_of(n, n, samples[n], None) for n in model.input_names)
+    return ExportedGraph(
+        "onnx", proto.SerializeToString(), inputs, tuple(spec_of(n, n, a, None) for n, a in outputs.items())
+    )
+
+
+def _to_tflite(
+    model: SourceModel,
+    program: torch.export.ExportedProgram,
+    sample: Mapping[str, Array],
+    outputs: Mapping[str, Array],
+) -> ExportedGraph:
+    # The first import writes to standard output.
+    with silenced():
+        import litert_torch
+
+    inputs_last = [i for i, name in enumerate(model.input_names) if sample[name].ndim == 4]
+    outputs_last = [i for i, array in enumerate(outputs.values()) if array.ndim == 4]
+    permutations_in = [CHANNELS_LAST if i in inputs_last else None for i in range(len(model.input_names))]
+    permutations_out = [CHANNELS_LAST if i in outputs_last else None for i in range(len(outputs))]
+    assert model.module is not None
+    # Channels last is TFLite's native order; kept at the boundary it needs no TRANSPOSE inside.
+    module = litert_torch.to_channel_last_io(
+        _OutputTuple(model.module), args=inputs_last or None, outputs=outputs_last or None
+    )
+    if not isinstance(model.module, torch.fx.GraphModule):
+        module = module.eval()
+    example = tuple(
+        torch.from_numpy(np.ascontiguousarray(sample[n].transpose(p) if p else sample[n]))
+        for n, p in zip(model.input_names, permutations_in, strict=True)
+    )
+    try:
+        with silenced():
+            data = bytes(litert_torch.convert(module, example).model_content())
+    except Exception as error:
+        raise _unsupported(model, program, error, "TFLite") from error
+    with silenced():
+        names_in, names_out = _signature(data)
+    return ExportedGraph(
+        "tflite",
+        data,
+        tuple(
+            spec_of(name, names_in[i], sample[name], permutations_in[i])
+            for i, name in enumerate(model.input_names)
+        ),
+        tuple(
+            spec_of(name, names_out[i], array, permutations_out[i])
+            for i, (name, array) in enumerate(outputs.items())
+        ),
+    )
+
+
+class _OutputTuple(torch.nn.Module):
+    """The model with its outputs as a flat tuple, the form that the channel-last wrapper takes."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        result = self.module(*inputs)
+        if isinstance(result, torch.Tensor):
+            return (result,)
+        return tuple(result.values()) if isinstance(result, Mapping) else tuple(result)
+
+
+def _signature(data: bytes) -> tuple[list[str], list[str]]:
+    """The tensor names of the signature's inputs and outputs, in the order of the source's arguments."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=data)
+    runner = interpreter.get_signature_runner()
+
+    def in_order(details: Mapping[str, Any]) -> list[str]:
+        return [
+            str(details[key]["name"]) for key in sorted(details, key=lambda k: int(re.sub(r"\D", "", k) or 0))
+        ]
+
+    return in_order(runner.get_input_details()), in_order(runner.get_output_details())
+
+
+def _fixed_onnx(model: SourceModel, sample: Mapping[str, Array]) -> ExportedGraph:
+    from onnxruntime.tools.onnx_model_utils import make_input_shape_fixed
+
+    assert model.onnx_path is not None
+    proto = onnx.load(str(model.onnx_path))
+    for node in proto.graph.node:
+        if not onnx.defs.has(node.op_type, node.domain) and node.domain != "com.microsoft":
+            operator = f"{node.domain + '::' if node.domain else ''}{node.op_type}"
+            raise ConversionError(
+                f"operator {operator} of node '{node.name}' is not one that the target has", where=model.label
+            )
+    for name, array in sample.items():
+        make_input_shape_fixed(proto.graph, name, list(array.shape))
+    proto = onnx.shape_inference.infer_shapes(proto)
+    outputs = model.run(sample)
+    return ExportedGraph(
+        "onnx",
+        proto.SerializeToString(),
+        tuple(spec_of(n, n, sample[n], None) for n in model.input_names),
+        tuple(spec_of(n, n, a, None) for n, a in outputs.items()),
+    )
+
+
+def _graph_tensors(proto: onnx.ModelProto) -> dict[str, Array]:
+    """An empty-content array for each graph input, which carries its shape and dtype."""
+    tensors: dict[str, Array] = {}
+    for value in proto.graph.input:
+        kind = value.type.tensor_type
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
+        tensors[value.name] = np.empty([d.dim_value for d in kind.shape.dim], dtype)
+    return tensors
+
+
+_OPERATOR = re.compile(r"call_function\[target=torch\.ops\.([\w.]+)\]|Lowering not found: ([\w.]+)")
+
+
+def _unsupported(
+    model: SourceModel, program: torch.export.ExportedProgram, error: BaseException, target: str
+) -> ConversionError:
+    """The error for a failed export: the operator, its module and its line where they can be told."""
+    text = "".join(_traceback_lines(error))
+    match = _OPERATOR.search(text)
+    if match is None:
+        reason = str(error).strip().splitlines()[0][:200]
+        return ConversionError(f"cannot be exported to {target} ({reason})", where=model.label)
+    operator = match[1] or match[2]
+    base = operator.split(".")[1] if "." in operator else operator
+    place = ""
+    with contextlib.suppress(Exception):  # the place is a courtesy: without it the operator is named alone
+        for node in program.run_decompositions().graph.nodes:
+            if node.op == "call_function" and str(node.target).split(".")[1] in (base, f"special_{base}"):
+                stack = list((node.meta.get("nn_module_stack") or {}).values())
+                module = stack[-1][0] if stack and stack[-1][0] else "the model itself"
+                line = _user_line(node.meta.get("stack_trace") or "")
+                place = f" in {module}{f' ({line})' if line else ''}"
+                break
+    other = "TFLite" if target == "ONNX" else "ONNX"
+    remedy = f"replace it in the model, or ask for --format {other.lower()} if {other} takes it"
+    return ConversionError(
+        f"operator {operator}{place} has no {target} form", where=model.label, remedy=remedy
+    )
+
+
+_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+
+
+def _user_line(stack: str) -> str:
+    """`file:line` of the innermost frame outside of torch."""
+    frames = [m for m in _FRAME.findall(stack) if "/torch/" not in m[0] and "/litert_torch/" not in m[0]]
+    outside = [m for m in frames if "edgewright" not in m[0] and not m[0].startswith("<")]
+    return f"{outside[-1][0].rsplit('/', 1)[-1]}:{outside[-1][1]}" if outside else ""
+
+
+def _traceback_lines(error: BaseException) -> list[str]:
+    import traceback
+
+    return traceback.format_exception(error)

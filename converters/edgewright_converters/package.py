@@ -1,0 +1,129 @@
+"""From verified models to a release: manifests, golden vectors and files in an OCI layout, all or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from edgewright.artifact.golden import golden_to_bytes
+from edgewright.artifact.layout import Layout, digest_of
+from edgewright.artifact.manifest import (
+    ArtifactManifest,
+    Classification,
+    GoldenPolicy,
+    LatencyFigure,
+    ModelFormat,
+    Provenance,
+)
+from edgewright.artifact.release import Release, publish, put_artifact
+from edgewright.runtime.session import RUNTIMES
+from edgewright_converters.calibration import SampleSet
+from edgewright_converters.verify import VerifiedModel
+
+MAX_LSB: dict[ModelFormat, int] = {"onnx": 0, "tflite": 1}
+"""How far an integer output may be off. Measured: ONNX Runtime's INT8 kernels agree bit for bit between x86 and
+Arm, LiteRT's within XNNPACK; without XNNPACK LiteRT differs by one unit in 1–2 % of the values."""
+FLOAT_TOLERANCE = 1e-3
+"""For outputs left in float: their last bits differ between processors."""
+_TOOLS = ("edgewright", "torch", "onnx", "onnxruntime", "litert-torch", "ai-edge-quantizer", "ai-edge-litert")
+
+
+@dataclass(frozen=True)
+class Packable:
+    """One verified model for one profile, with the latency predicted there."""
+
+    profile: str
+    verified: VerifiedModel
+    predicted: tuple[LatencyFigure, ...]
+    macs: int | None
+
+
+def package(
+    packables: Sequence[Packable],
+    *,
+    output: Path,
+    name: str,
+    release_version: str,
+    source: str,
+    calibration: SampleSet,
+    classification: str | None,
+) -> tuple[Release, list[ArtifactManifest]]:
+    """Write the artifacts and name the release over them.
+
+    The release appears in one step at the end; after an error nothing that was added is left. Raises
+    `StorageError`.
+    """
+    existed = output.exists()
+    layout = Layout.create(output)
+    try:
+        with layout.undone_on_error():
+            descriptors, manifests = [], []
+            for packable in packables:
+                golden = golden_to_bytes(packable.verified.golden)
+                manifest = _manifest(
+                    packable, golden, name, release_version, source, calibration, classification
+                )
+                descriptors.append(put_artifact(layout, manifest, packable.verified.model.data, golden))
+                manifests.append(manifest)
+            return publish(layout, name, release_version, descriptors), manifests
+    except BaseException:
+        if not existed:
+            layout.remove()
+        raise
+
+
+def _manifest(
+    packable: Packable,
+    golden: bytes,
+    name: str,
+    release_version: str,
+    source: str,
+    calibration: SampleSet,
+    classification: str | None,
+) -> ArtifactManifest:
+    verified, model = packable.verified, packable.verified.model
+    return ArtifactManifest(
+        name=name,
+        version=release_version,
+        profile=packable.profile,
+        format=model.format,
+        precision=model.precision,
+        runtimes=RUNTIMES[model.format],
+        model_digest=digest_of(model.data),
+        model_bytes=len(model.data),
+        float_bytes=verified.float_bytes,
+        inputs=model.inputs,
+        outputs=model.outputs,
+        preprocessing=calibration.preprocessing,
+        postprocessing=Classification(output=classification) if classification else None,
+        labels=calibration.classes,
+        golden=GoldenPolicy(
+            digest=digest_of(golden),
+            vectors=verified.golden.count,
+            runtime=verified.runtime,
+            max_lsb=MAX_LSB[model.format],
+            relative_tolerance=FLOAT_TOLERANCE,
+        ),
+        accuracy=verified.accuracy,
+        latencies=(*verified.latencies, *packable.predicted),
+        float_operators=model.float_operators,
+        macs=packable.macs,
+        provenance=Provenance(
+            source=source,
+            calibration_samples=calibration.count,
+            calibration_digest=calibration.digest(),
+            tools=_tool_versions(),
+        ),
+    )
+
+
+def _tool_versions() -> dict[str, str]:
+    found = {}
+    for tool in _TOOLS:
+        try:
+            found[tool] = version(tool)
+        except PackageNotFoundError:
+            continue
+    return found

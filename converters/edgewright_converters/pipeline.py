@@ -1,0 +1,235 @@
+"""`convert`: the whole conversion, `export → optimise → calibrate → quantise → verify → package`.
+
+Work is shared where profiles share it: a graph is exported, calibrated and quantised once for every
+distinct setting, however many profiles ask for it.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgewright.artifact.manifest import ArtifactManifest, LatencyFigure, ModelFormat
+from edgewright.errors import ConversionError, DataError
+from edgewright_converters.calibrate import calibrate
+from edgewright_converters.calibration import SampleSet, load_samples
+from edgewright_converters.cost import operator_work
+from edgewright_converters.export import ExportedGraph, export
+from edgewright_converters.optimise import optimise
+from edgewright_converters.package import Packable, package
+from edgewright_converters.quantise import quantise
+from edgewright_converters.source import SourceModel, check_takes, load_source
+from edgewright_converters.verify import VerifiedModel, classification_output, verify
+from edgewright_profiles import HardwareProfile, load_profile
+from edgewright_profiles.cost import OperatorWork, predict_latency
+
+Array = NDArray[Any]
+OnStep = Callable[[int, int, str], None]
+"""Told before each step: how many are done, how many there are, and what comes now."""
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What a conversion made; each manifest holds the figures of its artifact."""
+
+    name: str
+    version: str
+    output: Path
+    release_digest: str
+    artifacts: tuple[ArtifactManifest, ...]
+    seconds: float
+
+    @property
+    def reference(self) -> str:
+        """What `edgewright.load` and the rollout take."""
+        return f"oci:{self.output}:{self.name}:{self.version}"
+
+
+def convert(
+    source: str | Path | torch.nn.Module,
+    *,
+    calibration: str | Path | Mapping[str, Array],
+    profile: str | Sequence[str],
+    output: str | Path,
+    evaluation: str | Path | Mapping[str, Array] | None = None,
+    format: ModelFormat | Sequence[ModelFormat] | None = None,  # noqa: A002 - the word of the command
+    name: str | None = None,
+    version: str = "1.0.0",
+    on_step: OnStep | None = None,
+) -> ConversionReport:
+    """Convert a model to INT8 artifacts, one per profile and format, verified as their runtime executes them.
+
+    `source` is an `nn.Module`, `module:function`, a `.pt2` or an `.onnx` file; data is a path or arrays by
+    input name (`x` where there is one input, `y` the labels). Without `evaluation` the figures are from the
+    calibration data, and say so. Raises `EdgewrightError` of the kind that fits, with nothing written.
+    """
+    started = time.perf_counter()
+    profiles = [load_profile(p) for p in ([profile] if isinstance(profile, str) else profile)]
+    model = load_source(source)
+    wanted = _formats(model, profiles, format)
+    name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", model.name).strip("-._") or "model"
+    settings = _settings(profiles, wanted)
+    steps = _Steps(
+        on_step, total=2 + 3 * len({s[0] for s in settings.values()}) + 2 * len(set(settings.values()))
+    )
+
+    steps.next("reading the data and running the float model")
+    samples = load_samples(calibration, model.input_names)
+    outputs = check_takes(model, samples.sample(0))
+    judged = samples if evaluation is None else load_samples(evaluation, model.input_names)
+    if judged is not samples:
+        check_takes(model, judged.sample(0))
+    reference = model.run(judged.inputs)
+    _check_labels(judged, reference)
+
+    graphs: dict[ModelFormat, ExportedGraph] = {}
+    verified: dict[tuple[ModelFormat, str], VerifiedModel] = {}
+    for model_format in wanted:
+        steps.next(f"exporting to {model_format}")
+        exported = export(model, samples.sample(0), outputs, model_format)
+        steps.next(f"optimising the {model_format} graph")
+        graphs[model_format] = graph = optimise(exported)
+        steps.next(f"calibrating the {model_format} graph on {samples.count} samples")
+        stats = calibrate(graph, samples)
+        for setting in sorted({s for s in settings.values() if s[0] == model_format}):
+            steps.next(f"quantising to {model_format} INT8 with {setting[1]} activations")
+            quantised = quantise(graph, stats, "uint8" if setting[1] == "uint8" else "int8")
+            steps.next(f"verifying the {model_format} INT8 model on {judged.count} samples")
+            data = "calibration" if judged is samples else "evaluation"
+            verified[setting] = verify(quantised, graph, judged, reference, data)
+
+    steps.next("packaging")
+    work = _work(model, samples, outputs, graphs)
+    packables = [
+        Packable(p.name, verified[setting], _predicted(p, model_format, work), _macs(work))
+        for (p_name, model_format), setting in settings.items()
+        for p in profiles
+        if p.name == p_name
+    ]
+    release, manifests = package(
+        packables,
+        output=Path(output),
+        name=name,
+        release_version=version,
+        source=model.label,
+        calibration=samples,
+        classification=classification_output(reference),
+    )
+    elapsed = time.perf_counter() - started
+    return ConversionReport(name, version, Path(output), release.digest, tuple(manifests), elapsed)
+
+
+class _Steps:
+    """Counts the steps for whoever shows progress."""
+
+    def __init__(self, on_step: OnStep | None, total: int) -> None:
+        self._on_step, self._total, self._done = on_step, total, 0
+
+    def next(self, what: str) -> None:
+        if self._on_step is not None:
+            self._on_step(self._done, self._total, what)
+        self._done += 1
+
+
+def _formats(
+    model: SourceModel,
+    profiles: Sequence[HardwareProfile],
+    asked: ModelFormat | Sequence[ModelFormat] | None,
+) -> tuple[ModelFormat, ...]:
+    if asked is not None:
+        return (asked,) if isinstance(asked, str) else tuple(dict.fromkeys(asked))
+    if not profiles:
+        raise ConversionError("no hardware profile is named", remedy="'edgewright profile list' shows them")
+    available: dict[ModelFormat, None] = {f: None for p in profiles for f in p.formats}
+    if model.onnx_path is not None:
+        available.pop("tflite", None)
+    return tuple(sorted(available))
+
+
+def _settings(
+    profiles: Sequence[HardwareProfile], wanted: Sequence[ModelFormat]
+) -> dict[tuple[str, ModelFormat], tuple[ModelFormat, str]]:
+    """For each artifact to make, by profile and format: what must be quantised, as (format, activations)."""
+    settings: dict[tuple[str, ModelFormat], tuple[ModelFormat, str]] = {}
+    for profile in profiles:
+        for model_format in wanted:
+            if model_format not in profile.formats:
+                continue
+            settings[profile.name, model_format] = (
+                model_format,
+                profile.runtime_for(model_format).activation_dtype,
+            )
+    if not settings:
+        names = ", ".join(p.name for p in profiles)
+        raise ConversionError(
+            f"no profile of {names} takes {' or '.join(wanted)}", remedy="choose another --format"
+        )
+    return settings
+
+
+def _check_labels(samples: SampleSet, reference: Mapping[str, Array]) -> None:
+    if samples.labels is None:
+        return
+    scores = classification_output(reference)
+    if scores is None:
+        problem = "has labels, but the model's output is no single score a class"
+        raise DataError(problem, where=samples.where, remedy="leave 'y' out")
+    classes = reference[scores].shape[1]
+    if int(samples.labels.max()) >= classes:
+        problem = f"label {int(samples.labels.max())} is out of range: the model scores {classes} classes"
+        raise DataError(problem, where=samples.where)
+
+
+def _work(
+    model: SourceModel,
+    samples: SampleSet,
+    outputs: Mapping[str, Array],
+    graphs: Mapping[ModelFormat, ExportedGraph],
+) -> tuple[tuple[OperatorWork, ...], tuple[OperatorWork, ...]] | None:
+    """The work of one inference as (INT8, float32); None where the model has no ONNX form to count it on."""
+    graph = graphs.get("onnx")
+    if graph is None:
+        try:
+            graph = optimise(export(model, samples.sample(0), outputs, "onnx"))
+        except ConversionError:
+            return None
+    return operator_work(graph, 1), operator_work(graph, np.dtype(np.float32).itemsize)
+
+
+def _macs(work: tuple[tuple[OperatorWork, ...], tuple[OperatorWork, ...]] | None) -> int | None:
+    return sum(operator.macs for operator in work[0]) if work else None
+
+
+def _predicted(
+    profile: HardwareProfile,
+    model_format: ModelFormat,
+    work: tuple[tuple[OperatorWork, ...], tuple[OperatorWork, ...]] | None,
+) -> tuple[LatencyFigure, ...]:
+    if work is None:
+        return ()
+    runtime = profile.runtime_for(model_format)
+    figures = []
+    for precision, operators in (("float32", work[1]), ("int8", work[0])):
+        predicted = predict_latency(profile, operators, precision, threads=1)
+        figures.append(
+            LatencyFigure(
+                how="predicted",
+                where=profile.name,
+                runtime=runtime.name,
+                precision=precision,
+                threads=1,
+                p50_s=predicted.seconds,
+                low_s=predicted.low_seconds,
+                high_s=predicted.high_seconds,
+                samples=0,
+            )
+        )
+    return tuple(figures)

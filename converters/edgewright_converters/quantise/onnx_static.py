@@ -1,0 +1,127 @@
+"""Static INT8 for ONNX with ONNX Runtime's quantiser: QDQ nodes, integer inputs and outputs."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+from onnxruntime.quantization import CalibrationMethod, QuantType
+from onnxruntime.quantization.calibrate import TensorsData
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+from edgewright.artifact.manifest import Quantisation, TensorSpec
+from edgewright.errors import ConversionError
+from edgewright_converters.calibrate import CalibrationStats
+from edgewright_converters.export import ExportedGraph
+from edgewright_converters.quantise.quantised_model import ActivationDtype, QuantisedModel
+from edgewright_converters.quantise.tflite_static import replace_spec
+from edgewright_converters.silence import silenced
+
+_TYPES = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
+_CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")
+
+
+def quantise_onnx(
+    graph: ExportedGraph, stats: CalibrationStats, activation: ActivationDtype
+) -> QuantisedModel:
+    """Quantise a float ONNX graph by the ranges of `stats`. Raises `ConversionError`."""
+    ranges = TensorsData(CalibrationMethod.MinMax, dict(stats.ranges))
+    operators = sorted({*QLinearOpsRegistry, *QDQRegistry})
+    options = {"ActivationSymmetric": False, "WeightSymmetric": True}
+    try:
+        quantiser = QDQQuantizer(
+            onnx.load_from_string(graph.data),
+            True,  # per channel
+            False,  # full 8-bit weight range: VNNI and Arm dot products do not saturate
+            QuantType.QInt8,
+            _TYPES[activation],
+            ranges,
+            [],
+            [],
+            operators,
+            options,
+        )
+        with silenced():
+            quantiser.quantize_model()
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "quantised.onnx"
+            quantiser.model.save_model_to_file(str(path), False)
+            proto = onnx.load(str(path))
+    except (ValueError, RuntimeError, KeyError) as error:
+        raise ConversionError(f"the ONNX graph cannot be quantised ({error})") from None
+    inputs = tuple(_integer_input(proto.graph, spec) for spec in graph.inputs)
+    outputs = tuple(_integer_output(proto.graph, spec) for spec in graph.outputs)
+    proto = onnx.shape_inference.infer_shapes(proto)
+    onnx.checker.check_model(proto)
+    return QuantisedModel(
+        "onnx", "int8", proto.SerializeToString(), inputs, outputs, _float_operators(proto.graph)
+    )
+
+
+def _constants(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
+    return {i.name: numpy_helper.to_array(i) for i in graph.initializer}
+
+
+def _parameters(graph: onnx.GraphProto, node: onnx.NodeProto) -> tuple[Quantisation, str]:
+    constants = _constants(graph)
+    scale, zero_point = constants[node.input[1]], constants[node.input[2]]
+    return Quantisation(scale=float(scale.item()), zero_point=int(zero_point.item())), zero_point.dtype.name
+
+
+def _integer_input(graph: onnx.GraphProto, spec: TensorSpec) -> TensorSpec:
+    """Take the graph input as the integers its QuantizeLinear would make, and drop that node."""
+    users = [node for node in graph.node if spec.runtime_name in node.input]
+    if len(users) != 1 or users[0].op_type != "QuantizeLinear":
+        return spec
+    (node,) = users
+    quantisation, dtype = _parameters(graph, node)
+    (value,) = [value for value in graph.input if value.name == spec.runtime_name]
+    value.type.tensor_type.elem_type = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    for user in graph.node:
+        user.input[:] = [spec.runtime_name if name == node.output[0] else name for name in user.input]
+    _drop(graph, node)
+    return replace_spec(spec, dtype, quantisation)
+
+
+def _integer_output(graph: onnx.GraphProto, spec: TensorSpec) -> TensorSpec:
+    """Give the graph output as the integers that its DequantizeLinear takes, and drop that node."""
+    (node,) = [node for node in graph.node if spec.runtime_name in node.output]
+    stored = node.input[0]
+    producers = [other for other in graph.node if stored in other.output]
+    if node.op_type != "DequantizeLinear" or not producers:
+        return spec
+    quantisation, dtype = _parameters(graph, node)
+    _drop(graph, node)
+    for other in graph.node:
+        other.input[:] = [spec.runtime_name if name == stored else name for name in other.input]
+        other.output[:] = [spec.runtime_name if name == stored else name for name in other.output]
+    (value,) = [value for value in graph.output if value.name == spec.runtime_name]
+    value.type.tensor_type.elem_type = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    # What was inferred of the old tensors contradicts the new types.
+    del graph.value_info[:]
+    return replace_spec(spec, dtype, quantisation)
+
+
+def _drop(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
+    graph.node.remove(node)
+    used = {name for other in graph.node for name in other.input}
+    for initialiser in list(graph.initializer):
+        if initialiser.name not in used:
+            graph.initializer.remove(initialiser)
+
+
+def _float_operators(graph: onnx.GraphProto) -> tuple[str, ...]:
+    """Operators that neither take dequantised values nor have their result quantised."""
+    from_integers = {name for node in graph.node if node.op_type in _CONVERSIONS for name in node.output}
+    to_integers = {name for node in graph.node if node.op_type == "QuantizeLinear" for name in node.input}
+    left = []
+    for node in graph.node:
+        if node.op_type in _CONVERSIONS or node.op_type in ("Shape", "Constant", "Reshape", "Flatten"):
+            continue
+        if not set(node.input) & from_integers or not set(node.output) & to_integers:
+            left.append(f"{node.op_type} {node.name}")
+    return tuple(left)
