@@ -38,21 +38,21 @@ def _pool_means(graph: onnx.GraphProto) -> None:
     """Write a mean over the two image axes as GlobalAveragePool, which has an INT8 kernel; ReduceMean has none."""
     constants = {i.name: tuple(numpy_helper.to_array(i).ravel().tolist()) for i in graph.initializer}
     ranks = {v.name: len(v.type.tensor_type.shape.dim) for v in (*graph.value_info, *graph.input)}
-    for index, node in enumerate(list(graph.node)):
-        if node.op_type != "ReduceMean":
-            continue
-        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         axes = constants.get(node.input[1], ()) if len(node.input) > 1 else tuple(attributes.get("axes", ()))
-        rank = ranks.get(node.input[0], 0)
-        if rank != 4 or sorted(axis % rank for axis in axes) != [2, 3]:
+        if (
+            node.op_type != "ReduceMean"
+            or ranks.get(node.input[0]) != 4
+            or sorted(axis % 4 for axis in axes) != [2, 3]
+        ):
+            nodes.append(node)
             continue
         keep = bool(attributes.get("keepdims", 1))
         pooled = node.output[0] if keep else f"{node.output[0]}_pooled"
-        graph.node.remove(node)
-        graph.node.insert(
-            index, helper.make_node("GlobalAveragePool", [node.input[0]], [pooled], name=node.name)
-        )
+        nodes.append(helper.make_node("GlobalAveragePool", [node.input[0]], [pooled], name=node.name))
         if not keep:
-            flat = helper.make_node("Flatten", [pooled], [node.output[0]], name=f"{node.name}_flat")
-            graph.node.insert(index + 1, flat)
-            return _pool_means(graph)
+            nodes.append(helper.make_node("Flatten", [pooled], [node.output[0]], name=f"{node.name}_flat"))
+    del graph.node[:]
+    graph.node.extend(nodes)

@@ -219,6 +219,25 @@ def find_artifact(
     return open_artifact(layout, _narrow(_release(layout, descriptor, str(target)), profile, model_format))
 
 
+def open_all(target: str) -> list[Artifact]:
+    """Every artifact that a folder or a reference leads to, each with all its digests checked."""
+    if target.startswith("oci:"):
+        reference = parse_reference(target)
+        layout = Layout.open(reference.folder)
+        found = [(reference.name or target, _resolve(layout, reference))]
+    else:
+        layout = Layout.open(Path(target))
+        found = sorted(layout.names().items())
+    artifacts = []
+    for name, descriptor in found:
+        if descriptor.media_type == INDEX_TYPE:
+            release = _release(layout, descriptor, name)
+            artifacts += [open_artifact(layout, a) for a in release.artifacts.values()]
+        else:
+            artifacts.append(open_artifact(layout, descriptor))
+    return artifacts
+
+
 def _resolve(layout: Layout, reference: Reference) -> Descriptor:
     names = layout.names()
     if reference.name is not None:

@@ -1,0 +1,161 @@
+"""`edgewright convert`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from edgewright_cli.output import json_option, print_json, print_table, progress, seconds, size
+
+if TYPE_CHECKING:
+    from edgewright.artifact.manifest import ArtifactManifest, Difference, LatencyFigure, Proportion
+    from edgewright_converters.pipeline import ConversionReport
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  edgewright convert models.py_module:net --calibration train.npz --evaluation test.npz \\
+      --profile raspberry-pi-5 --profile android-flagship --output registry/
+  edgewright convert net.onnx --calibration photos/ --profile raspberry-pi-4 --format onnx --output out/ --json
+"""
+)
+@click.argument("source")
+@click.option("--calibration", required=True, metavar="DATA", help="An .npz or a folder of images.")
+@click.option(
+    "--evaluation", metavar="DATA", help="What accuracy is measured on; by default the calibration data."
+)
+@click.option("--profile", multiple=True, required=True, help="Hardware profile; may be given several times.")
+@click.option("--format", "model_format", type=click.Choice(["onnx", "tflite"]), help="Default: all it runs.")
+@click.option(
+    "--output", required=True, type=click.Path(path_type=Path), help="Registry folder to add it to."
+)
+@click.option("--name", help="Name of the release; by default from the source.")
+@click.option("--version", default="1.0.0", show_default=True, help="Version of the release.")
+@json_option
+def convert(
+    source: str,
+    calibration: str,
+    evaluation: str | None,
+    profile: tuple[str, ...],
+    model_format: Literal["onnx", "tflite"] | None,
+    output: Path,
+    name: str | None,
+    version: str,
+    as_json: bool,
+) -> None:
+    """Convert SOURCE to INT8 artifacts, verified as their runtime executes them.
+
+    SOURCE is module:function returning an nn.Module, a .pt2 exported program, or an .onnx file. DATA is an
+    .npz with one array per model input by its name (or x where there is one; first axis the samples; y the
+    labels where known), or a folder of images with a preprocessing.json.
+    """
+    from edgewright_converters.pipeline import convert as run
+
+    with progress("converting") as show:
+        report = run(
+            source,
+            calibration=calibration,
+            evaluation=evaluation,
+            profile=profile,
+            format=model_format,
+            output=output,
+            name=name,
+            version=version,
+            on_step=show,
+        )
+    if as_json:
+        print_json(report_document(report))
+    else:
+        print_report(report)
+
+
+def report_document(report: ConversionReport) -> dict[str, Any]:
+    """The report as JSON: the manifests hold the figures."""
+    return {
+        "reference": report.reference,
+        "digest": report.release_digest,
+        "seconds": round(report.seconds, 2),
+        "artifacts": [manifest.model_dump(mode="json", by_alias=True) for manifest in report.artifacts],
+    }
+
+
+def print_report(report: ConversionReport) -> None:
+    """The report as a table, and where it went."""
+    print_table(
+        MANIFEST_COLUMNS,
+        [manifest_row(manifest) for manifest in report.artifacts],
+        title=f"{report.name}:{report.version}, INT8 against float (latency on this host, one thread)",
+    )
+    for manifest in report.artifacts:
+        if manifest.float_operators:
+            left = ", ".join(manifest.float_operators[:6])
+            click.echo(f"{manifest.profile} {manifest.format}: left in float: {left}")
+    data = report.artifacts[0].accuracy.data
+    if data == "calibration":
+        click.echo("Figures are from the calibration data; give --evaluation for an honest accuracy.")
+    click.echo(f"Written to {report.reference} in {report.seconds:.0f} s")
+
+
+MANIFEST_COLUMNS = (
+    "profile",
+    "format",
+    "size",
+    "float accuracy",
+    "INT8 accuracy",
+    "change, points",
+    "agreement",
+    "SQNR",
+    "float p50 / p99",
+    "INT8 p50 / p99",
+    "predicted INT8 on profile",
+)
+
+
+def manifest_row(manifest: ArtifactManifest) -> list[str]:
+    """One artifact's figures for `MANIFEST_COLUMNS`."""
+    accuracy = manifest.accuracy
+    return [
+        manifest.profile,
+        manifest.format,
+        f"{size(manifest.float_bytes)} → {size(manifest.model_bytes)}",
+        percent(accuracy.float_accuracy),
+        percent(accuracy.artifact_accuracy),
+        points(accuracy.change),
+        percent(accuracy.agreement),
+        ", ".join(f"{value:.1f} dB" for value in accuracy.sqnr_db.values()),
+        _latency(_figure(manifest, "measured on host", "float32")),
+        _latency(_figure(manifest, "measured on host", "int8")),
+        _predicted(_figure(manifest, "predicted", "int8")),
+    ]
+
+
+def percent(share: Proportion | None) -> str:
+    """A share with its 95 % interval."""
+    if share is None:
+        return "not measured"
+    return f"{share.value:.2%} ({share.low * 100:.1f}–{share.high * 100:.1f})"
+
+
+def points(change: Difference | None) -> str:
+    """A paired difference in points with its 95 % interval."""
+    if change is None:
+        return "not measured"
+    return f"{change.value * 100:+.2f} ({change.low * 100:+.2f} to {change.high * 100:+.2f})"
+
+
+def _figure(manifest: ArtifactManifest, how: str, precision: str) -> LatencyFigure | None:
+    found = (f for f in manifest.latencies if f.how == how and f.precision == precision)
+    return next(found, None)
+
+
+def _latency(figure: LatencyFigure | None) -> str:
+    return "–" if figure is None else f"{seconds(figure.p50_s)} / {seconds(figure.p99_s)}"
+
+
+def _predicted(figure: LatencyFigure | None) -> str:
+    if figure is None:
+        return "–"
+    return f"predicted {seconds(figure.p50_s)} ({seconds(figure.low_s)}–{seconds(figure.high_s)})"
