@@ -66,7 +66,7 @@ def _onnx_ranges(graph: ExportedGraph, feeds: Iterator[dict[str, Array]]) -> dic
         def get_next(self) -> dict[str, Array] | None:
             return next(feeds, None)
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, silenced():
         path = Path(folder) / "float.onnx"
         path.write_bytes(graph.data)
         calibrator = create_calibrator(

@@ -10,7 +10,7 @@ import math
 import onnx
 
 from edgewright_converters.export import ExportedGraph
-from edgewright_profiles.cost import OperatorWork
+from edgewright_profiles.cost import Kind, OperatorWork
 
 
 def operator_work(graph: ExportedGraph, bytes_per_element: int) -> tuple[OperatorWork, ...]:
@@ -48,7 +48,7 @@ def _macs(
     shapes: dict[str, tuple[int, ...]],
     weights: dict[str, tuple[int, ...]],
     outputs: int,
-) -> tuple[str, int]:
+) -> tuple[Kind, int]:
     if node.op_type in ("Conv", "ConvTranspose") and node.input[1] in weights:
         kernel = weights[node.input[1]]
         group = next((a.i for a in node.attribute if a.name == "group"), 1)
@@ -56,7 +56,7 @@ def _macs(
             elements = math.prod(shapes.get(node.input[0], (0,)))
             return "conv", elements * math.prod(kernel[1:])
         # A kernel that sees one input channel and is one of many groups is depthwise.
-        kind = "depthwise_conv" if group > 1 and kernel[1] == 1 else "conv"
+        kind: Kind = "depthwise_conv" if group > 1 and kernel[1] == 1 else "conv"
         return kind, outputs * math.prod(kernel[1:])
     if node.op_type in ("Gemm", "MatMul"):
         left = shapes.get(node.input[0]) or weights.get(node.input[0]) or (0,)

@@ -26,7 +26,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title:
     """A table on standard output; in a pipe as wide as it needs, so that no cell is cut."""
     console = Console(soft_wrap=False)
     if not console.is_terminal:
-        console = Console(width=240)
+        console = Console(width=400)
     table = Table(*columns, title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         table.add_row(*row)

@@ -1,0 +1,5 @@
+"""Predicting what a model costs on a profile; never to be shown as measured."""
+
+from edgewright_profiles.cost.roofline import Kind, OperatorWork, PredictedLatency, predict_latency
+
+__all__ = ["Kind", "OperatorWork", "PredictedLatency", "predict_latency"]
