@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgewright.artifact.manifest import ArtifactManifest, LatencyFigure, ModelFormat
+from edgewright.artifact.manifest import ArtifactManifest, LatencyFigure, ModelFormat, Precision
 from edgewright.errors import ConversionError, DataError
 from edgewright_converters.calibrate import calibrate
 from edgewright_converters.calibration import SampleSet, load_samples
@@ -103,7 +103,7 @@ def convert(
             steps.next(f"quantising to {model_format} INT8 with {setting[1]} activations")
             quantised = quantise(graph, stats, "uint8" if setting[1] == "uint8" else "int8")
             steps.next(f"verifying the {model_format} INT8 model on {judged.count} samples")
-            data = "calibration" if judged is samples else "evaluation"
+            data: Literal["evaluation", "calibration"] = "calibration" if judged is samples else "evaluation"
             verified[setting] = verify(quantised, graph, judged, reference, data)
 
     steps.next("packaging")
@@ -217,7 +217,8 @@ def _predicted(
         return ()
     runtime = profile.runtime_for(model_format)
     figures = []
-    for precision, operators in (("float32", work[1]), ("int8", work[0])):
+    by_precision: dict[Precision, tuple[OperatorWork, ...]] = {"float32": work[1], "int8": work[0]}
+    for precision, operators in by_precision.items():
         predicted = predict_latency(profile, operators, precision, threads=1)
         figures.append(
             LatencyFigure(

@@ -111,7 +111,7 @@ def _from_pt2(path: Path) -> SourceModel:
 
 
 def _user_inputs(program: torch.export.ExportedProgram) -> tuple[str, ...]:
-    return tuple(program.graph_signature.user_inputs)  # type: ignore[arg-type]
+    return tuple(program.graph_signature.user_inputs)
 
 
 def _from_module(

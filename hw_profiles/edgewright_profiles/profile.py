@@ -7,7 +7,7 @@ says so.
 from __future__ import annotations
 
 import json
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -35,6 +35,13 @@ class Source(BaseModel):
     title: str = Field(min_length=1)
     recorded: str = Field(pattern=r"^\d{4}-\d{2}$", description="year and month of the entry")
     note: str | None = None
+
+
+class _Sourced(Protocol):
+    """A group of facts that names its sources."""
+
+    @property
+    def source(self) -> tuple[str, ...]: ...
 
 
 class Soc(BaseModel):
@@ -140,7 +147,7 @@ class HardwareProfile(BaseModel):
 
     @model_validator(mode="after")
     def _sources_exist(self) -> HardwareProfile:
-        groups = (
+        groups: tuple[_Sourced, ...] = (
             self.soc,
             *self.cores,
             self.memory,

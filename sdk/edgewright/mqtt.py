@@ -75,7 +75,7 @@ def connect(client: paho.Client, settings: BrokerSettings, *, timeout_s: float =
     """
     answered = threading.Event()
     refusal: list[str] = []
-    wanted = client.on_connect
+    wanted: Any = client.on_connect  # paho types it as the union over its callback versions
 
     def on_connect(
         c: paho.Client, userdata: Any, flags: Any, reason: ReasonCode, properties: Any = None

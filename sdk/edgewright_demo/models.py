@@ -147,7 +147,7 @@ def train_digits(
             images = torch.roll(x[rows], shift, dims=(2, 3))
             loss = nn.functional.cross_entropy(network(images), y[rows])
             optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimiser.step()
             schedule.step()
             losses.append(loss.item())

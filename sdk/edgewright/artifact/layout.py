@@ -116,7 +116,7 @@ class Layout:
     def put(self, data: bytes, media_type: str, annotations: dict[str, str] | None = None) -> Descriptor:
         """Store a blob durably and return its descriptor. Raises `StorageError`."""
         descriptor = Descriptor(
-            media_type=media_type, digest=digest_of(data), size=len(data), annotations=annotations or {}
+            mediaType=media_type, digest=digest_of(data), size=len(data), annotations=annotations or {}
         )
         path = self.path_of(descriptor.digest)
         if not self._holds(descriptor):

@@ -95,7 +95,7 @@ def put_artifact(layout: Layout, manifest: ArtifactManifest, model: bytes, golde
     if model_layer.digest != manifest.model_digest or golden_layer.digest != manifest.golden.digest:
         raise ArtifactError("the manifest's digests do not match its model and golden vectors")
     image = ImageManifest(
-        artifact_type=ARTIFACT_TYPE,
+        artifactType=ARTIFACT_TYPE,
         config=layout.put(to_json(manifest), CONFIG_TYPE),
         layers=(model_layer, golden_layer),
     )
@@ -123,7 +123,7 @@ def open_release_by_digest(layout: Layout, name: str, digest: str) -> Release:
     """The release `NAME:VERSION` with exactly this digest, whether or not the name points there still."""
     path = layout.path_of(digest)
     size = path.stat().st_size if path.is_file() else 0
-    return _release(layout, Descriptor(media_type=INDEX_TYPE, digest=digest, size=size), name)
+    return _release(layout, Descriptor(mediaType=INDEX_TYPE, digest=digest, size=size), name)
 
 
 def _release(layout: Layout, descriptor: Descriptor, name: str) -> Release:
