@@ -1,0 +1,1 @@
+"""Where a rollout is carried out: one module a kind of target."""
