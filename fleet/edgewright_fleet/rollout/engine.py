@@ -234,7 +234,8 @@ def _updating(state: RolloutState, spec: RolloutSpec, now_s: float) -> tuple[Rol
         record for record in wave if record.stand == "asked" or (record.stand == "waiting" and record.online)
     ]
     committed = sum(record.stand == "committed" for record in wave)
-    if not any(record.online or record.stand == "committed" for record in pending) and committed:
+    anyone = any(record.stand == "committed" for record in state.devices.values())
+    if anyone and not any(record.online for record in pending):
         sentence = f"wave {state.wave + 1}: {committed} of {len(wave)} devices run {state.release}, proved"
         state = state.model_copy(update={"phase": "observing", "since_s": now_s})
         return state, [
@@ -275,7 +276,8 @@ def _reverting(state: RolloutState, spec: RolloutSpec, now_s: float) -> tuple[Ro
     if open_ and not late:
         return state, []
     back = sum(record.stand == "reverted" for record in state.devices.values())
-    sentence = f"stopped with {len(state.exposed)} of {len(state.devices)} devices exposed; {back} back on what they ran"
+    exposed = f"{len(state.exposed)} of {len(state.devices)} devices exposed"
+    sentence = f"stopped with {exposed}; {back} back on what they ran"
     if open_:
         sentence += f"; no word of it yet from {', '.join(open_[:5])}"
     verdict = f"{state.verdict}; {sentence}"

@@ -79,7 +79,7 @@ def judge_device(device: str, before: Measured | None, after: Measured, gates: G
 
 
 def judge(results: Sequence[GateResult]) -> GateResult:
-    """All devices together: one failure fails, one that is inconclusive leaves it so, nothing passes on nothing."""
+    """All devices together: one failure fails, an inconclusive one leaves it so, nothing passes on nothing."""
     for verdict in ("fail", "inconclusive"):
         found = [result for result in results if result.verdict == verdict]
         if found:
