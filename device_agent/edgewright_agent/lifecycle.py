@@ -1,7 +1,7 @@
 """The life of an update as one table: pure, with no file, clock or socket in it.
 
 Read a row as: in this phase, on this event, the device goes to that phase. `MEANING` says what is durable
-when a phase is entered and what a power cut in it leads to.
+when a phase is entered and what a power cut in it leads to. `update` walks the table.
 """
 
 from __future__ import annotations
@@ -11,12 +11,29 @@ from typing import Literal
 
 from edgewright.twin import Phase
 
-Event = Literal["desired", "fetched", "verified", "proved", "switched", "kept", "failed", "restored"]
+Event = Literal[
+    "desired",
+    "satisfied",
+    "refused",
+    "fetched",
+    "verified",
+    "proved",
+    "switched",
+    "kept",
+    "failed",
+    "restored",
+]
 
 TABLE: dict[tuple[Phase, Event], Phase] = {
     ("idle", "desired"): "downloading",
+    ("idle", "refused"): "failed",
     ("committed", "desired"): "downloading",
+    ("committed", "satisfied"): "committed",
+    ("committed", "refused"): "failed",
     ("failed", "desired"): "downloading",
+    # A device that failed to take a release may be told to stay with the one that it serves.
+    ("failed", "satisfied"): "committed",
+    ("failed", "refused"): "failed",
     ("downloading", "fetched"): "verifying",
     ("downloading", "failed"): "failed",
     ("verifying", "verified"): "proving",
@@ -24,11 +41,13 @@ TABLE: dict[tuple[Phase, Event], Phase] = {
     ("proving", "proved"): "switching",
     ("proving", "failed"): "failed",
     ("switching", "switched"): "watching",
+    # Whether the pointer was replaced before the error is not known; rolling back is right for both.
     ("switching", "failed"): "rolling-back",
     ("watching", "kept"): "committed",
     ("watching", "failed"): "rolling-back",
+    # Rolling back cannot fail: the model before is still loaded, and where the pointer cannot be written it
+    # stays marked as watched, which the next start undoes.
     ("rolling-back", "restored"): "failed",
-    ("rolling-back", "failed"): "failed",
 }
 RESTING: frozenset[Phase] = frozenset({"idle", "committed", "failed"})
 """Phases that wait for a desired state; none of them is a dead end."""
@@ -51,10 +70,16 @@ MEANING: dict[Phase, Meaning] = {
     "proving": Meaning(
         "the new artifact, every digest checked", "serves the active slot; the update starts anew"
     ),
-    "switching": Meaning("the new artifact, proved", "serves the slot that the pointer names, old or new"),
-    "watching": Meaning("the pointer to the new slot, marked as watched", "goes back to the slot before"),
+    "switching": Meaning(
+        "the new artifact, proved",
+        "serves the slot before: the pointer names it still, or is marked as watched",
+    ),
+    "watching": Meaning(
+        "the pointer to the new slot, marked as watched",
+        "goes back to the slot before; the update has failed, as it may have caused the restart",
+    ),
     "committed": Meaning("the pointer to the new slot, no longer watched", "serves the new slot"),
-    "rolling-back": Meaning("the pointer as watched", "goes back to the slot before"),
+    "rolling-back": Meaning("the pointer, perhaps marked as watched", "goes back to the slot before"),
     "failed": Meaning("the pointer to the slot before, and the reason", "serves the slot before"),
 }
 

@@ -6,7 +6,9 @@ A model that crashes, hangs or fills the memory takes that process with it, not 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -16,6 +18,9 @@ from edgewright.artifact.golden import prove
 from edgewright.artifact.release import find_artifact
 from edgewright.errors import EdgewrightError
 from edgewright.runtime.model import load_artifact
+
+PR_SET_PDEATHSIG = 1
+"""Linux, prctl(2)."""
 
 
 @dataclass(frozen=True)
@@ -27,21 +32,29 @@ class ProofVerdict:
     runtime: str | None = None
 
 
-def prove_in_own_process(slot: Path, *, threads: int, timeout_s: float) -> ProofVerdict:
+def prove_in_process_of_its_own(slot: Path, *, threads: int, timeout_s: float) -> ProofVerdict:
     """Prove the artifact in a slot; a crash, a hang or an answer that makes no sense is a failure."""
     command = [sys.executable, "-m", "edgewright_agent.prove", str(slot), "--threads", str(threads)]
     try:
         done = subprocess.run(command, capture_output=True, timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired:
-        return ProofVerdict(False, f"golden vectors did not finish within {timeout_s:g} s")
-    if done.returncode != 0:
-        last = (done.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1][:200]
-        how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
+        return ProofVerdict(False, f"the golden vectors did not finish within {timeout_s:g} s")
+    except OSError as error:
+        return ProofVerdict(False, f"no process could be started ({error.strerror or error})")
+    return read_verdict(done.returncode, done.stdout, done.stderr)
+
+
+def read_verdict(returncode: int, stdout: bytes, stderr: bytes) -> ProofVerdict:
+    """The verdict that a proving process left behind; only its own plain yes is a yes."""
+    if returncode != 0:
+        last = (stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1][:200]
+        how = f"signal {-returncode}" if returncode < 0 else f"exit code {returncode}"
         return ProofVerdict(False, f"the model's process ended with {how} ({last})")
     try:
-        answer = json.loads(done.stdout.decode().strip().splitlines()[-1])
-        return ProofVerdict(bool(answer["passed"]), str(answer["detail"]), answer.get("runtime"))
-    except (ValueError, KeyError, IndexError, UnicodeDecodeError, TypeError):
+        # A runtime may write to standard output before; the verdict is the last line.
+        answer = json.loads(stdout.decode().strip().splitlines()[-1])
+        return ProofVerdict(answer["passed"] is True, str(answer["detail"]), answer["runtime"])
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
         return ProofVerdict(False, "the model's process gave no verdict")
 
 
@@ -51,6 +64,8 @@ def main() -> None:
     parser.add_argument("slot", type=Path)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
+    # A hanging model must not outlive the agent that gave it its time limit.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     try:
         artifact = find_artifact(arguments.slot)
         model = load_artifact(artifact, threads=arguments.threads)

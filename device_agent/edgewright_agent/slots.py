@@ -1,16 +1,17 @@
 """Two slots and the pointer to the one that serves: a device always has the model it had before.
 
-A new artifact goes into the slot that does not serve; only when it is whole and proved is the pointer
-replaced, in one durable step. While a switch is watched the pointer says so, and a start in that state goes
-back to the slot before.
+A new artifact goes into the slot that does not serve; only when it is whole and proved is the pointer,
+`active.json`, replaced in one durable step. While a switch is watched the pointer says so, and a start in
+that state goes back to the slot before.
 """
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
@@ -18,11 +19,14 @@ from edgewright.artifact.layout import Layout
 from edgewright.artifact.manifest import Digest
 from edgewright.artifact.release import Artifact, copy_artifact, find_artifact
 from edgewright.contract import CONTRACT, from_json, to_json
-from edgewright.durable_file import storage_error, write_durably
-from edgewright.errors import ArtifactError, EdgewrightError
-from edgewright.twin import ReleaseReference
+from edgewright.durable_file import storage_error, sync_folder, write_durably
+from edgewright.errors import ArtifactError, EdgewrightError, StorageError
+from edgewright.twin import DesiredState, ReleaseReference
 
 SlotName = Literal["a", "b"]
+LoadedT = TypeVar("LoadedT")
+POINTER = "active.json"
+CUT_SHORT = "the agent restarted while the new release was still watched"
 
 
 class SlotContent(BaseModel):
@@ -31,33 +35,33 @@ class SlotContent(BaseModel):
     model_config = CONTRACT
     slot: SlotName
     release: ReleaseReference
-    artifact: Digest
+    artifact: Digest = Field(description="of the artifact's OCI manifest")
 
 
 class FailedUpdate(BaseModel):
     """The last update that failed, so that the same wish, delivered again, is not tried for ever."""
 
     model_config = CONTRACT
-    release: Digest
-    rollout: str
-    revert: bool
+    desired: DesiredState
     reason: str
 
 
 class SlotState(BaseModel):
-    """The durable pointer, `slots.json`."""
+    """The durable pointer."""
 
     model_config = CONTRACT
     schema_version: Literal[1] = Field(default=1, alias="schema")
-    active: SlotContent | None = None
-    previous: SlotContent | None = None
-    watching: bool = False
+    active: SlotContent | None = Field(default=None, description="None: nothing was ever kept")
+    previous: SlotContent | None = Field(default=None, description="what a roll back returns to")
+    watching: DesiredState | None = Field(
+        default=None, description="whose switch to `active` is still watched; None: it is kept"
+    )
     failure: FailedUpdate | None = None
 
 
 @dataclass(frozen=True)
 class Serving:
-    """An artifact that may serve, with what is known of it."""
+    """An artifact that may serve: every digest of it was just checked."""
 
     content: SlotContent
     artifact: Artifact
@@ -65,95 +69,110 @@ class Serving:
 
 @dataclass
 class Slots:
-    """The slots below `root`. One process at a time."""
+    """The slots below `root`. One process at a time.
+
+    `damage` says why the pointer could not be read; the device then starts as if it had none.
+    """
 
     root: Path
     state: SlotState
+    damage: str | None = None
 
     @staticmethod
     def open(root: Path) -> Slots:
-        """The slots at `root`; an unreadable pointer counts as none, since a device must start."""
-        path = root / "slots.json"
+        """The slots at `root`, which is made if it is missing. Raises `StorageError`."""
+        path = root / POINTER
         try:
             root.mkdir(parents=True, exist_ok=True)
-            state = from_json(SlotState, path.read_bytes(), where=str(path))
+            return Slots(root, from_json(SlotState, path.read_bytes(), where=str(path)))
         except FileNotFoundError:
-            state = SlotState()
+            return Slots(root, SlotState())
         except OSError as error:
             raise storage_error(error, root) from None
-        except EdgewrightError:
-            state = SlotState()
-        return Slots(root, state)
+        except EdgewrightError as error:
+            return Slots(root, SlotState(), damage=f"the pointer to the slots cannot be read: {error}")
 
-    def start(self) -> tuple[Serving | None, str | None]:
-        """What to serve after a start, and why it is not what was wanted (None when it is).
+    def start(self, load: Callable[[Serving], LoadedT]) -> tuple[LoadedT | None, str | None]:
+        """Load what serves after a start; with the reason where that is not what the pointer named.
 
-        A switch that was still watched is undone. A slot that does not verify is passed over.
+        A switch that was still watched is undone and counts as a failure. A slot that does not verify or
+        load is passed over. A disk that cannot be written does not keep a sound slot from serving.
         """
-        reason = None
-        if self.state.watching:
-            reason = "restarted while the new release was still watched"
-            self.roll_back()
+        reason = self.damage
+        if self.state.watching is not None:
+            reason = CUT_SHORT
+            self._settle(self._rolled_back(FailedUpdate(desired=self.state.watching, reason=reason)))
         for content in (self.state.active, self.state.previous):
             if content is None:
                 continue
             try:
-                serving = Serving(content, self._open(content))
-            except EdgewrightError as error:
+                loaded = load(self.verify(content))
+            except (EdgewrightError, OSError) as error:
                 reason = f"slot {content.slot} cannot be used: {error}"
                 continue
             if content != self.state.active:
-                self._write(self.state.model_copy(update={"active": content, "previous": None}))
-            return serving, reason
+                self._settle(self.state.model_copy(update={"active": content, "previous": None}))
+            return loaded, reason
         return None, reason
 
     def install(self, artifact: Artifact, release: ReleaseReference) -> SlotContent:
         """Copy an artifact into the slot that does not serve. Raises `ArtifactError`, `StorageError`."""
         slot: SlotName = "b" if self.state.active is not None and self.state.active.slot == "a" else "a"
-        if self.state.previous is not None and self.state.previous.slot == slot:
+        if self.state.previous is not None:
             # From here on there is nothing to go back to but the active slot.
             self._write(self.state.model_copy(update={"previous": None}))
         folder = self.root / slot
         try:
-            shutil.rmtree(folder, ignore_errors=False)
-        except FileNotFoundError:
-            pass
+            if folder.exists():
+                shutil.rmtree(folder)
+            copied = copy_artifact(artifact, Layout.create(folder))
+            # A durable file makes its own folder's entry durable, not that of the folders above.
+            for parent in (folder / "blobs", folder, self.root):
+                sync_folder(parent)
         except OSError as error:
             raise storage_error(error, folder) from None
-        copied = copy_artifact(artifact, Layout.create(folder))
         return SlotContent(slot=slot, release=release, artifact=copied.digest)
 
     def verify(self, content: SlotContent) -> Serving:
         """Check every digest of a slot as it lies on the disk. Raises `ArtifactError`."""
-        return Serving(content, self._open(content))
+        artifact = find_artifact(self.folder(content))
+        if artifact.digest != content.artifact:
+            raise ArtifactError("holds another artifact than was installed", where=str(self.folder(content)))
+        return Serving(content, artifact)
 
-    def switch(self, content: SlotContent) -> None:
-        """Let the pointer name the new slot, watched."""
-        self._write(SlotState(active=content, previous=self.state.active, watching=True))
+    def switch(self, content: SlotContent, desired: DesiredState) -> None:
+        """Let the pointer name the new slot, watched. Raises `StorageError`."""
+        self._write(SlotState(active=content, previous=self.state.active, watching=desired))
 
     def commit(self) -> None:
-        """Keep the release that was watched."""
-        self._write(self.state.model_copy(update={"watching": False, "failure": None}))
+        """Keep the release that was watched. Raises `StorageError`."""
+        self._write(self.state.model_copy(update={"watching": None, "failure": None}))
 
-    def roll_back(self) -> None:
-        """Point to the slot before; None where there was none."""
-        state = {"active": self.state.previous, "previous": None, "watching": False}
-        self._write(self.state.model_copy(update=state))
+    def roll_back(self, failure: FailedUpdate | None) -> None:
+        """Undo a switch that is watched, if there is one, and remember the failure.
 
-    def remember_failure(self, failure: FailedUpdate) -> None:
-        """Keep why an update failed."""
-        self._write(self.state.model_copy(update={"failure": failure}))
+        Raises `StorageError` where that cannot be made durable; it holds for this process all the same.
+        """
+        self.state = self._rolled_back(failure)
+        self._write(self.state)
 
     def folder(self, content: SlotContent) -> Path:
         """Where a slot's artifact lies."""
         return self.root / content.slot
 
-    def _open(self, content: SlotContent) -> Artifact:
-        artifact = find_artifact(self.folder(content))
-        if artifact.digest != content.artifact:
-            raise ArtifactError("holds another artifact than was installed", where=str(self.folder(content)))
-        return artifact
+    def _rolled_back(self, failure: FailedUpdate | None) -> SlotState:
+        if self.state.watching is None:
+            return self.state.model_copy(update={"failure": failure})
+        return SlotState(active=self.state.previous, failure=failure)
+
+    def _settle(self, state: SlotState) -> None:
+        """Go on from `state` even where the disk refuses it: the next start comes to the same."""
+        self.state = state
+        try:
+            self._write(state)
+        except StorageError as error:
+            self.damage = str(error)
 
     def _write(self, state: SlotState) -> None:
-        write_durably(self.root / "slots.json", to_json(state))
+        write_durably(self.root / POINTER, to_json(state))
         self.state = state

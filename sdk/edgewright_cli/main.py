@@ -85,3 +85,7 @@ def main() -> None:
 def _fail(line: str) -> None:
     click.echo(f"edgewright: {line}", err=True)
     sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -15,14 +15,15 @@ class PowerSensor(Protocol):
     @property
     def name(self) -> str: ...
 
-    def energy_j(self, now_s: float) -> float:
-        """Joules since the last call; the first call starts the count and gives 0. `now_s` is monotonic."""
+    def energy_j(self, now_s: float) -> float | None:
+        """Joules since the last reading, `now_s` by a monotonic clock.
+
+        None at the first reading, which starts the count, and where the sensor cannot be read: a figure
+        that is not known is absent, never zero.
+        """
         ...
 
 
 def find_sensor(root: Path = Path("/")) -> PowerSensor | None:
-    """The device's sensor, None where it has none that can be read: the figure is then absent, never zero."""
-    for sensor in (Ina3221.find(root), Rapl.find(root)):
-        if sensor is not None:
-            return sensor
-    return None
+    """The device's sensor, None where it has none that can be read."""
+    return Ina3221.find(root) or Rapl.find(root)

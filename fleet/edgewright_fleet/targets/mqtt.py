@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import uuid
@@ -40,10 +41,8 @@ class MqttTarget:
         message = self._client.publish(
             topic(self.fleet, device, "desired"), to_json(desired), qos=1, retain=True
         )
-        try:
+        with contextlib.suppress(RuntimeError):  # not connected: told apart below
             message.wait_for_publish(PUBLISH_TIMEOUT_S)
-        except RuntimeError:
-            pass
         if not message.is_published():
             raise BrokerError(
                 f"did not take the desired state of {device} within {PUBLISH_TIMEOUT_S:g} s",
