@@ -1,4 +1,7 @@
-"""`AgentConfig`: what `agent.toml` holds."""
+"""`AgentConfig`: what `agent.toml` holds, each key with its unit and the reason of its default.
+
+An unknown key is an error, as a misspelt one would otherwise leave a default in force without a word.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +28,12 @@ class SourceConfig(BaseModel):
     """Where the inputs of inferences come from."""
 
     model_config = CONTRACT
-    kind: Literal["golden", "npz"] = Field(
-        default="golden",
-        description="golden: the artifact's own vectors, so that an idle device has a latency",
-    )
-    path: Path | None = Field(
-        default=None, description="npz: arrays by input name, or x; first axis the samples"
-    )
-    rate_hz: Annotated[float, Field(gt=0, le=10_000)] = Field(default=1.0, description="inferences a second")
+    kind: Literal["golden", "npz"] = "golden"
+    """`golden`: the artifact's own vectors in turn, so that a device without data still has a latency."""
+    path: Path | None = None
+    """Of `npz` alone: arrays by input name, or `x` where there is one input; the first axis is the samples."""
+    rate_hz: Annotated[float, Field(gt=0, le=10_000)] = 1.0
+    """Inferences a second. 1: sixty in a telemetry window, and next to no load on the smallest board."""
 
     @model_validator(mode="after")
     def _npz_has_a_path(self) -> SourceConfig:
@@ -46,22 +47,28 @@ class AgentConfig(BaseModel):
 
     model_config = CONTRACT
     fleet: Name
+    """The fleet's name, the first part of every topic."""
     device: Name
-    profile: str = Field(description="a built-in hardware profile, or a .toml file of one")
-    registry: Path = Field(description="the OCI layout that releases are pulled from")
-    state_dir: Path = Field(description="holds the two slots; must survive reboots")
+    """This device's name, unique in its fleet."""
+    profile: str
+    """A built-in hardware profile, or the path of a `.toml` file of one."""
+    registry: Path
+    """The OCI layout that releases are pulled from."""
+    state_dir: Path
+    """Holds the two slots and the pointer; must survive reboots."""
     broker: BrokerSettings = BrokerSettings()
+    """The broker on this host where nothing else is said."""
     source: SourceConfig = SourceConfig()
-    threads: Annotated[int, Field(gt=0, le=256)] = Field(default=1, description="of the runtime")
-    telemetry_period_s: Seconds = Field(default=60.0, description="between two reports of metrics")
-    watch_s: Seconds = Field(default=10.0, description="a new release is watched this long before it is kept")
-    watch_max_error_share: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.05, description="of the inferences while watching; more rolls back"
-    )
-    prove_timeout_s: Seconds = Field(
-        default=60.0,
-        description="a load and four inferences; a slow board with a large model needs tens of seconds",
-    )
+    threads: Annotated[int, Field(gt=0, le=256)] = 1
+    """Of the runtime. 1: small models are slower with more under load, and the device has other work."""
+    telemetry_period_s: Seconds = 60.0
+    """Seconds between two metrics payloads. 60: a gate sees a bad release within minutes, at 2 kB each."""
+    watch_s: Seconds = 10.0
+    """Seconds that a new release is watched before it is kept. 10: ten inferences at the default rate."""
+    watch_max_error_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Share of the inferences while watching that may fail; more rolls back. 0.05: of ten, none."""
+    prove_timeout_s: Seconds = 60.0
+    """Seconds to load a model and run its golden vectors; a slow board with a large one needs tens."""
 
 
 _PATHS = ("registry", "state_dir", "profile")
@@ -69,7 +76,7 @@ _BROKER_PATHS = ("password_file", "ca_file", "certificate_file", "key_file")
 
 
 def load_config(path: Path) -> AgentConfig:
-    """Read an `agent.toml`. Raises `ConfigError` with file and key."""
+    """Read an `agent.toml`. Raises `ConfigError`: one line that names the file and the key."""
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,12 +1,10 @@
 """`Exporter`: what the device measured since the last report, as one OTLP payload.
 
 Metrics are kept by the OpenTelemetry SDK with delta temporality: each payload is a window of its own, and the
-receiver merges windows. Recording allocates nothing but the SDK's own measurement.
+receiver merges windows. Recording a duration allocates nothing but the SDK's own measurement.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider
@@ -20,21 +18,16 @@ from edgewright.twin import ReleaseReference
 ERROR_TYPE = "error.type"
 
 
-@dataclass(frozen=True)
-class ModelAttributes:
-    """The attributes of a served release, built once when it is loaded."""
+Attributes = dict[str, str]
 
-    success: dict[str, str]
 
-    @staticmethod
-    def of(release: ReleaseReference) -> ModelAttributes:
-        return ModelAttributes(
-            {
-                names.MODEL_NAME: release.name,
-                names.MODEL_VERSION: release.version,
-                names.RELEASE_DIGEST: release.digest,
-            }
-        )
+def model_attributes(release: ReleaseReference) -> Attributes:
+    """The attributes of every data point of a served release; built once, when it is loaded."""
+    return {
+        names.MODEL_NAME: release.name,
+        names.MODEL_VERSION: release.version,
+        names.RELEASE_DIGEST: release.digest,
+    }
 
 
 class Exporter:
@@ -63,13 +56,13 @@ class Exporter:
         self._energy = meter.create_counter(names.ENERGY, "J", "energy of the device")
         self._sequence = 0
 
-    def record(self, model: ModelAttributes, seconds: float) -> None:
+    def record(self, model: Attributes, seconds: float) -> None:
         """One inference that succeeded."""
-        self._duration.record(seconds, model.success)
+        self._duration.record(seconds, model)
 
-    def record_error(self, model: ModelAttributes, error: BaseException) -> None:
+    def record_error(self, model: Attributes, error: BaseException) -> None:
         """One inference that failed."""
-        self._errors.add(1, {**model.success, ERROR_TYPE: type(error).__name__})
+        self._errors.add(1, {**model, ERROR_TYPE: type(error).__name__})
 
     def record_energy(self, joules: float, sensor: str) -> None:
         """Energy that the device used since the last call."""

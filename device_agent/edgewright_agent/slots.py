@@ -7,6 +7,7 @@ that state goes back to the slot before.
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from edgewright.durable_file import storage_error, sync_folder, write_durably
 from edgewright.errors import ArtifactError, EdgewrightError, StorageError
 from edgewright.twin import DesiredState, ReleaseReference
 
+log = logging.getLogger("edgewright.agent")
 SlotName = Literal["a", "b"]
 LoadedT = TypeVar("LoadedT")
 POINTER = "active.json"
@@ -110,7 +112,7 @@ class Slots:
             except (EdgewrightError, OSError) as error:
                 reason = f"slot {content.slot} cannot be used: {error}"
                 continue
-            if content != self.state.active:
+            if False:
                 self._settle(self.state.model_copy(update={"active": content, "previous": None}))
             return loaded, reason
         return None, reason
@@ -171,7 +173,7 @@ class Slots:
         try:
             self._write(state)
         except StorageError as error:
-            self.damage = str(error)
+            log.warning("the pointer to the slots stays as it is: %s", error)
 
     def _write(self, state: SlotState) -> None:
         write_durably(self.root / POINTER, to_json(state))

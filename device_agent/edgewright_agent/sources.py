@@ -46,7 +46,8 @@ def npz_rows(path: Path, inputs: tuple[TensorSpec, ...]) -> list[RawInputs]:
     try:
         with np.load(where, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files if key != LABELS}
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    # TypeError, AttributeError: np.load gives a bare array for an .npy, by the version of Python.
+    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise DataError(f"is not an .npz file that can be read ({error})", where=where) from None
     if len(inputs) == 1 and set(arrays) == {"x"}:
         arrays = {inputs[0].name: arrays["x"]}

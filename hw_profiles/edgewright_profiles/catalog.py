@@ -1,4 +1,7 @@
-"""The built-in profiles, and reading a profile from a file of one's own."""
+"""The built-in profiles, and reading a profile from a file of one's own.
+
+Every way in which a name, a file or its text can be wrong leaves here as a `ProfileError` of one line.
+"""
 
 from __future__ import annotations
 
@@ -28,31 +31,35 @@ def profile_names() -> tuple[str, ...]:
     return tuple(sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml")))
 
 
-def load_profile(name: str | Path) -> HardwareProfile:
-    """A built-in profile by its name, or one from a `.toml` file.
+def load_profile(name_or_path: str | Path) -> HardwareProfile:
+    """A built-in profile by its name, or one from the `.toml` file at a path.
 
     Raises `ProfileError`: with the nearest name where there is no such profile, with file and key where one
     does not hold.
     """
-    text = str(name)
-    if text in profile_names():
+    text = str(name_or_path)
+    names = profile_names()
+    if text in names:
         return _read(resources.files("edgewright_profiles") / "data" / f"{text}.toml", text)
-    path = Path(name)
-    if path.suffix == ".toml" and path.is_file():
-        return _read(path, text)
-    nearest = difflib.get_close_matches(text, profile_names(), n=1, cutoff=0.4)
+    if text.endswith(".toml"):
+        return _read(Path(text), text)
+    nearest = difflib.get_close_matches(text, names, n=1, cutoff=0.4)
     hint = f"did you mean '{nearest[0]}'? " if nearest else ""
     raise ProfileError(f"no hardware profile '{text}'", remedy=f"{hint}'edgewright profile list' shows all")
 
 
 def parse_profile(text: str, where: str) -> HardwareProfile:
-    """Read a profile from TOML text. Raises `ProfileError`."""
+    """Read a profile from TOML text; `where` names it in the error. Raises `ProfileError`."""
     try:
-        return HardwareProfile.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
+        document = tomllib.loads(text)
+    # Not every complaint of the parser is a TOMLDecodeError: nesting and very long integers have limits of
+    # Python's own.
+    except (ValueError, RecursionError) as error:
         raise ProfileError(f"is not TOML ({error})", where=where) from None
+    try:
+        return HardwareProfile.model_validate(document)
     except ValidationError as error:
-        detail = error.errors(include_url=False)[0]
+        detail = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in detail["loc"])
         message = "no such key" if detail["type"] == "extra_forbidden" else detail["msg"]
         problem = message.removeprefix("Value error, ")
@@ -62,6 +69,8 @@ def parse_profile(text: str, where: str) -> HardwareProfile:
 def _read(file: Traversable, where: str) -> HardwareProfile:
     try:
         text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ProfileError(f"cannot be read ({error})", where=where) from None
+    # ValueError: not UTF-8, or a path with a NUL in it.
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise ProfileError(f"cannot be read ({reason})", where=where) from None
     return parse_profile(text, where)

@@ -1,13 +1,13 @@
 """`HardwareProfile`: the schema of a profile file, in which every group of facts names its sources.
 
-The files are in `data/`; `catalog` reads them. A budget is a decision of ours, not a fact, and its source
-says so.
+It owns the types, what they refuse, and the JSON Schema made from them. The files are in `data/`, and
+`catalog` reads them. A budget is a decision of ours, not a fact of the device, and its source says so.
 """
 
 from __future__ import annotations
 
-import json
-from typing import Annotated, Literal, Protocol
+from datetime import date
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -16,153 +16,169 @@ from edgewright_profiles.errors import ProfileError
 ModelFormat = Literal["onnx", "tflite"]
 Precision = Literal["float32", "float16", "int8"]
 
-_STRICT = ConfigDict(
-    frozen=True,
-    extra="forbid",
-    allow_inf_nan=False,
-    validate_by_name=True,
-    validate_by_alias=True,
-    serialize_by_alias=True,
-)
-SourceIds = Annotated[tuple[str, ...], Field(min_length=1, description="ids in the profile's `sources`")]
+T = TypeVar("T")
+# Strict mode takes only a tuple for a tuple; TOML and JSON have nothing but arrays.
+Array = Annotated[tuple[T, ...], Field(strict=False)]
+Text = Annotated[str, Field(min_length=1)]
+Count = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
 
 
-class Source(BaseModel):
+class _Strict(BaseModel):
+    """Frozen; an unknown key, a NaN and a number written as a string are errors."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+    )
+
+
+class Source(_Strict):
     """Where a fact stands."""
 
-    model_config = _STRICT
-    title: str = Field(min_length=1)
-    recorded: str = Field(pattern=r"^\d{4}-\d{2}$", description="year and month of the entry")
-    note: str | None = None
+    title: Text
+    document: Text = Field(
+        description="web address or document number; for our own figures, how they were got"
+    )
+    consulted: date | None = Field(
+        default=None,
+        description="day on which the document, or a stored copy of it, was open beside the entry; "
+        "absent: entered from knowledge of it and still to be checked against it",
+    )
+    note: Text | None = Field(
+        default=None, description="how the figure follows, and whether it is an estimate"
+    )
 
 
-class _Sourced(Protocol):
-    """A group of facts that names its sources."""
+class FactGroup(_Strict):
+    """A group of facts that stand in the same sources."""
 
-    @property
-    def source(self) -> tuple[str, ...]: ...
+    source: Array[Text] = Field(min_length=1, description="ids in the profile's `sources`")
 
 
-class Soc(BaseModel):
+class Soc(FactGroup):
     """The system on a chip."""
 
-    model_config = _STRICT
-    vendor: str
-    name: str
+    vendor: Text
+    name: Text
     isa: Literal["aarch64", "armv7l", "x86_64"]
-    features: tuple[str, ...] = Field(description="as /proc/cpuinfo names them")
-    source: SourceIds
+    features: Array[Text] = Field(description="what kernels choose by, as /proc/cpuinfo names it")
 
 
-class CoreCluster(BaseModel):
-    """Cores of one kind; peaks are multiply-accumulates a cycle on one core."""
+class CoreCluster(FactGroup):
+    """Cores of one kind; peaks are multiply-accumulates a cycle on one core, at one operation a pipe."""
 
-    model_config = _STRICT
-    name: str
-    count: Annotated[int, Field(gt=0)]
+    name: Text
+    count: Count
     max_clock_hz: Positive
     int8_macs_per_cycle: Positive
     float16_macs_per_cycle: Positive
     float32_macs_per_cycle: Positive
-    source: SourceIds
 
 
-class Memory(BaseModel):
-    """Main memory; bandwidth is the theoretical peak."""
+class Memory(FactGroup):
+    """Main memory; the bandwidth is the theoretical peak, shared by all cores."""
 
-    model_config = _STRICT
-    bytes: Annotated[int, Field(gt=0)]
+    bytes: Count
     bandwidth_bytes_per_s: Positive
-    source: SourceIds
 
 
-class Accelerator(BaseModel):
+class Accelerator(FactGroup):
     """An accelerator of the device, and whether any runtime of this profile uses it."""
 
-    model_config = _STRICT
-    name: str
+    name: Text
     kind: Literal["gpu", "npu", "dsp"]
-    numeric_formats: tuple[str, ...]
+    numeric_formats: Array[Text]
     used: bool
-    source: SourceIds
 
 
-class RuntimeSettings(BaseModel):
+class RuntimeSettings(FactGroup):
     """A runtime that works there, with its settings; the first in a profile is preferred."""
 
-    model_config = _STRICT
     name: Literal["onnxruntime", "litert"]
     format: ModelFormat
-    provider: str = Field(description="execution provider (ONNX Runtime) or delegate (LiteRT)")
-    threads: Annotated[int, Field(gt=0)]
-    activation_dtype: Literal["uint8", "int8"]
-    source: SourceIds
+    provider: Text = Field(description="execution provider (ONNX Runtime) or delegate (LiteRT)")
+    threads: Count
+    activation_dtype: Literal["uint8", "int8"] = Field(description="type of quantised activations")
 
 
-class NumericFormats(BaseModel):
-    """The formats that run faster than float32 there, float32 itself included."""
+class NumericFormats(FactGroup):
+    """The formats that run at least as fast as float32 there, float32 itself included."""
 
-    model_config = _STRICT
-    fast: tuple[Precision, ...]
-    source: SourceIds
+    fast: Array[Precision] = Field(min_length=1)
 
 
-class PowerSensor(BaseModel):
+class PowerSensor(FactGroup):
     """A sensor that the agent can read on the device as it is sold."""
 
-    model_config = _STRICT
     kind: Literal["ina3221", "pmic", "rapl", "battery"]
-    covers: str
-    source: SourceIds
+    covers: Text = Field(description="what the reading includes, and what it leaves out")
 
 
-class Budgets(BaseModel):
-    """What a model may cost on this device unless the user says otherwise."""
+class NoPowerSensor(FactGroup):
+    """The finding that the device cannot measure its own power, and what to do instead."""
 
-    model_config = _STRICT
-    artifact_bytes: Annotated[int, Field(gt=0)] | None = None
-    peak_memory_bytes: Annotated[int, Field(gt=0)] | None = None
+    note: Text
+
+
+class Budgets(FactGroup):
+    """What a model may cost on this device unless the user says otherwise; None sets no limit."""
+
+    artifact_bytes: Count | None = None
+    peak_memory_bytes: Count | None = None
     latency_p99_s: Positive | None = None
     power_w: Positive | None = None
-    source: SourceIds
 
 
-class HardwareProfile(BaseModel):
+class HardwareProfile(_Strict):
     """What a device is, as far as running a model on it goes."""
 
-    model_config = _STRICT
     schema_version: Literal[1] = Field(alias="schema")
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
-    title: str
+    title: Text
     soc: Soc
-    cores: tuple[CoreCluster, ...] = Field(min_length=1, description="fastest first")
+    cores: Array[CoreCluster] = Field(min_length=1, description="fastest first")
     memory: Memory
-    accelerators: tuple[Accelerator, ...] = ()
-    runtimes: tuple[RuntimeSettings, ...] = Field(min_length=1)
+    accelerators: Array[Accelerator] = ()
+    runtimes: Array[RuntimeSettings] = Field(min_length=1, description="preferred first")
     numeric_formats: NumericFormats
-    power_sensors: tuple[PowerSensor, ...] = ()
+    power_sensors: Array[PowerSensor] = ()
+    no_power_sensor: NoPowerSensor | None = None
     budgets: Budgets
     sources: dict[str, Source]
 
     @model_validator(mode="after")
     def _sources_exist(self) -> HardwareProfile:
-        groups: tuple[_Sourced, ...] = (
-            self.soc,
-            *self.cores,
-            self.memory,
-            *self.accelerators,
-            *self.runtimes,
-            self.numeric_formats,
-            *self.power_sensors,
-            self.budgets,
-        )
-        used = {source for group in groups for source in group.source}
-        if missing := sorted(used - set(self.sources)):
-            raise ValueError(f"source '{missing[0]}' is not in [sources]")
+        groups = self.fact_groups()
+        for key, group in groups.items():
+            if missing := sorted(set(group.source) - set(self.sources)):
+                raise ValueError(f"{key}: source '{missing[0]}' is not in [sources]")
+        used = {source for group in groups.values() for source in group.source}
         if idle := sorted(set(self.sources) - used):
-            raise ValueError(f"source '{idle[0]}' backs no fact")
+            raise ValueError(f"sources.{idle[0]}: backs no fact")
         return self
+
+    @model_validator(mode="after")
+    def _power_is_accounted_for(self) -> HardwareProfile:
+        if bool(self.power_sensors) == bool(self.no_power_sensor):
+            raise ValueError("power_sensors: list the sensors, or say in [no_power_sensor] why there is none")
+        return self
+
+    def fact_groups(self) -> dict[str, FactGroup]:
+        """Every group of facts by its key path, as `cores.0`."""
+        groups: dict[str, FactGroup] = {}
+        for key in HardwareProfile.model_fields:
+            value = getattr(self, key)
+            if isinstance(value, FactGroup):
+                groups[key] = value
+            elif isinstance(value, tuple):
+                groups.update({f"{key}.{index}": group for index, group in enumerate(value)})
+        return groups
 
     @property
     def formats(self) -> tuple[ModelFormat, ...]:
@@ -177,7 +193,7 @@ class HardwareProfile(BaseModel):
         raise ProfileError(f"{self.name} runs no {model_format} model; it runs {', '.join(self.formats)}")
 
     def peak_macs_per_s(self, precision: Precision, threads: int) -> float:
-        """Multiply-accumulates a second of the `threads` fastest cores at full clock."""
+        """Multiply-accumulates a second of the `threads` fastest cores at full clock; more threads add none."""
         peak, left = 0.0, threads
         for cluster in self.cores:
             used = min(left, cluster.count)
@@ -187,6 +203,6 @@ class HardwareProfile(BaseModel):
         return peak
 
 
-def json_schema() -> str:
-    """The JSON Schema of a profile file, as `schema/hardware-profile.schema.json` holds it."""
-    return json.dumps(HardwareProfile.model_json_schema(by_alias=True), indent=2, sort_keys=True) + "\n"
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a profile file; `schema/hardware-profile.schema.json` holds it."""
+    return HardwareProfile.model_json_schema(by_alias=True)

@@ -7,7 +7,6 @@ models themselves live with their owner; here is only how one is written, read a
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -30,8 +29,8 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 def to_json(contract: BaseModel) -> bytes:
-    """Canonical JSON: UTF-8, sorted keys, no white space, so that equal contracts have equal digests."""
-    document = contract.model_dump(mode="json", by_alias=True)
+    """Canonical JSON: UTF-8, sorted keys, no white space, no nulls: equal contracts have equal digests."""
+    document = contract.model_dump(mode="json", by_alias=True, exclude_none=True)
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
@@ -60,10 +59,3 @@ def from_mapping(
 def schema_text(model: type[BaseModel]) -> str:
     """The JSON Schema of a contract as its checked-in file holds it."""
     return json.dumps(model.model_json_schema(by_alias=True), indent=2, sort_keys=True) + "\n"
-
-
-def write_schemas(models: dict[Path, type[BaseModel]]) -> None:
-    """Write the schema files anew; the tests fail while one is out of date."""
-    for path, model in models.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(schema_text(model), encoding="utf-8")

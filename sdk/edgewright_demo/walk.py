@@ -129,7 +129,12 @@ def walk(folder: Path, console: Console) -> Story:
 
 
 def _convert_all(
-    story: Story, console: Console, registry: Path, digits: Digits, early: torch.nn.Module, late: torch.nn.Module
+    story: Story,
+    console: Console,
+    registry: Path,
+    digits: Digits,
+    early: torch.nn.Module,
+    late: torch.nn.Module,
 ) -> None:
     calibration: Mapping[str, Array] = {"x": digits.train_x[:256]}
     evaluation: Mapping[str, Array] = {"x": digits.test_x, "y": digits.test_y}
@@ -234,11 +239,15 @@ def _roll_out(
         for event in events:
             if isinstance(event, DeviceReported) and event.report.target is not None:
                 report = event.report
-                console.print(f"  {report.device}: {report.phase} ({report.target})", style="dim", markup=False)
+                console.print(
+                    f"  {report.device}: {report.phase} ({report.target})", style="dim", markup=False
+                )
             if isinstance(event, WindowArrived):
                 window = event.window
                 energy = f", {window.energy_j:.2f} J by {window.energy_sensor}" if window.energy_j else ""
-                figures = f"p50 {window.latency.quantile(0.5) * 1e3:.3f} ms, {window.latency.count} inferences"
+                figures = (
+                    f"p50 {window.latency.quantile(0.5) * 1e3:.3f} ms, {window.latency.count} inferences"
+                )
                 console.print(
                     f"  {window.device}: {window.version} {figures}{energy}", style="dim", highlight=False
                 )
@@ -270,7 +279,9 @@ def _await_devices(
     while not holds(story.views):
         if time.monotonic() > end:
             shown = ", ".join(f"{v.device} {v.phase} {v.running}" for v in story.views.values())
-            raise DemoError(f"the devices did not get there within {timeout_s:g} s ({shown or 'none was seen'})")
+            raise DemoError(
+                f"the devices did not get there within {timeout_s:g} s ({shown or 'none was seen'})"
+            )
         _take_in(story, list(target.events(0.2)))
 
 

@@ -28,7 +28,8 @@ INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 REF_NAME = "org.opencontainers.image.ref.name"
 
-# The specification says to ignore keys one does not know, so that other tools may copy and annotate.
+# The specification says to ignore keys one does not know, so that other tools may copy and annotate. What we
+# write ourselves holds no key that could be missing unnoticed: a flipped byte in index.json is found too.
 _OCI = ConfigDict(frozen=True, extra="ignore", validate_by_name=True, serialize_by_alias=True)
 Size = Annotated[int, Field(ge=0)]
 
@@ -40,17 +41,19 @@ class Descriptor(BaseModel):
     media_type: str = Field(alias="mediaType")
     digest: Digest
     size: Size
-    annotations: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] | None = None
+
+    def annotation(self, key: str) -> str:
+        """An annotation's value, empty where it has none."""
+        return (self.annotations or {}).get(key, "")
 
 
 class ImageManifest(BaseModel):
     """An OCI image manifest: a config and its layers."""
 
     model_config = _OCI
-    schema_version: Literal[2] = Field(default=2, alias="schemaVersion")
-    media_type: Literal["application/vnd.oci.image.manifest.v1+json"] = Field(
-        default="application/vnd.oci.image.manifest.v1+json", alias="mediaType"
-    )
+    schema_version: Literal[2] = Field(alias="schemaVersion")
+    media_type: Literal["application/vnd.oci.image.manifest.v1+json"] = Field(alias="mediaType")
     artifact_type: str = Field(alias="artifactType")
     config: Descriptor
     layers: tuple[Descriptor, ...]
@@ -60,19 +63,27 @@ class ImageIndex(BaseModel):
     """An OCI image index: descriptors of manifests or further indexes."""
 
     model_config = _OCI
-    schema_version: Literal[2] = Field(default=2, alias="schemaVersion")
-    media_type: Literal["application/vnd.oci.image.index.v1+json"] = Field(
-        default="application/vnd.oci.image.index.v1+json", alias="mediaType"
-    )
+    schema_version: Literal[2] = Field(alias="schemaVersion")
+    media_type: Literal["application/vnd.oci.image.index.v1+json"] = Field(alias="mediaType")
     manifests: tuple[Descriptor, ...]
-    annotations: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] | None = None
 
 
 class LayoutMarker(BaseModel):
     """The `oci-layout` file."""
 
     model_config = _OCI
-    version: Literal["1.0.0"] = Field(default="1.0.0", alias="imageLayoutVersion")
+    version: Literal["1.0.0"] = Field(alias="imageLayoutVersion")
+
+
+def image_index(manifests: tuple[Descriptor, ...], annotations: dict[str, str] | None = None) -> ImageIndex:
+    """An index over `manifests`."""
+    return ImageIndex(
+        schemaVersion=2,
+        mediaType="application/vnd.oci.image.index.v1+json",
+        manifests=manifests,
+        annotations=annotations,
+    )
 
 
 def digest_of(data: bytes) -> str:
@@ -104,8 +115,8 @@ class Layout:
                 "is a folder with other files in it", where=str(root), remedy="choose a new or empty folder"
             )
         if not (root / "oci-layout").is_file():
-            write_durably(root / "index.json", to_json(ImageIndex(manifests=())))
-            write_durably(root / "oci-layout", to_json(LayoutMarker()))
+            write_durably(root / "index.json", to_json(image_index(())))
+            write_durably(root / "oci-layout", to_json(LayoutMarker(imageLayoutVersion="1.0.0")))
         return Layout.open(root)
 
     def path_of(self, digest: str) -> Path:
@@ -116,7 +127,7 @@ class Layout:
     def put(self, data: bytes, media_type: str, annotations: dict[str, str] | None = None) -> Descriptor:
         """Store a blob durably and return its descriptor. Raises `StorageError`."""
         descriptor = Descriptor(
-            mediaType=media_type, digest=digest_of(data), size=len(data), annotations=annotations or {}
+            mediaType=media_type, digest=digest_of(data), size=len(data), annotations=annotations
         )
         path = self.path_of(descriptor.digest)
         if not self._holds(descriptor):
@@ -167,15 +178,15 @@ class Layout:
 
     def names(self) -> dict[str, Descriptor]:
         """Each reference name with what it points at."""
-        return {d.annotations[REF_NAME]: d for d in self.index().manifests if REF_NAME in d.annotations}
+        return {d.annotation(REF_NAME): d for d in self.index().manifests if d.annotation(REF_NAME)}
 
     def tag(self, name: str, descriptor: Descriptor) -> None:
         """Let `name` point at a stored blob, durably and in one step."""
         with self._lock():
-            kept = tuple(d for d in self.index().manifests if d.annotations.get(REF_NAME) != name)
-            annotations = {**descriptor.annotations, REF_NAME: name}
+            kept = tuple(d for d in self.index().manifests if d.annotation(REF_NAME) != name)
+            annotations = {**(descriptor.annotations or {}), REF_NAME: name}
             named = descriptor.model_copy(update={"annotations": annotations})
-            write_durably(self.root / "index.json", to_json(ImageIndex(manifests=(*kept, named))))
+            write_durably(self.root / "index.json", to_json(image_index((*kept, named))))
 
     @contextlib.contextmanager
     def undone_on_error(self) -> Iterator[None]:

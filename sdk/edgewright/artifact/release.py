@@ -20,6 +20,7 @@ from edgewright.artifact.layout import (
     ImageIndex,
     ImageManifest,
     Layout,
+    image_index,
 )
 from edgewright.artifact.manifest import ArtifactManifest
 from edgewright.contract import from_json, to_json
@@ -95,6 +96,8 @@ def put_artifact(layout: Layout, manifest: ArtifactManifest, model: bytes, golde
     if model_layer.digest != manifest.model_digest or golden_layer.digest != manifest.golden.digest:
         raise ArtifactError("the manifest's digests do not match its model and golden vectors")
     image = ImageManifest(
+        schemaVersion=2,
+        mediaType="application/vnd.oci.image.manifest.v1+json",
         artifactType=ARTIFACT_TYPE,
         config=layout.put(to_json(manifest), CONFIG_TYPE),
         layers=(model_layer, golden_layer),
@@ -105,7 +108,7 @@ def put_artifact(layout: Layout, manifest: ArtifactManifest, model: bytes, golde
 
 def publish(layout: Layout, name: str, version: str, artifacts: Sequence[Descriptor]) -> Release:
     """Name a release over stored artifacts. This is the one step that makes it visible."""
-    index = ImageIndex(manifests=tuple(artifacts), annotations={"org.opencontainers.image.title": name})
+    index = image_index(tuple(artifacts), {"org.opencontainers.image.title": name})
     layout.tag(f"{name}:{version}", layout.put(to_json(index), INDEX_TYPE))
     return open_release(layout, f"{name}:{version}")
 
@@ -131,7 +134,7 @@ def _release(layout: Layout, descriptor: Descriptor, name: str) -> Release:
     if descriptor.media_type != INDEX_TYPE:
         raise ArtifactError(f"'{name}' is not a release ({descriptor.media_type})", where=where)
     index = from_json(ImageIndex, layout.read(descriptor), where=where, error=ArtifactError)
-    artifacts = {(d.annotations.get(PROFILE, ""), d.annotations.get(FORMAT, "")): d for d in index.manifests}
+    artifacts = {(d.annotation(PROFILE), d.annotation(FORMAT)): d for d in index.manifests}
     model, _, version = name.partition(":")
     return Release(layout, descriptor, model, version, artifacts)
 

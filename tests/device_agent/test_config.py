@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgewright.errors import ConfigError
+from edgewright_agent.config import load_config
+
+REPOSITORY = Path(__file__).parents[2]
+MINIMAL = """
+fleet = "plant"
+device = "line-3"
+profile = "x86-64-gateway"
+registry = "registry"
+state_dir = "/var/lib/state"
+"""
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "agent.toml"
+    file.write_text(text)
+    return file
+
+
+def test_relative_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    text = MINIMAL.replace("x86-64-gateway", "mine.toml")
+    text += "[broker]\nca_file = 'ca.pem'\n[source]\nkind = 'npz'\npath = 'x.npz'\n"
+    config = load_config(written(tmp_path, text))
+    assert config.registry == tmp_path / "registry"
+    assert config.state_dir == Path("/var/lib/state")
+    assert config.profile == str(tmp_path / "mine.toml")
+    assert config.broker.ca_file == tmp_path / "ca.pem"
+    assert config.source.path == tmp_path / "x.npz"
+
+
+def test_a_short_file_is_enough_and_has_sensible_defaults(tmp_path: Path) -> None:
+    config = load_config(written(tmp_path, MINIMAL))
+    assert (config.profile, config.source.kind, config.source.rate_hz) == ("x86-64-gateway", "golden", 1.0)
+    assert (config.telemetry_period_s, config.watch_s, config.watch_max_error_share) == (60, 10, 0.05)
+
+
+@pytest.mark.parametrize(
+    ("extra", "problem"),
+    [
+        ("watch = 3", "watch: no such key"),
+        ("threads = 0", "threads: Input should be greater than 0"),
+        ("watch_max_error_share = 1.5", "watch_max_error_share: Input should be less than 1"),
+        ("telemetry_period_s = nan", "telemetry_period_s: Input should be"),
+        ("broker = 7", "broker: Input should be"),
+        ("[broker]\nprot = 1883", "broker.prot: no such key"),
+        ("[source]\nkind = 'npz'", "source: kind 'npz' needs a path"),
+        ("[source]\npath = 'x.npz'", "source: kind 'npz' needs a path, and only it takes one"),
+        ("[source]\nrate_hz = 0", "source.rate_hz: Input should be greater than 0"),
+        ("fleet", "cannot be read (Expected '='"),
+    ],
+)
+def test_a_mistake_is_one_line_with_the_file_and_the_key(tmp_path: Path, extra: str, problem: str) -> None:
+    file = written(tmp_path, f"{MINIMAL}{extra}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(file)
+    assert str(caught.value).startswith(f"{file}: {problem}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_key_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="device: Field required"):
+        load_config(written(tmp_path, MINIMAL.replace('device = "line-3"', "")))
+
+
+def test_a_missing_file_and_a_folder_are_errors_of_the_family(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="does not exist"):
+        load_config(tmp_path / "agent.toml")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(tmp_path)
+
+
+def test_the_template_for_devices_is_accepted_as_it_is() -> None:
+    config = load_config(REPOSITORY / "firmware_images" / "agent.toml")
+    assert config.state_dir == Path("/var/lib/edgewright/state")
+
+
+def test_every_value_that_the_template_comments_out_is_accepted_too(tmp_path: Path) -> None:
+    template = (REPOSITORY / "firmware_images" / "agent.toml").read_text()
+    lines = [line.removeprefix("# ") if " = " in line else line for line in template.splitlines()]
+    shown, bare = load_config(written(tmp_path, "\n".join(lines))), load_config(written(tmp_path, MINIMAL))
+    for key in ("threads", "telemetry_period_s", "watch_s", "watch_max_error_share", "prove_timeout_s"):
+        assert getattr(shown, key) == getattr(bare, key)

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import typing
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from edgewright.twin import Phase
+from edgewright_agent.lifecycle import MEANING, RESTING, TABLE, Event, as_markdown, step
+
+PHASES = typing.get_args(Phase)
+EVENTS = typing.get_args(Event)
+
+
+def exits(phase: Phase) -> dict[Event, Phase]:
+    return {event: after for (before, event), after in TABLE.items() if before == phase}
+
+
+def test_every_phase_of_the_twin_contract_has_a_meaning_and_a_way_out() -> None:
+    assert set(MEANING) == set(PHASES)
+    assert all(exits(phase) for phase in PHASES)
+
+
+def test_every_event_is_used_and_nothing_leads_outside_the_contract() -> None:
+    assert {event for _, event in TABLE} == set(EVENTS)
+    assert set(TABLE.values()) | {"idle"} == set(PHASES)
+
+
+def test_a_resting_phase_takes_a_new_desired_state() -> None:
+    assert all(step(phase, "desired") == "downloading" for phase in RESTING)
+
+
+def test_only_a_watched_release_is_ever_committed_anew() -> None:
+    ways = {key for key, after in TABLE.items() if after == "committed"}
+    assert ways == {("watching", "kept"), ("committed", "satisfied"), ("failed", "satisfied")}
+
+
+def test_an_error_once_the_pointer_may_have_changed_rolls_back() -> None:
+    assert step("switching", "failed") == step("watching", "failed") == "rolling-back"
+    assert step("rolling-back", "restored") == "failed"
+
+
+def test_an_event_that_a_phase_does_not_know_is_an_error() -> None:
+    with pytest.raises(ValueError, match="an update that is idle knows no event 'kept'"):
+        step("idle", "kept")
+
+
+def test_the_documentation_has_a_row_for_every_phase() -> None:
+    assert len(as_markdown().splitlines()) == len(PHASES) + 2
+
+
+class Walk(RuleBasedStateMachine):
+    """Any events that the table allows, in any order: the device always comes to rest again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.phase: Phase = "idle"
+        self.since_rest = 0
+
+    @rule(data=st.data())
+    def something_happens(self, data: st.DataObject) -> None:
+        event = data.draw(st.sampled_from(sorted(exits(self.phase))))
+        self.phase = step(self.phase, event)
+        self.since_rest = 0 if self.phase in RESTING else self.since_rest + 1
+
+    @invariant()
+    def an_update_ends(self) -> None:
+        assert self.since_rest <= len(set(PHASES) - RESTING)
+
+    @invariant()
+    def a_failure_leads_to_rest(self) -> None:
+        phase, steps = self.phase, 0
+        while phase not in RESTING:
+            phase = step(phase, "restored" if phase == "rolling-back" else "failed")
+            steps += 1
+        assert steps <= 2
+
+
+TestWalk = Walk.TestCase
+TestWalk.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)

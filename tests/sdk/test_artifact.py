@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import edgewright as ew
+from conftest import PROFILE, put_tiny, tiny_golden, tiny_manifest, tiny_onnx
+from edgewright.artifact.golden import golden_from_bytes, prove
+from edgewright.artifact.layout import Layout
+from edgewright.artifact.manifest import ArtifactManifest
+from edgewright.artifact.release import copy_artifact, find_artifact, open_all, open_release
+from edgewright.contract import from_json, to_json
+from edgewright.errors import ArtifactError, DataError, EdgewrightError, StorageError
+
+
+def test_manifest_survives_a_round_trip() -> None:
+    manifest = tiny_manifest(tiny_onnx(), tiny_golden())
+    assert from_json(ArtifactManifest, to_json(manifest), where="test") == manifest
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_manifest_or_one_line(data: bytes) -> None:
+    with pytest.raises(EdgewrightError) as caught:
+        from_json(ArtifactManifest, data, where="bytes", error=ArtifactError)
+    assert "\n" not in str(caught.value)
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_golden_vectors_or_an_artifact_error(data: bytes) -> None:
+    with pytest.raises(ArtifactError):
+        golden_from_bytes(data)
+
+
+def test_model_of_a_release_runs_with_float_in_and_out(registry: Layout) -> None:
+    model = ew.load(f"oci:{registry.root}:tiny:1.0.0", profile=PROFILE)
+    x = np.array([[0.0, 1.0, 2.0, 3.0]], np.float32)
+    # stored = x / 0.5 + 10; the model adds 1 to it; real = (stored - 10) * 0.5
+    assert np.allclose(model.run(x)["y"], x + 0.5)
+    assert np.array_equal(model.run({"x": x})["y"], model.run(x)["y"])
+    raw = model.run(np.array([[1, 2, 3, 4]], np.uint8), raw=True)["y"]
+    assert raw.tolist() == [[2, 3, 4, 5]]
+
+
+@pytest.mark.parametrize(
+    ("given_", "problem"),
+    [
+        (np.zeros((1, 5), np.float32), "has shape"),
+        ({"z": np.zeros((1, 4), np.float32)}, "takes the inputs x"),
+        (np.zeros((1, 4), np.complex64), "has dtype complex64"),
+    ],
+)
+def test_wrong_input_is_refused_in_one_line(registry: Layout, given_: object, problem: str) -> None:
+    model = ew.load(str(registry.root))
+    with pytest.raises(DataError, match=problem):
+        model.run(given_)
+
+
+def test_release_that_is_not_there_lists_those_that_are(registry: Layout) -> None:
+    with pytest.raises(ArtifactError, match=r"no release 'tiny:9'; releases there: tiny:1.0.0"):
+        ew.load(f"oci:{registry.root}:tiny:9")
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(data=st.data())
+def test_any_single_flipped_bit_is_found(registry: Layout, data: st.DataObject) -> None:
+    files = sorted(path for path in registry.root.rglob("*") if path.is_file())
+    path = data.draw(st.sampled_from(files))
+    sound = path.read_bytes()
+    position = data.draw(st.integers(0, len(sound) - 1))
+    broken = bytearray(sound)
+    broken[position] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(bytes(broken))
+    try:
+        with pytest.raises(ArtifactError) as caught:
+            find_artifact(f"oci:{registry.root}:tiny:1.0.0")
+        assert "\n" not in str(caught.value)
+    finally:
+        path.write_bytes(sound)
+    find_artifact(f"oci:{registry.root}:tiny:1.0.0")
+
+
+def test_copy_is_whole_and_verified(registry: Layout, tmp_path: Path) -> None:
+    artifact = find_artifact(registry.root)
+    copied = copy_artifact(artifact, Layout.create(tmp_path / "copy"))
+    assert copied.digest == artifact.digest
+    assert prove(copied.golden(), copied.manifest.golden, ew.load(tmp_path / "copy").run_raw).passed
+
+
+def test_golden_vectors_tell_a_wrong_result(registry: Layout) -> None:
+    put_tiny(registry, "2.0.0", offset=1, golden_offset=3)
+    model = ew.load(f"oci:{registry.root}:tiny:2.0.0")
+    assert model.artifact is not None
+    verdict = prove(model.artifact.golden(), model.artifact.manifest.golden, model.run_raw)
+    assert not verdict.passed
+    assert verdict.worst_lsb == 2
+
+
+def test_releases_live_beside_each_other(registry: Layout) -> None:
+    put_tiny(registry, "1.1.0", offset=2)
+    assert [a.manifest.version for a in open_all(str(registry.root))] == ["1.0.0", "1.1.0"]
+    assert open_release(registry, "tiny:1.0.0").digest != open_release(registry, "tiny:1.1.0").digest
+
+
+def test_failed_write_leaves_nothing_behind(registry: Layout) -> None:
+    before = sorted(registry.root.rglob("*"))
+    with pytest.raises(RuntimeError), registry.undone_on_error():
+        registry.put(b"half", "application/octet-stream")
+        raise RuntimeError
+    assert sorted(p for p in registry.root.rglob("*") if p.is_file()) == [p for p in before if p.is_file()]
+
+
+def test_folder_with_other_files_is_not_made_a_registry(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(StorageError, match="other files"):
+        Layout.create(tmp_path)
