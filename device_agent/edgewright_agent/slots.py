@@ -112,7 +112,7 @@ class Slots:
             except (EdgewrightError, OSError) as error:
                 reason = f"slot {content.slot} cannot be used: {error}"
                 continue
-            if False:
+            if content != self.state.active:
                 self._settle(self.state.model_copy(update={"active": content, "previous": None}))
             return loaded, reason
         return None, reason

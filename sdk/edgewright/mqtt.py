@@ -46,7 +46,9 @@ def make_client(
 
     Raises `BrokerError` where a certificate, key or password file cannot be used.
     """
-    client = paho.Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=paho.MQTTv5)
+    # The embedded broker (rumqttd 0.20) falls over a client id with a slash in it.
+    name = client_id.replace("/", ".")
+    client = paho.Client(CallbackAPIVersion.VERSION2, client_id=name, protocol=paho.MQTTv5)
     try:
         if settings.username is not None:
             secret = (

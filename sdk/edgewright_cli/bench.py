@@ -7,7 +7,8 @@ from typing import Literal
 
 import click
 
-from edgewright_cli.output import json_option, print_json, print_table, seconds
+from edgewright.figures import seconds
+from edgewright_cli.output import json_option, print_json, print_table
 
 
 @click.command(

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from edgewright_cli.output import json_option, print_json, print_table, progress, seconds, size
+from edgewright.figures import MANIFEST_COLUMNS, manifest_row
+from edgewright_cli.output import json_option, print_json, print_table, progress
 
 if TYPE_CHECKING:
-    from edgewright.artifact.manifest import ArtifactManifest, Difference, LatencyFigure, Proportion
     from edgewright_converters.pipeline import ConversionReport
 
 
@@ -97,65 +97,3 @@ def print_report(report: ConversionReport) -> None:
     if data == "calibration":
         click.echo("Figures are from the calibration data; give --evaluation for an honest accuracy.")
     click.echo(f"Written to {report.reference} in {report.seconds:.0f} s")
-
-
-MANIFEST_COLUMNS = (
-    "profile",
-    "format",
-    "size",
-    "float accuracy",
-    "INT8 accuracy",
-    "change, points",
-    "agreement",
-    "SQNR",
-    "float p50 / p99",
-    "INT8 p50 / p99",
-    "predicted INT8 on profile",
-)
-
-
-def manifest_row(manifest: ArtifactManifest) -> list[str]:
-    """One artifact's figures for `MANIFEST_COLUMNS`."""
-    accuracy = manifest.accuracy
-    return [
-        manifest.profile,
-        manifest.format,
-        f"{size(manifest.float_bytes)} → {size(manifest.model_bytes)}",
-        percent(accuracy.float_accuracy),
-        percent(accuracy.artifact_accuracy),
-        points(accuracy.change),
-        percent(accuracy.agreement),
-        ", ".join(f"{value:.1f} dB" for value in accuracy.sqnr_db.values()),
-        _latency(_figure(manifest, "measured on host", "float32")),
-        _latency(_figure(manifest, "measured on host", "int8")),
-        _predicted(_figure(manifest, "predicted", "int8")),
-    ]
-
-
-def percent(share: Proportion | None) -> str:
-    """A share with its 95 % interval."""
-    if share is None:
-        return "not measured"
-    return f"{share.value:.2%} ({share.low * 100:.1f}–{share.high * 100:.1f})"
-
-
-def points(change: Difference | None) -> str:
-    """A paired difference in points with its 95 % interval."""
-    if change is None:
-        return "not measured"
-    return f"{change.value * 100:+.2f} ({change.low * 100:+.2f} to {change.high * 100:+.2f})"
-
-
-def _figure(manifest: ArtifactManifest, how: str, precision: str) -> LatencyFigure | None:
-    found = (f for f in manifest.latencies if f.how == how and f.precision == precision)
-    return next(found, None)
-
-
-def _latency(figure: LatencyFigure | None) -> str:
-    return "–" if figure is None else f"{seconds(figure.p50_s)} / {seconds(figure.p99_s)}"
-
-
-def _predicted(figure: LatencyFigure | None) -> str:
-    if figure is None:
-        return "–"
-    return f"predicted {seconds(figure.p50_s)} ({seconds(figure.low_s)}–{seconds(figure.high_s)})"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgewright_cli.output import json_option, print_json, print_table, seconds, stderr_console
+from edgewright.figures import seconds
+from edgewright_cli.output import json_option, print_json, print_table, stderr_console
 
 if TYPE_CHECKING:
     from edgewright.mqtt import BrokerSettings

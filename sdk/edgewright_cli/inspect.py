@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from edgewright.figures import MANIFEST_COLUMNS, manifest_row
 from edgewright_cli.output import json_option, print_json, print_table
 
 
@@ -22,7 +23,6 @@ def inspect(target: str, as_json: bool) -> None:
     Every digest is checked; a corrupt part is named and the exit code is 2.
     """
     from edgewright.artifact.release import open_all
-    from edgewright_cli.convert import MANIFEST_COLUMNS, manifest_row
 
     artifacts = open_all(target)
     if as_json:

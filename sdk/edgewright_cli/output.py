@@ -33,26 +33,6 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title:
     console.print(table)
 
 
-def seconds(value: float | None) -> str:
-    """A duration in the unit that reads best: 830 µs, 12.4 ms, 3.2 s."""
-    if value is None:
-        return "–"
-    for unit, factor in (("s", 1.0), ("ms", 1e3), ("µs", 1e6)):
-        if value * factor >= 1 or unit == "µs":
-            return f"{value * factor:.3g} {unit}"
-    return ""
-
-
-def size(count: float | None) -> str:
-    """A size in decimal units: 78.1 kB, 4.9 MB."""
-    if count is None:
-        return "–"
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= factor:
-            return f"{count / factor:.3g} {unit}"
-    return f"{count:.0f} B"
-
-
 @contextlib.contextmanager
 def stderr_console() -> Iterator[Console]:
     """A console on a duplicate of standard error, which still writes while a library's noise is turned aside."""

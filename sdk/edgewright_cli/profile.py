@@ -6,7 +6,8 @@ from dataclasses import asdict
 
 import click
 
-from edgewright_cli.output import json_option, print_json, print_table, size
+from edgewright.figures import size
+from edgewright_cli.output import json_option, print_json, print_table
 
 
 @click.group(

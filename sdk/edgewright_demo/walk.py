@@ -16,10 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.table import Table
 
 from edgewright.artifact.manifest import ArtifactManifest
 from edgewright.errors import EdgewrightError
+from edgewright.figures import MANIFEST_COLUMNS, manifest_row
 from edgewright.mqtt import BrokerSettings
 from edgewright.telemetry.window import TelemetryWindow
 from edgewright_converters.pipeline import convert
@@ -165,12 +168,11 @@ def _convert_all(
     story.manifests += report.artifacts
     if len(story.manifests) != 4 * 2 * len(PROFILES):
         raise DemoError(f"{len(story.manifests)} artifacts were made, not {8 * len(PROFILES)}")
-    from edgewright_cli.convert import MANIFEST_COLUMNS, manifest_row
-    from edgewright_cli.output import print_table
-
-    print_table(
-        ("release", *MANIFEST_COLUMNS), [[f"{m.name}:{m.version}", *manifest_row(m)] for m in story.manifests]
-    )
+    table = Table("release", *MANIFEST_COLUMNS, box=SIMPLE_HEAD, pad_edge=False)
+    for manifest in story.manifests:
+        table.add_row(f"{manifest.name}:{manifest.version}", *manifest_row(manifest))
+    console.print("latency: measured on this host, one thread; the last column is predicted")
+    console.print(table)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,90 @@
+"""How figures are written for people: durations, sizes, shares with their interval, one row an artifact."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgewright.artifact.manifest import ArtifactManifest, Difference, LatencyFigure, Proportion
+
+
+def seconds(value: float | None) -> str:
+    """A duration in the unit that reads best: 830 µs, 12.4 ms, 3.2 s."""
+    if value is None:
+        return "–"
+    for unit, factor in (("s", 1.0), ("ms", 1e3), ("µs", 1e6)):
+        if value * factor >= 1 or unit == "µs":
+            return f"{value * factor:.3g} {unit}"
+    return ""
+
+
+def size(count: float | None) -> str:
+    """A size in decimal units: 78.1 kB, 4.9 MB."""
+    if count is None:
+        return "–"
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= factor:
+            return f"{count / factor:.3g} {unit}"
+    return f"{count:.0f} B"
+
+
+MANIFEST_COLUMNS = (
+    "profile",
+    "format",
+    "size",
+    "float accuracy",
+    "INT8 accuracy",
+    "change, points",
+    "agreement",
+    "SQNR",
+    "float p50 / p99",
+    "INT8 p50 / p99",
+    "predicted INT8 on profile",
+)
+
+
+def manifest_row(manifest: ArtifactManifest) -> list[str]:
+    """One artifact's figures for `MANIFEST_COLUMNS`."""
+    accuracy = manifest.accuracy
+    return [
+        manifest.profile,
+        manifest.format,
+        f"{size(manifest.float_bytes)} → {size(manifest.model_bytes)}",
+        percent(accuracy.float_accuracy),
+        percent(accuracy.artifact_accuracy),
+        points(accuracy.change),
+        percent(accuracy.agreement),
+        ", ".join(f"{value:.1f} dB" for value in accuracy.sqnr_db.values()),
+        _latency(_figure(manifest, "measured on host", "float32")),
+        _latency(_figure(manifest, "measured on host", "int8")),
+        _predicted(_figure(manifest, "predicted", "int8")),
+    ]
+
+
+def percent(share: Proportion | None) -> str:
+    """A share with its 95 % interval."""
+    if share is None:
+        return "not measured"
+    return f"{share.value:.2%} ({share.low * 100:.1f}–{share.high * 100:.1f})"
+
+
+def points(change: Difference | None) -> str:
+    """A paired difference in points with its 95 % interval."""
+    if change is None:
+        return "not measured"
+    return f"{change.value * 100:+.2f} ({change.low * 100:+.2f} to {change.high * 100:+.2f})"
+
+
+def _figure(manifest: ArtifactManifest, how: str, precision: str) -> LatencyFigure | None:
+    found = (f for f in manifest.latencies if f.how == how and f.precision == precision)
+    return next(found, None)
+
+
+def _latency(figure: LatencyFigure | None) -> str:
+    return "–" if figure is None else f"{seconds(figure.p50_s)} / {seconds(figure.p99_s)}"
+
+
+def _predicted(figure: LatencyFigure | None) -> str:
+    if figure is None:
+        return "–"
+    return f"predicted {seconds(figure.p50_s)} ({seconds(figure.low_s)}–{seconds(figure.high_s)})"
