@@ -133,6 +133,8 @@ class Agent:
 
     def _report(self) -> None:
         # Told to every new connection anyway; kept back until then, old reports would arrive after newer ones.
+        if not self._client.is_connected():
+            return
         with self._report_lock:  # sequence and order of sending must agree
             served, progress = self._updater.served, self._updater.progress
             running = None

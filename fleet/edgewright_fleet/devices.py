@@ -55,6 +55,7 @@ def fold(views: dict[str, DeviceView], events: Iterable[DeviceEvent]) -> None:
 def snapshot(target: MqttTarget, wait_s: float = 0.0) -> dict[str, DeviceView]:
     """Every device that has left a retained message; `wait_s` more gives measurements time to come."""
     views: dict[str, DeviceView] = {}
+    fold(views, target.known())
     end = time.monotonic() + wait_s
     while True:
         events = list(target.events(SETTLE_S))

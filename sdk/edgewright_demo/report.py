@@ -18,7 +18,8 @@ from edgewright_demo.walk import DEVICES, Story
 _STYLE = """
 :root { color-scheme: light; } body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem;
 padding: 0 1rem; color: #1c2430; } h1 { font-size: 1.7rem; } h2 { margin-top: 2.2rem; font-size: 1.2rem; }
-table { border-collapse: collapse; font-size: 13px; display: block; overflow-x: auto; } th, td { padding: .3rem .7rem;
+table { border-collapse: collapse; font-size: 13px; display: block; overflow-x: auto; }
+th, td { padding: .3rem .7rem;
 border-bottom: 1px solid #d7dde5; text-align: left; white-space: nowrap; } th { background: #f2f5f9; }
 td.words { white-space: normal; } svg { max-width: 100%; height: auto; } .note { color: #566273; }
 .good { color: #14713d; font-weight: 600; } .bad { color: #a5281b; font-weight: 600; }

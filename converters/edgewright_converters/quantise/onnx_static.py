@@ -95,7 +95,14 @@ def _integer_output(graph: onnx.GraphProto, spec: TensorSpec) -> TensorSpec:
     if node.op_type != "DequantizeLinear" or not producers:
         return spec
     quantisation, dtype = _parameters(graph, node)
-    _drop(graph, node)
+    if any(spec.runtime_name in other.input for other in graph.node):
+        # The output is used inside the graph too: there it stays dequantised, under another name.
+        inner = f"{spec.runtime_name}_dequantised"
+        node.output[0] = inner
+        for other in graph.node:
+            other.input[:] = [inner if name == spec.runtime_name else name for name in other.input]
+    else:
+        _drop(graph, node)
     for other in graph.node:
         other.input[:] = [spec.runtime_name if name == stored else name for name in other.input]
         other.output[:] = [spec.runtime_name if name == stored else name for name in other.output]

@@ -30,6 +30,7 @@ class MqttTarget:
         self.settings, self.fleet = settings, fleet
         self.refused = 0
         self._events: queue.SimpleQueue[DeviceEvent] = queue.SimpleQueue()
+        self._latest: dict[tuple[str, type], DeviceEvent] = {}
         self._seen: dict[str, tuple[str, int]] = {}
         self._client = make_client(settings, f"edgewright-fleet-{uuid.uuid4().hex[:12]}")
         self._client.on_connect = self._on_connect
@@ -48,6 +49,10 @@ class MqttTarget:
                 f"did not take the desired state of {device} within {PUBLISH_TIMEOUT_S:g} s",
                 where=str(self.settings),
             )
+
+    def known(self) -> list[DeviceEvent]:
+        """The latest report, presence and measurement of every device seen so far."""
+        return list(self._latest.values())
 
     def events(self, wait_s: float) -> Iterator[DeviceEvent]:
         """What arrived; waits up to `wait_s` for the first event and then gives what is there."""
@@ -76,6 +81,7 @@ class MqttTarget:
             _, device, leaf = parse_topic(message.topic)
             for event in _READERS[leaf](device, bytes(message.payload), message.topic):
                 if not isinstance(event, WindowArrived) or self._is_new(event):
+                    self._latest[device, type(event)] = event
                     self._events.put(event)
         except (EdgewrightError, KeyError) as error:
             self.refused += 1

@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+import edgewright as ew
+from edgewright.artifact.golden import prove
+from edgewright.artifact.layout import Layout
+from edgewright.artifact.release import open_all
+from edgewright.errors import ConversionError, DataError, EdgewrightError, ProfileError, StorageError
+from edgewright_converters.calibration import load_samples
+from edgewright_converters.pipeline import convert
+from edgewright_converters.statistics import paired_difference, proportion, sqnr_db
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+RNG = np.random.default_rng(0)
+IMAGES: NDArray[Any] = RNG.standard_normal((24, 2, 12, 12)).astype(np.float32)
+PROFILES = ["raspberry-pi-5", "jetson-orin-nano"]
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The small model for two profiles that differ in their activations, in both formats."""
+    labels = RNG.integers(0, 4, len(IMAGES))
+    output = tmp_path_factory.mktemp("out") / "registry"
+    return convert(
+        "toy_models:small",
+        calibration={"x": IMAGES},
+        evaluation={"x": IMAGES, "y": labels},
+        profile=PROFILES,
+        output=output,
+    )
+
+
+@pytest.mark.slow
+def test_every_artifact_proves_itself_and_is_smaller_and_close(converted: Any) -> None:
+    artifacts = open_all(str(converted.output))
+    assert {(a.manifest.profile, a.manifest.format) for a in artifacts} == {
+        (p, f) for p in PROFILES for f in ("onnx", "tflite")
+    }
+    for artifact in artifacts:
+        manifest = artifact.manifest
+        model = ew.load(
+            f"oci:{converted.output}:small:1.0.0", profile=manifest.profile, format=manifest.format
+        )
+        assert prove(artifact.golden(), manifest.golden, model.run_raw).worst_lsb == 0
+        assert all(spec.dtype in ("int8", "uint8") for spec in (*manifest.inputs, *manifest.outputs))
+        assert manifest.float_operators == ()
+        assert manifest.accuracy.sqnr_db["output"] > 15
+        assert manifest.accuracy.change is not None and manifest.accuracy.float_accuracy is not None
+        assert {f.how for f in manifest.latencies} == {"measured on host", "predicted"}
+        # 8×2×9 + 8×9 MACs a pixel, and the head.
+        assert manifest.macs == 12 * 12 * (8 * 2 * 9 + 8 * 9) + 8 * 4
+
+
+@pytest.mark.slow
+def test_both_formats_take_the_same_array_and_agree(converted: Any) -> None:
+    reference = f"oci:{converted.output}:small:1.0.0"
+    onnx = ew.load(reference, profile="raspberry-pi-5", format="onnx").run(IMAGES[:1])["output"]
+    tflite = ew.load(reference, profile="raspberry-pi-5", format="tflite").run(IMAGES[:1])["output"]
+    assert np.abs(onnx - tflite).max() < 0.1 * np.abs(onnx).max()
+
+
+@pytest.mark.slow
+def test_profile_decides_the_activations(converted: Any) -> None:
+    found = {m.profile: m.inputs[0].dtype for m in converted.artifacts if m.format == "onnx"}
+    assert found == {"raspberry-pi-5": "uint8", "jetson-orin-nano": "int8"}
+
+
+@pytest.mark.slow
+def test_several_inputs_and_outputs_keep_their_names(tmp_path: Path) -> None:
+    left = RNG.standard_normal((16, 6)).astype(np.float32)
+    right = RNG.standard_normal((16, 3)).astype(np.float32)
+    convert(
+        "toy_models:two_inputs",
+        calibration={"left": left, "right": right},
+        profile="raspberry-pi-5",
+        output=tmp_path / "out",
+    )
+    for model_format in ("onnx", "tflite"):
+        model = ew.load(str(tmp_path / "out"), format=model_format)  # type: ignore[arg-type]
+        result = model.run({"right": right[:1], "left": left[:1]})
+        assert np.allclose(result["output_0"] * 0.5, result["output_1"], atol=0.05)
+
+
+@pytest.mark.slow
+def test_exported_program_and_onnx_file_convert_too(tmp_path: Path) -> None:
+    import toy_models
+
+    program = torch.export.export(toy_models.small().eval(), (torch.from_numpy(IMAGES[:1]),))
+    torch.export.save(program, tmp_path / "net.pt2")
+    report = convert(
+        tmp_path / "net.pt2",
+        calibration={"x": IMAGES},
+        profile="raspberry-pi-5",
+        format="onnx",
+        output=tmp_path / "a",
+    )
+    assert report.artifacts[0].accuracy.sqnr_db["output"] > 15
+    exported = torch.onnx.export(program, (), dynamo=True, verbose=False, external_data=False)
+    assert exported is not None
+    exported.save(str(tmp_path / "net.onnx"))
+    again = convert(
+        tmp_path / "net.onnx", calibration={"x": IMAGES}, profile="raspberry-pi-5", output=tmp_path / "b"
+    )
+    assert [m.format for m in again.artifacts] == ["onnx"]
+
+
+@pytest.mark.parametrize(
+    ("source", "data", "profile", "error", "problem"),
+    [
+        ("nowhere.pt2", {"x": IMAGES}, "raspberry-pi-5", ConversionError, "nowhere.pt2: does not exist"),
+        ("toy_models:nothing", {"x": IMAGES}, "raspberry-pi-5", ConversionError, "has no 'nothing'"),
+        (
+            "toy_models:no_model",
+            {"x": IMAGES},
+            "raspberry-pi-5",
+            ConversionError,
+            "returns int, not an nn.Module",
+        ),
+        ("toy_models:small", {"x": IMAGES}, "raspbery-pi-5", ProfileError, "did you mean 'raspberry-pi-5'"),
+        ("toy_models:small", {"x": IMAGES[:, :1]}, "raspberry-pi-5", DataError, "does not take image"),
+        ("toy_models:small", {"x": IMAGES.astype("f8")}, "raspberry-pi-5", DataError, "float64"),
+        ("toy_models:small", {"x": IMAGES * np.nan}, "raspberry-pi-5", DataError, "NaN or infinity"),
+        ("toy_models:small", {"z": IMAGES}, "raspberry-pi-5", DataError, "takes image"),
+        (
+            "toy_models:small",
+            {"x": IMAGES, "y": np.full(24, 9)},
+            "raspberry-pi-5",
+            DataError,
+            "label 9 is out of range",
+        ),
+        (
+            "toy_models:branches",
+            {"x": IMAGES},
+            "raspberry-pi-5",
+            ConversionError,
+            "control flow depends on the data",
+        ),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(
+    tmp_path: Path, source: str, data: Any, profile: str, error: type[EdgewrightError], problem: str
+) -> None:
+    with pytest.raises(error) as caught:
+        convert(source, calibration=data, profile=profile, output=tmp_path / "out")
+    assert problem in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model_format", ["onnx", "tflite"])
+def test_unsupported_operator_is_named_with_its_place(tmp_path: Path, model_format: Any) -> None:
+    with pytest.raises(ConversionError, match=r"bessel_j0.*toy_models.py:\d+") as caught:
+        convert(
+            "toy_models:odd", calibration={"x": IMAGES}, profile="raspberry-pi-5", format=model_format,
+            output=tmp_path / "out",
+        )  # fmt: skip
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", b"\x93NUMPY not"])
+def test_file_that_is_no_npz_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "data.npz"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"not an \.npz file"):
+        load_samples(path, ["image"])
+
+
+@pytest.mark.slow
+def test_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    # A file-size limit makes the kernel itself refuse the write, as a full disk does.
+    import resource
+    import signal
+
+    report = convert("toy_models:small", calibration={"x": IMAGES}, profile="raspberry-pi-5", format="onnx",
+                     output=tmp_path / "out")  # fmt: skip
+    before = sorted(path for path in report.output.rglob("*") if path.is_file())
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+        layout = Layout.open(report.output)
+        with pytest.raises(StorageError) as caught, layout.undone_on_error():
+            layout.put(b"small", "application/octet-stream")
+            layout.put(b"x" * 5000, "application/octet-stream")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert "\n" not in str(caught.value)
+    assert sorted(path for path in report.output.rglob("*") if path.is_file()) == before
+
+
+@given(st.integers(1, 2000), st.data())
+def test_interval_holds_the_share_and_shrinks_with_samples(samples: int, data: st.DataObject) -> None:
+    hits = data.draw(st.integers(0, samples))
+    few, many = proportion(hits, samples), proportion(hits * 4, samples * 4)
+    assert few.low <= few.value <= few.high
+    assert many.high - many.low <= few.high - few.low + 1e-12
+
+
+def test_wilson_interval_is_the_published_one() -> None:
+    # Newcombe 1998, "Two-sided confidence intervals for the single proportion", table I: 81 of 263.
+    interval = proportion(81, 263)
+    assert (round(interval.low, 4), round(interval.high, 4)) == (0.2553, 0.3662)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=300))
+def test_paired_difference_is_within_its_interval_and_antisymmetric(pairs: list[tuple[bool, bool]]) -> None:
+    first = np.array([p[0] for p in pairs])
+    second = np.array([p[1] for p in pairs])
+    one, other = paired_difference(first, second), paired_difference(second, first)
+    assert one.low - 1e-9 <= one.value <= one.high + 1e-9
+    assert abs(one.value + other.value) < 1e-12
+
+
+def test_sqnr_of_a_tenth_of_noise_is_twenty_decibels() -> None:
+    signal = np.ones(100)
+    assert abs(sqnr_db(signal, signal * 1.1) - 20.0) < 1e-6
+    assert sqnr_db(signal, signal) == 200.0

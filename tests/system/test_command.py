@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import PROFILE, free_port
+from edgewright.artifact.layout import Layout
+
+
+def edgewright(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the real command."""
+    command = [sys.executable, "-m", "edgewright_cli.main", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=120, check=False)
+
+
+@pytest.mark.parametrize("command", ["", "profile", "convert", "inspect", "bench", "agent", "fleet", "demo"])
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    done = edgewright(*command.split(), "--help")
+    assert done.returncode == 0
+    assert "edgewright " in done.stdout
+
+
+def test_profiles_are_listed_for_people_and_scripts() -> None:
+    assert "raspberry-pi-5" in edgewright("profile", "list").stdout
+    names = {entry["name"] for entry in json.loads(edgewright("profile", "list", "--json").stdout)}
+    assert PROFILE in names
+    assert json.loads(edgewright("profile", "detect", "--json").stdout)["cores"]
+
+
+def test_artifact_is_inspected_and_measured(registry: Layout) -> None:
+    (entry,) = json.loads(edgewright("inspect", str(registry.root), "--json").stdout)
+    assert entry["manifest"]["name"] == "tiny"
+    measured = json.loads(edgewright("bench", str(registry.root), "--seconds", "0.05", "--json").stdout)
+    assert measured["how"] == "measured on host"
+    assert 0 < measured["p50_s"] <= measured["p99_s"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("inspect", "nowhere"), "nowhere"),
+        (("bench", "nowhere.onnx"), "does not exist"),
+        (("bench", "text.onnx"), "not a model that ONNX Runtime can load"),
+        (("bench", "text.tflite"), "not a model that"),
+        (("profile", "show", "rasberry-pi-5"), "did you mean 'raspberry-pi-5'"),
+        (("agent", "run", "--config", "nowhere.toml"), "nowhere.toml: does not exist"),
+        (("fleet", "rollout", "start", "nowhere.yaml"), "nowhere.yaml: does not exist"),
+        (("fleet", "rollout", "status", "night"), "no rollout 'night'"),
+        (("fleet", "devices", "--fleet", "f", "--broker", "127.0.0.1:{port}"), "cannot be reached"),
+        (("fleet", "devices", "--fleet", "f", "--broker", "here"), "write HOST:PORT"),
+        (("convert", "m:f", "--calibration", "no.npz", "--output", "o"), "--profile"),
+        (("nonsense",), "nonsense"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    tmp_path: Path, arguments: tuple[str, ...], problem: str
+) -> None:
+    (tmp_path / "text.onnx").write_text("not a model")
+    (tmp_path / "text.tflite").write_text("not a model")
+    port = str(free_port())
+    done = edgewright(*(a.replace("{port}", port) for a in arguments), folder=tmp_path)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("edgewright: ")]
+    assert done.returncode == 2, done.stderr
+    assert len(lines) == 1 and problem in lines[0], done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_corrupt_artifact_is_named(registry: Layout) -> None:
+    blob = max((registry.root / "blobs/sha256").iterdir(), key=lambda path: path.stat().st_size)
+    data = bytearray(blob.read_bytes())
+    data[len(data) // 2] ^= 1
+    blob.write_bytes(bytes(data))
+    done = edgewright("inspect", str(registry.root))
+    assert done.returncode == 2
+    assert blob.name in done.stderr and "digest does not match" in done.stderr
+
+
+@pytest.mark.slow
+def test_model_is_converted_by_the_command(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "import torch\ndef net():\n"
+        "    torch.manual_seed(0)\n"
+        "    return torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))\n"
+    )
+    x = np.random.default_rng(0).standard_normal((32, 4)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", x=x)
+    done = edgewright(
+        "convert", "net:net", "--calibration", "data.npz", "--profile", PROFILE, "--format", "onnx",
+        "--output", "out", "--json", folder=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (artifact,) = json.loads(done.stdout)["artifacts"]
+    assert artifact["accuracy"]["sqnr_db"]["output"] > 20
