@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -34,7 +35,8 @@ class ProofVerdict:
 
 def prove_in_process_of_its_own(slot: Path, *, threads: int, timeout_s: float) -> ProofVerdict:
     """Prove the artifact in a slot; a crash, a hang or an answer that makes no sense is a failure."""
-    command = [sys.executable, "-m", "edgewright_agent.prove", str(slot), "--threads", str(threads)]
+    command = [sys.executable, "-m", "edgewright_agent.prove", str(slot)]
+    command += ["--threads", str(threads), "--parent", str(os.getpid())]
     try:
         done = subprocess.run(command, capture_output=True, timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired:
@@ -63,9 +65,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="edgewright_agent.prove")
     parser.add_argument("slot", type=Path)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--parent", type=int, help="the process with which this one ends")
     arguments = parser.parse_args()
-    # A hanging model must not outlive the agent that gave it its time limit.
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if arguments.parent is not None:
+        # A hanging model must not outlive the agent that gave it its time limit.
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != arguments.parent:
+            sys.exit("the agent is gone")
     try:
         artifact = find_artifact(arguments.slot)
         model = load_artifact(artifact, threads=arguments.threads)

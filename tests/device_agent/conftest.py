@@ -23,6 +23,8 @@ import paho.mqtt.client as paho
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from edgewright.artifact.golden import GoldenVectors, golden_to_bytes
 from edgewright.artifact.layout import Layout, digest_of
@@ -179,7 +181,9 @@ class Broker:
         program = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
         assert program, "install the Debian package mosquitto"
         config = self.folder / "mosquitto.conf"
-        config.write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\nuser root\n")
+        # A session that outlives the broker's restart: nothing sent to it meanwhile is lost.
+        store = f"persistence true\npersistence_location {self.folder}/\nuser root\n"
+        config.write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\n{store}")
         self.process = subprocess.Popen(
             [program, "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -213,18 +217,20 @@ class Fleet:
         self.statuses: list[DeviceStatus] = []
         self.windows: list[TelemetryWindow] = []
         self._news = threading.Condition()
-        self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
+        self._client = paho.Client(CallbackAPIVersion.VERSION2, client_id="fleet", protocol=paho.MQTTv5)
         self._client.on_connect = lambda client, *_: client.subscribe("edgewright/v1/+/+/#", qos=1)
         self._client.on_message = self._on_message
         self._client.reconnect_delay_set(1, 1)
-        self._client.connect("127.0.0.1", port)
+        session = Properties(PacketTypes.CONNECT)
+        session.SessionExpiryInterval = 600
+        self._client.connect("127.0.0.1", port, clean_start=False, properties=session)
         self._client.loop_start()
 
     def desire(self, release: ReleaseReference, rollout: str, *, revert: bool = False) -> None:
         state = DesiredState(release=release, rollout=rollout, revert=revert)
         self._client.publish(topic(FLEET, DEVICE, "desired"), to_json(state), qos=1, retain=True)
 
-    def wait(self, condition: Callable[[], bool], timeout_s: float = 15.0) -> None:
+    def wait(self, condition: Callable[[], bool], timeout_s: float = 40.0) -> None:
         with self._news:
             assert self._news.wait_for(condition, timeout_s), f"last reports: {self.reports[-3:]}"
 
@@ -313,7 +319,7 @@ class Device:
     def stop(self) -> int:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(10)
+        return self.process.wait(30)
 
 
 @pytest.fixture

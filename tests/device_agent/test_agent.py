@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -194,12 +195,10 @@ def test_a_device_killed_while_it_proves_serves_the_last_good_model_and_tries_ag
     with_release(device, fleet, registry)
     fleet.desire(registry.release("1.1.0", kind="endless"), "second")
     fleet.wait_for_phase("proving", "second")
-    time.sleep(0.5)
     slot = str(device.folder / "state" / "b")
-    assert proving(slot)
+    until(lambda: proving(slot))
     device.kill()
-    time.sleep(0.2)
-    assert not proving(slot)  # the hanging model does not outlive the agent
+    until(lambda: not proving(slot))  # the hanging model does not outlive the agent
     device.settings["prove_timeout_s"] = 1.5
     device.start()
     report = fleet.wait_for_phase("failed", "second")
@@ -243,16 +242,20 @@ def test_a_device_serves_without_a_broker_and_finds_it_again(
 ) -> None:
     with_release(device, fleet, registry)
     device.stop()
-    seen = len(fleet.windows)
+    boot = fleet.statuses[-1].boot
     broker.stop()
     device.start()
-    time.sleep(1.5)
-    assert device.process.poll() is None
+    until(lambda: "cannot be reached" in device.log)
+    time.sleep(1.2)
+    back_ns = time.time_ns()
     broker.start()
-    # The windows of the time without a broker were kept.
-    fleet.wait(lambda: len(fleet.windows) > seen + 2)
-    assert [window.sequence for window in fleet.windows[seen:]][:2] == [0, 1]
-    assert all(window.version == "1.0.0" for window in fleet.windows[seen:])
+    fleet.wait(lambda: fleet.windows[-1].boot != boot and fleet.windows[-1].sequence >= 2)
+    windows = [window for window in fleet.windows if window.boot != boot]
+    # Those of the time without a broker were kept.
+    assert [window.sequence for window in windows][:2] == [0, 1]
+    assert windows[0].end_ns < back_ns
+    assert {window.version for window in windows} == {"1.0.0"}
+    fleet.wait(lambda: fleet.statuses[-1].boot != boot)
     assert fleet.statuses[-1].online
     assert device.log.count("cannot be reached") == 1
 
@@ -302,6 +305,13 @@ def test_a_configuration_that_does_not_hold_is_one_line_and_exit_code_2(
     assert done.stderr.startswith("edgewright: ")
     assert done.stderr.count("\n") == 1
     assert line in done.stderr
+
+
+def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def proving(slot: str) -> bool:

@@ -252,5 +252,5 @@ def test_the_last_kept_release_survives_power_cuts_in_any_order(registry: Any) -
     published = [registry.release(f"{i}.0.0") for i in (1, 2, 3)]
     PowerCuts.artifacts = [(release, artifact_of(registry.root, release)) for release in published]
     run_state_machine_as_test(
-        PowerCuts, settings=settings(max_examples=25, stateful_step_count=12, deadline=None)
+        PowerCuts, settings=settings(max_examples=15, stateful_step_count=12, deadline=None)
     )
