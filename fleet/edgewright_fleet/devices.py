@@ -12,7 +12,7 @@ from edgewright_fleet.rollout.engine import DevicePresence, DeviceReported
 from edgewright_fleet.targets.mqtt import DeviceEvent, MqttTarget
 
 SETTLE_S = 0.5
-"""Retained messages come in a burst after subscribing; this much silence means that it is over."""
+"""Retained messages come in a burst after subscribing, which is over well within this time."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,10 @@ def snapshot(target: MqttTarget, wait_s: float = 0.0) -> dict[str, DeviceView]:
     """Every device that has left a retained message; `wait_s` more gives measurements time to come."""
     views: dict[str, DeviceView] = {}
     fold(views, target.known())
-    end = time.monotonic() + wait_s
+    end = time.monotonic() + max(wait_s, SETTLE_S)
     while True:
-        events = list(target.events(SETTLE_S))
-        fold(views, events)
-        if not events and time.monotonic() >= end:
+        before = len(views)
+        # Measurements never stop coming; that no further device turns up is what ends the wait.
+        fold(views, target.events(SETTLE_S))
+        if len(views) == before and time.monotonic() >= end:
             return dict(sorted(views.items()))
