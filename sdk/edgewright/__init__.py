@@ -14,11 +14,11 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from edgewright.errors import EdgewrightError
 from edgewright.version import __version__
 
 if TYPE_CHECKING:
     from edgewright.artifact.manifest import ArtifactManifest
+    from edgewright.errors import EdgewrightError
     from edgewright.latency_benchmark import Benchmark, benchmark
     from edgewright.runtime.model import Model, load
     from edgewright_converters.pipeline import convert
@@ -39,6 +39,7 @@ __all__ = [
 _LAZY = {
     "ArtifactManifest": ("edgewright.artifact.manifest", "ArtifactManifest"),
     "Benchmark": ("edgewright.latency_benchmark", "Benchmark"),
+    "EdgewrightError": ("edgewright.errors", "EdgewrightError"),
     "Model": ("edgewright.runtime.model", "Model"),
     "benchmark": ("edgewright.latency_benchmark", "benchmark"),
     "convert": ("edgewright_converters.pipeline", "convert"),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
+import tempfile
+from pathlib import Path
 
 import click
 
@@ -76,9 +79,10 @@ def main() -> None:
             raise
         _fail(f"the package '{missing}' is not installed; pip install 'edgewright[all]'")
     except OSError as error:
-        if error.filename is None:
+        # A write that fails for want of space names no file; temporary files are the ones we do not name either.
+        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise
-        _fail(str(storage_error(error, error.filename)))
+        _fail(str(storage_error(error, Path(error.filename or tempfile.gettempdir()))))
     sys.exit(code if isinstance(code, int) else 0)
 
 
