@@ -1,14 +1,17 @@
 """The embedded MQTT broker: rumqttd from the `iotcore` package, for a fleet without a broker of its own.
 
-It listens on the loopback interface alone: it has no passwords and no TLS.
+It listens on the loopback interface alone, since it has no passwords and no TLS (rumqttd's own default is every
+interface). It keeps retained messages in memory: a fleet that must survive a restart of its broker runs mosquitto.
 """
 
 from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from edgewright.errors import BrokerError
 from edgewright.mqtt import BrokerSettings
@@ -20,7 +23,7 @@ id = 0
 id = 0
 max_connections = 10010
 max_outgoing_packet_count = 200
-max_segment_size = 104857600
+max_segment_size = 10485760
 max_segment_count = 10
 
 [v5.1]
@@ -40,8 +43,24 @@ dynamic_filters = true
 def embedded_broker(port: int) -> Iterator[BrokerSettings]:
     """A broker on 127.0.0.1 at `port`, accepting when the block begins and gone when it ends.
 
+    It is a process of its own, which ends with this one even where this one is killed.
     Raises `BrokerError` where the port is taken or the broker does not start.
     """
+    with _running(port):
+        yield BrokerSettings(host="127.0.0.1", port=port)
+
+
+def serve_broker(port: int, on_ready: Callable[[BrokerSettings], None]) -> None:
+    """Run the broker until Ctrl-C. Raises `BrokerError` if it ends by itself."""
+    with _running(port) as broker:
+        on_ready(BrokerSettings(host="127.0.0.1", port=port))
+        while broker.is_running:
+            time.sleep(0.5)
+    raise BrokerError("the embedded broker ended by itself", where=f"127.0.0.1:{port}")
+
+
+@contextlib.contextmanager
+def _running(port: int) -> Iterator[Any]:
     from iotcore.broker import Broker, port_in_use
 
     where = f"127.0.0.1:{port}"
@@ -56,6 +75,6 @@ def embedded_broker(port: int) -> Iterator[BrokerSettings]:
         except (RuntimeError, OSError, ValueError) as error:
             raise BrokerError(f"the embedded broker does not start ({error})", where=where) from None
         try:
-            yield BrokerSettings(host="127.0.0.1", port=port)
+            yield broker
         finally:
             broker.stop()

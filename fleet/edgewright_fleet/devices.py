@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from edgewright.telemetry.window import TelemetryWindow
 from edgewright.twin import ReleaseReference
-from edgewright_fleet.rollout.engine import DevicePresence, DeviceReported
-from edgewright_fleet.targets.mqtt import DeviceEvent, MqttTarget
+from edgewright_fleet.rollout.state import DeviceEvent, DevicePresence, DeviceReported, WindowArrived
+from edgewright_fleet.targets.mqtt import MqttTarget
 
 SETTLE_S = 0.5
-"""Retained messages come in a burst after subscribing, which is over well within this time."""
+"""Retained messages come in a burst after subscribing; this much silence means that it is over."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,23 @@ class DeviceView:
     runtime: str | None = None
     reason: str | None = None
     window: TelemetryWindow | None = None
+
+    def as_document(self) -> dict[str, Any]:
+        """The view for a script; durations in seconds, None where nothing was measured while we looked."""
+        latency = self.window.latency if self.window and self.window.latency.count else None
+        return {
+            "device": self.device,
+            "profile": self.profile,
+            "online": "yes" if self.online else "no",
+            "phase": self.phase,
+            "release": str(self.running) if self.running else None,
+            "digest": self.running.digest if self.running else None,
+            "runtime": self.runtime,
+            "reason": self.reason,
+            "inferences": latency.count if latency else None,
+            "p50_s": latency.quantile(0.5) if latency else None,
+            "p99_s": latency.quantile(0.99) if latency else None,
+        }
 
 
 def fold(views: dict[str, DeviceView], events: Iterable[DeviceEvent]) -> None:
@@ -53,13 +71,14 @@ def fold(views: dict[str, DeviceView], events: Iterable[DeviceEvent]) -> None:
 
 
 def snapshot(target: MqttTarget, wait_s: float = 0.0) -> dict[str, DeviceView]:
-    """Every device that has left a retained message; `wait_s` more gives measurements time to come."""
+    """Every device that has left a retained message, by name; `wait_s` more lets measurements come in."""
     views: dict[str, DeviceView] = {}
     fold(views, target.known())
-    end = time.monotonic() + max(wait_s, SETTLE_S)
-    while True:
-        before = len(views)
-        # Measurements never stop coming; that no further device turns up is what ends the wait.
-        fold(views, target.events(SETTLE_S))
-        if len(views) == before and time.monotonic() >= end:
-            return dict(sorted(views.items()))
+    start = heard = time.monotonic()
+    while time.monotonic() < max(heard + SETTLE_S, start + wait_s):
+        events = list(target.events(SETTLE_S / 10))
+        fold(views, events)
+        # Measurements never pause in a large fleet, so only what is retained is waited for.
+        if not all(isinstance(event, WindowArrived) for event in events):
+            heard = time.monotonic()
+    return dict(sorted(views.items()))

@@ -27,7 +27,7 @@ class BrokerSettings(BaseModel):
     """Where the broker is and how to prove who we are; TLS is used as soon as `ca_file` is given."""
 
     model_config = CONTRACT
-    host: str = "127.0.0.1"
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Field(gt=0, lt=65536)] = 1883
     username: str | None = None
     password_file: Path | None = Field(default=None, description="holds the password, so that no log can")

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
 
 from edgewright.figures import seconds
 from edgewright_cli.output import json_option, print_json, print_table, stderr_console
 
 if TYPE_CHECKING:
     from edgewright.mqtt import BrokerSettings
-    from edgewright_fleet.rollout.engine import Decision, RolloutState
+    from edgewright_fleet.rollout.controller import Observer
+    from edgewright_fleet.rollout.state import RolloutState
 
 store_option = click.option(
     "--store",
@@ -34,7 +39,7 @@ def broker_settings(text: str) -> BrokerSettings:
     from edgewright.mqtt import BrokerSettings
 
     host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise click.UsageError(f"'{text}' is no broker: write HOST:PORT")
     return BrokerSettings(host=host, port=int(port))
 
@@ -55,11 +60,9 @@ def fleet() -> None:
 @click.option("--port", default=1883, show_default=True, type=click.IntRange(1, 65535))
 def broker(port: int) -> None:
     """Run the embedded MQTT broker on the loopback interface until Ctrl-C."""
-    from edgewright_fleet.broker import embedded_broker
+    from edgewright_fleet.broker import serve_broker
 
-    with embedded_broker(port) as settings:
-        click.echo(f"MQTT 5 broker on {settings}; Ctrl-C ends it", err=True)
-        threading.Event().wait()
+    serve_broker(port, lambda at: click.echo(f"MQTT 5 broker on {at}; Ctrl-C ends it", err=True))
 
 
 @fleet.command(epilog="Example: edgewright fleet devices --fleet kiosks --broker broker.lan:1883 --json")
@@ -75,27 +78,24 @@ def devices(fleet_name: str, wait: float, broker: str, as_json: bool) -> None:
     from edgewright_fleet.targets.mqtt import MqttTarget
 
     with closing(MqttTarget(broker_settings(broker), fleet_name)) as target:
-        views = snapshot(target, wait).values()
-    columns = ("device", "profile", "online", "phase", "release", "p50", "p99", "reason")
-    rows = []
-    for view in views:
-        latency = view.window.latency if view.window and view.window.latency.count else None
-        rows.append(
-            [
-                view.device,
-                view.profile or "unknown",
-                "yes" if view.online else "no",
-                view.phase or "unknown",
-                str(view.running) if view.running else "nothing",
-                seconds(latency.quantile(0.5)) if latency else "–",
-                seconds(latency.quantile(0.99)) if latency else "–",
-                view.reason or "",
-            ]
-        )
+        documents = [view.as_document() for view in snapshot(target, wait).values()]
     if as_json:
-        print_json([dict(zip(columns, row, strict=True)) for row in rows])
-    else:
-        print_table(columns, rows)
+        print_json(documents)
+        return
+    rows = [
+        [
+            d["device"],
+            d["profile"] or "unknown",
+            d["online"],
+            d["phase"] or "unknown",
+            d["release"] or "nothing",
+            seconds(d["p50_s"]),
+            seconds(d["p99_s"]),
+            d["reason"] or "",
+        ]
+        for d in documents
+    ]
+    print_table(("device", "profile", "online", "phase", "release", "p50", "p99", "reason"), rows)
 
 
 @fleet.group(epilog="Example: edgewright fleet rollout start spec.yaml")
@@ -107,8 +107,9 @@ def rollout() -> None:
 @click.argument("spec", type=click.Path(path_type=Path))
 @store_option
 @broker_option
-def start(spec: Path, store: Path, broker: str) -> None:
-    """Roll a release out as SPEC says, in the foreground; one that was cut short is continued.
+@json_option
+def start(spec: Path, store: Path, broker: str, as_json: bool) -> None:
+    """Roll a release out as SPEC says, in the foreground; one that was cut short or paused goes on.
 
     Exit code 0 when it succeeded; 3 when it failed, was aborted, or is paused as inconclusive.
     """
@@ -117,24 +118,38 @@ def start(spec: Path, store: Path, broker: str) -> None:
     from edgewright_fleet.rollout.store import RolloutStore
     from edgewright_fleet.targets.mqtt import MqttTarget
 
-    wanted = load_spec(spec)
-    settings = broker_settings(broker)
+    wanted, settings = load_spec(spec), broker_settings(broker)
     with (
-        stderr_console() as console,
         closing(RolloutStore(store)) as kept,
         closing(MqttTarget(settings, wanted.fleet)) as target,
+        _progress() as show,
     ):
-
-        def show(state: RolloutState, decisions: list[Decision], _: object) -> None:
-            for decision in decisions:
-                console.print(
-                    f"{time.strftime('%H:%M:%S')} {decision.sentence}", highlight=False, markup=False
-                )
-
         state = start_rollout(wanted, target, kept, show)
-    click.echo(f"{state.phase}: {state.verdict}")
-    if state.phase != "succeeded":
-        raise click.exceptions.Exit(3)
+    _finish(state, as_json)
+
+
+@rollout.command(epilog="Example: edgewright fleet rollout resume night-1")
+@click.argument("name")
+@store_option
+@broker_option
+@json_option
+def resume(name: str, store: Path, broker: str, as_json: bool) -> None:
+    """Go on with a rollout that was cut short or is paused; carries out an abort that nobody was there for.
+
+    Exit codes are those of 'start'.
+    """
+    from edgewright_fleet.rollout.controller import run_rollout
+    from edgewright_fleet.rollout.store import RolloutStore
+    from edgewright_fleet.targets.mqtt import MqttTarget
+
+    settings = broker_settings(broker)
+    with (
+        closing(RolloutStore(store, create=False)) as kept,
+        closing(MqttTarget(settings, kept.load(name)[0].fleet)) as target,
+        _progress() as show,
+    ):
+        state = run_rollout(name, target, kept, show)
+    _finish(state, as_json)
 
 
 @rollout.command(epilog="Example: edgewright fleet rollout status night-1 --json")
@@ -142,39 +157,137 @@ def start(spec: Path, store: Path, broker: str) -> None:
 @store_option
 @json_option
 def status(name: str | None, store: Path, as_json: bool) -> None:
-    """Show where a rollout is, with the decisions so far; without NAME, all rollouts."""
+    """Show where a rollout and its devices are; without NAME, all rollouts."""
     from edgewright_fleet.rollout.store import RolloutStore
 
-    with closing(RolloutStore(store)) as kept:
+    with closing(RolloutStore(store, create=False)) as kept:
         states = [kept.load(n)[1] for n in ([name] if name else kept.names())]
-        log = kept.decisions(name) if name else []
+        held = [kept.is_held(state.name, time.time()) for state in states]
     if as_json:
-        print_json([state.model_dump(mode="json", by_alias=True, exclude={"devices"}) for state in states])
+        documents = [
+            _document(state) | {"controller": live} for state, live in zip(states, held, strict=True)
+        ]
+        print_json(documents[0] if name else documents)
         return
     rows = [
         [
             state.name,
             str(state.release),
             state.phase,
+            "yes" if live else "no",
             f"{state.wave + 1} of {len(state.waves)}",
             f"{len(state.exposed)} of {len(state.devices)}",
             state.verdict or "",
         ]
-        for state in states
+        for state, live in zip(states, held, strict=True)
     ]
-    print_table(("rollout", "release", "phase", "wave", "exposed", "verdict"), rows)
-    for decision in log:
-        at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(decision.at_s))
-        click.echo(f"{at}  {decision.sentence}")
+    print_table(("rollout", "release", "phase", "controller", "wave", "exposed", "verdict"), rows)
+    if name:
+        print_table(_DEVICE_COLUMNS, _device_rows(states[0]))
+
+
+@rollout.command(epilog="Example: edgewright fleet rollout history night-1 --json")
+@click.argument("name")
+@store_option
+@json_option
+def history(name: str, store: Path, as_json: bool) -> None:
+    """Show every decision of a rollout, oldest first; as JSON with the figures behind each."""
+    from edgewright_fleet.rollout.store import RolloutStore
+
+    with closing(RolloutStore(store, create=False)) as kept:
+        kept.load(name)
+        log = kept.decisions(name)
+    if as_json:
+        print_json([{"at_s": d.at_s, "sentence": d.sentence, "evidence": d.evidence} for d in log])
+        return
+    rows = [[time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(d.at_s)), d.sentence] for d in log]
+    print_table(("at", "decision"), rows)
 
 
 @rollout.command(epilog="Example: edgewright fleet rollout abort night-1")
 @click.argument("name")
 @store_option
-def abort(name: str, store: Path) -> None:
+@json_option
+def abort(name: str, store: Path, as_json: bool) -> None:
     """Ask the controller of a rollout to stop it and take exposed devices back."""
     from edgewright_fleet.rollout.store import RolloutStore
 
-    with closing(RolloutStore(store)) as kept:
+    with closing(RolloutStore(store, create=False)) as kept:
         kept.request_abort(name)
+        held = kept.is_held(name, time.time())
+    if as_json:
+        print_json({"name": name, "controller": held})
+        return
     click.echo(f"asked for an abort of {name}")
+    if not held:
+        click.echo(f"no controller runs: 'edgewright fleet rollout resume {name}' carries it out", err=True)
+
+
+_DEVICE_COLUMNS = ("device", "profile", "online", "wave", "stands", "runs", "before", "reason")
+
+
+def _device_rows(state: RolloutState) -> list[list[str]]:
+    return [
+        [
+            name,
+            record.profile,
+            "yes" if record.online else "no",
+            "–" if record.wave is None else str(record.wave + 1),
+            record.stand,
+            str(record.running) if record.running else "nothing",
+            str(record.before) if record.before else "nothing",
+            record.reason or "",
+        ]
+        for name, record in state.devices.items()
+    ]
+
+
+def _document(state: RolloutState) -> dict[str, Any]:
+    """The state but its histograms."""
+    hidden = {"devices": {"__all__": {"baseline", "after", "past_boots", "boot", "sequence"}}}
+    document = state.model_dump(mode="json", by_alias=True, exclude=hidden)
+    return document | {"exposed": list(state.exposed)}
+
+
+def _finish(state: RolloutState, as_json: bool) -> None:
+    if as_json:
+        print_json(_document(state))
+    else:
+        click.echo(f"{state.name} {state.phase}: {state.verdict}")
+    if state.phase != "succeeded":
+        raise click.exceptions.Exit(3)
+
+
+@contextmanager
+def _progress() -> Iterator[Observer]:
+    """Each decision on a line of standard error, and on a terminal the devices below, as they are now."""
+    with stderr_console() as console:
+        if not console.is_terminal:
+            yield lambda _, decisions, __: _print(console, [d.sentence for d in decisions])
+            return
+        with Live(console=console, refresh_per_second=4) as live:
+
+            def show(state: RolloutState, decisions: list[Any], _: object) -> None:
+                _print(live.console, [decision.sentence for decision in decisions])
+                live.update(_picture(state))
+
+            yield show
+
+
+def _print(console: Console, sentences: list[str]) -> None:
+    for sentence in sentences:
+        console.print(
+            f"{time.strftime('%H:%M:%S')} {sentence}", highlight=False, markup=False, soft_wrap=True
+        )
+
+
+def _picture(state: RolloutState) -> Table:
+    title = f"{state.name}: {state.phase}, wave {state.wave + 1} of {len(state.waves)}"
+    table = Table(*_DEVICE_COLUMNS, title=title, title_justify="left", box=None, pad_edge=False)
+    rows = _device_rows(state)
+    # Devices that were told something come first.
+    for row in sorted(rows, key=lambda row: row[4] == "waiting")[:20]:
+        table.add_row(*map(Text, row))
+    if len(rows) > 20:
+        table.caption = f"and {len(rows) - 20} more: see 'edgewright fleet rollout status {state.name}'"
+    return table

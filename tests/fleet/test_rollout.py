@@ -17,8 +17,11 @@ from edgewright.telemetry.histogram import ExponentialHistogram
 from edgewright.telemetry.window import TelemetryWindow
 from edgewright.twin import ReleaseReference, ReportedState, RunningRelease
 from edgewright_fleet.broker import embedded_broker
-from edgewright_fleet.rollout.engine import (
-    ENDED,
+from edgewright_fleet.rollout.engine import advance, resend
+from edgewright_fleet.rollout.gates import Measured, judge, judge_device
+from edgewright_fleet.rollout.spec import Gates, RolloutSpec, load_spec, plan_waves
+from edgewright_fleet.rollout.state import (
+    RESTING,
     AbortRequested,
     Decision,
     DevicePresence,
@@ -28,11 +31,7 @@ from edgewright_fleet.rollout.engine import (
     SetDesired,
     Tick,
     WindowArrived,
-    advance,
-    resend,
 )
-from edgewright_fleet.rollout.gates import Measured, judge, judge_device
-from edgewright_fleet.rollout.spec import Gates, RolloutSpec, load_spec, plan_waves
 from edgewright_fleet.rollout.store import RolloutStore
 from edgewright_fleet.targets.mqtt import MqttTarget
 
@@ -74,12 +73,14 @@ class SimulatedFleet:
         self.kinds = devices
         self.running = dict.fromkeys(devices, OLD)
         self.told: list[SetDesired] = []
+        self.targets: dict[str, ReleaseReference] = {}
         self.mid_update = 0
         self.sequence = 0
 
     def tell(self, action: SetDesired) -> list[DeviceReported]:
         self.told.append(action)
-        wanted = action.desired.release
+        assert action.desired is not None
+        wanted = self.targets[action.device] = action.desired.release
         if wanted == NEW and self.kinds[action.device] == "refuses":
             return [self.report(action.device, "failed", "golden check: differs")]
         self.running[action.device] = wanted
@@ -91,7 +92,7 @@ class SimulatedFleet:
         return DeviceReported(
             ReportedState(
                 device=device, profile="p", boot="b", sequence=self.sequence, phase=phase, running=running,  # type: ignore[arg-type]
-                rollout="night", reason=reason,
+                rollout="night", reason=reason, target=self.targets.get(device),
             )
         )  # fmt: skip
 
@@ -121,7 +122,7 @@ def run(
             if kind != "offline":
                 state, _ = advance(state, spec, fleet.measure(device), now)
         state, actions = advance(state, spec, Tick(), now)
-        asked = [a for a in actions if isinstance(a, SetDesired) and a.desired.release == NEW]
+        asked = [a for a in actions if isinstance(a, SetDesired) and a.desired and a.desired.release == NEW]
         assert len(asked) <= limit
         assert not (failed_at is not None and asked), "the release was sent on after a gate failed"
         if state.phase == "reverting" and failed_at is None:
@@ -132,7 +133,7 @@ def run(
                     state, _ = advance(state, spec, event, now)
         # The state survives being stored after every step.
         assert from_json(RolloutState, to_json(state), where="test") == state
-        if state.phase in ENDED:
+        if state.phase in RESTING:
             break
     return state, fleet
 
@@ -172,7 +173,7 @@ def test_fleet_that_is_wholly_offline_pauses_instead_of_passing() -> None:
 )
 def test_every_rollout_ends_and_no_exposed_device_is_left_on_a_bad_release(kinds: dict[str, str]) -> None:
     state, fleet = run(kinds)
-    assert state.phase in ENDED
+    assert state.phase in RESTING
     if state.phase == "failed":
         assert all(release == OLD for release in fleet.running.values())
     if state.phase == "succeeded":
@@ -189,13 +190,13 @@ def test_abort_takes_exposed_devices_back() -> None:
     )  # fmt: skip
     state, actions = advance(state, SPEC, AbortRequested(), 1)
     told = [a for a in actions if isinstance(a, SetDesired)]
-    assert [(t.device, t.desired.release, t.desired.revert) for t in told] == [("a", OLD, True)]
+    assert [(t.device, t.desired.release, t.desired.revert) for t in told if t.desired] == [("a", OLD, True)]
     assert resend(state) == told
 
 
 def test_duplicate_and_stray_events_change_nothing() -> None:
     state, fleet = run({"a": "good"}, ticks=0)
-    same, actions = advance(state, SPEC, DevicePresence("stranger", True), 1)
+    same, actions = advance(state, SPEC, DevicePresence("stranger", True, "b"), 1)
     assert (same, actions) == (state, [])
     report = fleet.report("a", "committed")
     once, _ = advance(state, SPEC, report, 1)
@@ -258,7 +259,8 @@ def test_store_keeps_state_and_log_and_lets_one_controller_act(tmp_path: Path) -
         closing(RolloutStore(tmp_path / "r.sqlite")) as other,
     ):
         store.create(SPEC, state)
-        store.save(state, [Decision("it began", {"wave": 1})], 5.0)
+        store.hold_lease("night", "one", now_s=5.0)
+        store.save(state, [Decision("it began", {"wave": 1})], "one", 5.0)
         assert other.load("night") == (SPEC, state)
         assert [d.sentence for d in other.decisions("night")] == ["it began"]
         store.hold_lease("night", "one", now_s=100.0)
@@ -320,5 +322,5 @@ def test_release_without_an_artifact_for_a_device_is_refused_before_anything_is_
     put_tiny(registry, "1.0.0")
     spec = SPEC.model_copy(update={"release": "tiny:1.0.0", "registry": registry.root})
     with pytest.raises(EdgewrightError, match="no artifact for a, a toaster"):
-        _first_state(spec, {"a": DeviceView("a", profile="toaster", online=True)})
-    assert _first_state(spec, {"a": DeviceView("a", profile=PROFILE, online=True)}).waves == (("a",),)
+        _first_state(spec, {"a": DeviceView("a", profile="toaster", online=True)}, 0.0)
+    assert _first_state(spec, {"a": DeviceView("a", profile=PROFILE, online=True)}, 0.0).waves == (("a",),)

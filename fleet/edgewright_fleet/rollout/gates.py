@@ -2,30 +2,31 @@
 
 What missing data means is decided here and nowhere else: too few inferences, before or after, is
 `inconclusive`; a device that served nothing before has no baseline, so its latency is not compared, only its
-errors are.
+errors are. A ratio that is no number fails.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from edgewright.contract import CONTRACT
 from edgewright.telemetry.histogram import ExponentialHistogram, merged
 from edgewright_fleet.rollout.spec import Gates
 
 Verdict = Literal["pass", "fail", "inconclusive"]
+Evidence = dict[str, float | int | str]
 
 
 class Measured(BaseModel):
-    """What a device measured of one release."""
+    """What a device measured of one release; the histogram holds the inferences that succeeded, in seconds."""
 
     model_config = CONTRACT
     latency: ExponentialHistogram = ExponentialHistogram(scale=20)
-    errors: int = 0
+    errors: Annotated[int, Field(ge=0)] = 0
 
     @property
     def inferences(self) -> int:
@@ -42,40 +43,41 @@ class GateResult:
 
     verdict: Verdict
     sentence: str
-    evidence: dict[str, float | int | str]
+    evidence: Evidence
 
 
 def judge_device(device: str, before: Measured | None, after: Measured, gates: Gates) -> GateResult:
     """One device on the new release against itself on the old; `before` is None where it served nothing."""
-    evidence: dict[str, float | int | str] = {
-        "device": device,
-        "inferences": after.inferences,
-        "errors": after.errors,
-    }
-    if after.inferences < gates.min_inferences:
-        sentence = (
-            f"{device}: {after.inferences} inferences on the new release, {gates.min_inferences} are needed"
-        )
-        return GateResult("inconclusive", sentence, evidence)
-    share = after.errors / after.inferences
-    if share > gates.max_error_share:
+    need = gates.min_inferences
+    evidence: Evidence = {"device": device, "inferences": after.inferences, "errors": after.errors}
+    # So many errors that no number of successes up to `need` can mend it: known early, said early.
+    if after.errors > gates.max_error_share * max(after.inferences, need):
+        share = after.errors / after.inferences
         sentence = f"{device}: {after.errors} of {after.inferences} inferences failed ({share:.1%})"
         return GateResult("fail", f"{sentence}, at most {gates.max_error_share:.1%} may", evidence)
-    if before is None:
-        return GateResult("pass", f"{device}: {after.inferences} inferences, {share:.1%} errors", evidence)
-    if before.latency.count < gates.min_inferences:
-        sentence = f"{device}: {before.latency.count} inferences before, {gates.min_inferences} are needed"
+    if after.latency.count < need:
+        sentence = f"{device}: {after.latency.count} inferences on the new release, {need} are needed"
         return GateResult("inconclusive", sentence, evidence)
+    if before is None:
+        sentence = (
+            f"{device}: {after.errors} of {after.inferences} inferences failed; it served nothing before"
+        )
+        return GateResult("pass", sentence, evidence)
+    evidence["inferences_before"] = before.inferences
+    if before.latency.count < need:
+        sentence = f"{device}: {before.latency.count} inferences before, {need} are needed"
+        return GateResult("inconclusive", sentence, evidence)
+    ratios = []
     for label, quantile, limit in (("p50", 0.5, gates.max_p50_ratio), ("p99", 0.99, gates.max_p99_ratio)):
         old, new = before.latency.quantile(quantile), after.latency.quantile(quantile)
-        evidence |= {f"{label}_before_s": old, f"{label}_after_s": new}
-        # Written so that a ratio that is no number fails.
+        evidence |= {f"{label}_before_s": old, f"{label}_after_s": new, f"{label}_limit": limit}
+        # Written so that a comparison with no number fails.
         if not new <= limit * old:
             times = f"{new / old:.1f} times" if old > 0 else "not comparable with"
             sentence = f"{device}: {label} latency {new * 1e3:.3g} ms, {times} the {old * 1e3:.3g} ms before"
             return GateResult("fail", f"{sentence}; at most {limit:g} times is allowed", evidence)
-    old, new = before.latency.quantile(0.5), after.latency.quantile(0.5)
-    return GateResult("pass", f"{device}: p50 {new * 1e3:.3g} ms against {old * 1e3:.3g} ms before", evidence)
+        ratios.append(f"{label} {new * 1e3:.3g} ms against {old * 1e3:.3g} ms before")
+    return GateResult("pass", f"{device}: {', '.join(ratios)}", evidence)
 
 
 def judge(results: Sequence[GateResult]) -> GateResult:
@@ -87,11 +89,11 @@ def judge(results: Sequence[GateResult]) -> GateResult:
             return GateResult(found[0].verdict, found[0].sentence + more, found[0].evidence)
     if not results:
         return GateResult("inconclusive", "no device that could be judged", {})
-    worst = max(results, key=lambda r: _ratio(r.evidence))
+    worst = max(results, key=lambda result: _ratio(result.evidence))
     sentence = f"{len(results)} device{'s' if len(results) > 1 else ''} passed; {worst.sentence}"
     return GateResult("pass", sentence, worst.evidence)
 
 
-def _ratio(evidence: dict[str, float | int | str]) -> float:
+def _ratio(evidence: Evidence) -> float:
     before, after = evidence.get("p50_before_s"), evidence.get("p50_after_s")
     return float(after) / float(before) if before and after else 0.0

@@ -1,15 +1,18 @@
-"""`RolloutSpec`: what an operator asks for, as YAML; an unknown key is an error."""
+"""`RolloutSpec`: what an operator asks for, as YAML, and which devices that means, wave by wave.
+
+An unknown key is an error. The JSON Schema file in `schema/` is generated from the models here.
+"""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from edgewright.artifact.manifest import Name
 from edgewright.contract import CONTRACT, from_mapping
@@ -24,24 +27,41 @@ class Gates(BaseModel):
 
     model_config = CONTRACT
     max_p50_ratio: Annotated[float, Field(gt=0)] = Field(
-        default=1.5, description="median latency against the same device's own before; 1.5 is past any noise"
+        default=1.5,
+        description="median latency over the same device's own before, a ratio. 1.5: a quiet device's median "
+        "moves by a few per cent between runs, so this is past any noise",
     )
     max_p99_ratio: Annotated[float, Field(gt=0)] = Field(
-        default=3.0, description="the same for the 99th percentile, which a busy device moves far more"
+        default=3.0,
+        description="the same for the 99th percentile. 3: other work on the device moves a tail far more than "
+        "a median",
     )
     max_error_share: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.01, description="of the inferences"
+        default=0.01,
+        description="errors over inferences on each device, 0 to 1. 0.01: the agent's own rollback has caught "
+        "what fails outright, what is left is rare inputs",
     )
     min_inferences: Annotated[int, Field(gt=0)] = Field(
-        default=100, description="on each device, before and after: fewer say nothing about a 99th percentile"
+        default=100,
+        description="successful inferences on each device, before and after. 100: with fewer, a 99th "
+        "percentile is the maximum",
     )
     window_s: Annotated[float, Field(ge=0)] = Field(
-        default=60.0, description="seconds that a wave is observed at least"
+        default=60.0,
+        description="seconds that a wave is observed at least after its last commit. 60: past the warm-up of "
+        "caches, and several telemetry periods",
     )
     timeout_s: Seconds = Field(
         default=900.0,
-        description="seconds for a phase of a wave; after it what is missing makes it inconclusive",
+        description="seconds for a baseline, a device's update, an observation or a revert; after it what is "
+        "missing makes the rollout inconclusive. 900: a slow link fetches an artifact in it",
     )
+
+    @model_validator(mode="after")
+    def _outlasts_the_window(self) -> Gates:
+        if self.timeout_s <= self.window_s:
+            raise ValueError("timeout_s must be greater than window_s, or no wave can pass in time")
+        return self
 
 
 class RolloutSpec(BaseModel):
@@ -52,19 +72,33 @@ class RolloutSpec(BaseModel):
     name: Name
     fleet: Name
     release: str = Field(pattern=r"^[^:]+:[^:]+$", description="NAME:VERSION in the registry")
-    registry: Path = Field(description="the OCI layout that holds it; the devices pull from the same")
-    devices: tuple[Name, ...] | None = Field(default=None, description="None: every device of the fleet")
+    registry: Path = Field(
+        description="folder of the OCI layout that holds it; the devices pull from the same"
+    )
+    devices: Literal["all"] | Annotated[tuple[Name, ...], Field(min_length=1)] = Field(
+        default="all", description="every device of the fleet, or these by name"
+    )
     profile: str | None = Field(default=None, description="None: devices of every hardware profile")
     waves: tuple[Wave, ...] = Field(
-        default=(1, "10%", "rest"), min_length=1, description="devices to add: a number, a share, or the rest"
+        default=(1, "10%", "rest"),
+        min_length=1,
+        description="devices to add in each wave: a number, a share of all, or the rest. One device first, since "
+        "one is enough to see what is broken everywhere",
     )
     gates: Gates = Gates()
     on_failure: Literal["revert", "hold"] = Field(
-        default="revert", description="what becomes of exposed devices"
+        default="revert",
+        description="what becomes of exposed devices: back to what they ran, or held for inspection",
     )
     max_unavailable: Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=0.1, description="share of the devices in mid-update at once; one at least, never all"
+        default=0.1,
+        description="share of the devices in mid-update at once, rounded down, one at least, never all. 0.1: a "
+        "tenth of the fleet may be lost to a bad download without being missed",
     )
+
+    def room(self, devices: int) -> int:
+        """How many of so many devices may be in mid-update at once."""
+        return max(1, int(self.max_unavailable * devices))
 
     @field_validator("waves")
     @classmethod
@@ -77,39 +111,59 @@ class RolloutSpec(BaseModel):
 def load_spec(path: Path) -> RolloutSpec:
     """Read a specification; a relative registry is relative to the file. Raises `ConfigError`."""
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError("does not exist", where=str(path)) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"cannot be read as YAML ({error})", where=str(path)) from None
-    spec = from_mapping(RolloutSpec, document, where=str(path))
-    return spec.model_copy(update={"registry": (path.parent / spec.registry).resolve()})
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot be read ({error})", where=str(path)) from None
+    spec = from_mapping(RolloutSpec, _parse(text, str(path)), where=str(path))
+    try:
+        return spec.model_copy(update={"registry": (path.parent / spec.registry).resolve()})
+    except (OSError, ValueError) as error:  # a loop of links, a null byte
+        raise ConfigError(f"registry: {error}", where=str(path)) from None
 
 
-def plan_waves(spec: RolloutSpec, devices: Sequence[tuple[str, str]]) -> tuple[tuple[str, ...], ...]:
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise ConfigError(f"{line}{error.problem or 'is not YAML'}", where=where) from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"is not YAML ({error})", where=where) from None
+    # PyYAML's constructors let these through for a tagged scalar that does not hold, such as `!!int ""`.
+    except (ValueError, LookupError, AttributeError, TypeError, OverflowError) as error:
+        raise ConfigError(f"holds a value that YAML does not know ({error})", where=where) from None
+
+
+def plan_waves(
+    spec: RolloutSpec, devices: Sequence[tuple[str, str]], offline: Collection[str] = ()
+) -> tuple[tuple[str, ...], ...]:
     """The devices of each wave, from (device, profile) pairs.
 
-    Profiles take turns, so that an early wave holds every kind of device. A share counts of all devices.
+    Profiles take turns, so that an early wave holds every kind of device; those that are `offline` come last,
+    so that a canary is one that can answer. A share counts of all devices.
     Raises `RolloutError` where no device is selected.
     """
     chosen = [
         (device, profile)
         for device, profile in sorted(devices)
-        if (spec.devices is None or device in spec.devices)
+        if (spec.devices == "all" or device in spec.devices)
         and (spec.profile is None or profile == spec.profile)
     ]
-    if missing := sorted(set(spec.devices or ()) - {device for device, _ in chosen}):
+    named = () if spec.devices == "all" else spec.devices
+    if missing := sorted(set(named) - {device for device, _ in devices}):
         raise RolloutError(f"device '{missing[0]}' is not known in fleet '{spec.fleet}'")
     if not chosen:
         raise RolloutError(
             f"no device of fleet '{spec.fleet}' is selected", remedy="see 'edgewright fleet devices'"
         )
     seen: dict[str, int] = {}
-    turns: list[tuple[int, str]] = []
-    for device, profile in chosen:
-        turns.append((seen.get(profile, 0), device))
+    turns: list[tuple[bool, int, str]] = []
+    for device, profile in sorted(chosen, key=lambda pair: pair[0] in offline):
+        turns.append((device in offline, seen.get(profile, 0), device))
         seen[profile] = seen.get(profile, 0) + 1
-    left = [device for _, device in sorted(turns)]
+    left = [device for _, _, device in sorted(turns)]
     waves: list[tuple[str, ...]] = []
     for wave in spec.waves:
         size = len(left) if wave == "rest" else _size(wave, len(chosen))

@@ -1,7 +1,8 @@
 """`RolloutStore`: the durable record of rollouts, in one SQLite file with a write-ahead log.
 
 SQLite because the state, the decisions and the lease must change together or not at all, and because
-`status` and `abort` come from other processes. A lease keeps two controllers from acting on one rollout.
+`status` and `abort` come from other processes. A lease keeps two controllers from acting on one rollout: it is
+checked by the very transaction that saves a state, and a state is saved before its actions are sent.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from typing import Any
 
 from edgewright.contract import from_json, to_json
 from edgewright.errors import RolloutError, StorageError
-from edgewright_fleet.rollout.engine import Decision, RolloutState
 from edgewright_fleet.rollout.spec import RolloutSpec
+from edgewright_fleet.rollout.state import ENDED, Decision, RolloutState
 
 LEASE_S = 15.0
 """A controller that has not renewed for this long is taken for dead."""
@@ -31,6 +32,10 @@ CREATE TABLE IF NOT EXISTS decision (
   id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, at REAL NOT NULL, sentence TEXT NOT NULL,
   evidence TEXT NOT NULL
 );
+CREATE TRIGGER IF NOT EXISTS decisions_are_kept BEFORE UPDATE ON decision
+  BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END;
+CREATE TRIGGER IF NOT EXISTS decisions_are_not_lost BEFORE DELETE ON decision
+  BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END;
 """
 
 
@@ -44,13 +49,19 @@ class KeptDecision:
 
 
 class RolloutStore:
-    """Rollouts in the file at `path`, made if missing. Raises `StorageError`."""
+    """Rollouts in the file at `path`. Raises `StorageError`.
 
-    def __init__(self, path: Path) -> None:
+    A missing file is made there; with `create` false it reads as an empty store and none is made.
+    """
+
+    def __init__(self, path: Path, *, create: bool = True) -> None:
         self._path = path
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, timeout=10.0, isolation_level=None)
+            if create:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(
+                path if create or path.is_file() else ":memory:", timeout=10.0, isolation_level=None
+            )
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.executescript(_SCHEMA)
@@ -69,10 +80,15 @@ class RolloutStore:
                 (spec.name, to_json(spec), to_json(state), state.since_s),
             )
 
-    def save(self, state: RolloutState, decisions: list[Decision], now_s: float) -> None:
-        """Replace the state and append decisions, in one transaction."""
+    def save(self, state: RolloutState, decisions: list[Decision], owner: str, now_s: float) -> None:
+        """Replace the state and append decisions, in one transaction.
+
+        Raises `RolloutError` where the lease is no longer `owner`'s: whoever raises it must not act on.
+        """
         with self._transaction() as db:
-            db.execute("UPDATE rollout SET state = ? WHERE name = ?", (to_json(state), state.name))
+            row = (to_json(state), state.name, owner)
+            if db.execute("UPDATE rollout SET state = ? WHERE name = ? AND owner = ?", row).rowcount != 1:
+                raise RolloutError(f"another controller has taken over rollout '{state.name}'")
             db.executemany(
                 "INSERT INTO decision (name, at, sentence, evidence) VALUES (?, ?, ?, ?)",
                 [(state.name, now_s, d.sentence, json.dumps(d.evidence)) for d in decisions],
@@ -80,7 +96,7 @@ class RolloutStore:
 
     def load(self, name: str) -> tuple[RolloutSpec, RolloutState]:
         """A rollout by name. Raises `RolloutError` that lists the names there are."""
-        row = self._db.execute("SELECT spec, state FROM rollout WHERE name = ?", (name,)).fetchone()
+        row = next(iter(self._rows("SELECT spec, state FROM rollout WHERE name = ?", name)), None)
         if row is None:
             known = ", ".join(self.names()) or "none"
             raise RolloutError(f"no rollout '{name}'; there are: {known}", where=str(self._path))
@@ -89,25 +105,33 @@ class RolloutStore:
 
     def names(self) -> list[str]:
         """The names of all rollouts, newest first."""
-        return [row[0] for row in self._db.execute("SELECT name FROM rollout ORDER BY started DESC, name")]
+        return [row[0] for row in self._rows("SELECT name FROM rollout ORDER BY rowid DESC")]
+
+    def newest_of(self, fleet: str) -> str | None:
+        """The name of a fleet's newest rollout."""
+        names = (name for name in self.names() if self.load(name)[0].fleet == fleet)
+        return next(names, None)
 
     def decisions(self, name: str) -> list[KeptDecision]:
         """The audit log of a rollout, oldest first."""
-        rows = self._db.execute(
-            "SELECT at, sentence, evidence FROM decision WHERE name = ? ORDER BY id", (name,)
-        )
+        rows = self._rows("SELECT at, sentence, evidence FROM decision WHERE name = ? ORDER BY id", name)
         return [KeptDecision(at, sentence, json.loads(evidence)) for at, sentence, evidence in rows]
 
     def request_abort(self, name: str) -> None:
-        """Ask whichever controller acts on a rollout to stop it."""
-        self.load(name)
+        """Ask whichever controller acts on a rollout to stop it. Raises `RolloutError` where it has ended."""
+        if (phase := self.load(name)[1].phase) in ENDED:
+            raise RolloutError(f"rollout '{name}' has ended already ({phase})")
         with self._transaction() as db:
             db.execute("UPDATE rollout SET abort = 1 WHERE name = ?", (name,))
 
     def abort_requested(self, name: str) -> bool:
         """Whether an operator asked for an abort."""
-        row = self._db.execute("SELECT abort FROM rollout WHERE name = ?", (name,)).fetchone()
-        return bool(row and row[0])
+        return any(row[0] for row in self._rows("SELECT abort FROM rollout WHERE name = ?", name))
+
+    def is_held(self, name: str, now_s: float) -> bool:
+        """Whether a controller acts on a rollout at this moment."""
+        rows = self._rows("SELECT owner, lease_until FROM rollout WHERE name = ?", name)
+        return any(owner is not None and until > now_s for owner, until in rows)
 
     def hold_lease(self, name: str, owner: str, now_s: float) -> None:
         """Take or renew the right to act. Raises `RolloutError` while another controller holds it."""
@@ -132,6 +156,12 @@ class RolloutStore:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+    def _rows(self, query: str, *values: str) -> list[Any]:
+        try:
+            return self._db.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise StorageError(f"cannot be read ({error})", where=str(self._path)) from None
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

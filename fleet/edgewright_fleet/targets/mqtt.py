@@ -1,10 +1,14 @@
-"""The MQTT twin as a target: desired states go out, reports, presence and measurements come in as events."""
+"""The MQTT twin as a target: desired states go out, reports, presence and measurements come in as events.
+
+What cannot be read is counted and logged in one line: a broken device must not end a rollout.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import queue
+import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,47 +16,48 @@ from typing import Any
 import paho.mqtt.client as paho
 
 from edgewright.contract import from_json, to_json
-from edgewright.errors import BrokerError, EdgewrightError
-from edgewright.mqtt import BrokerSettings, connect, make_client
+from edgewright.errors import BrokerError, DataError
+from edgewright.mqtt import CONNECT_TIMEOUT_S, BrokerSettings, connect, make_client
 from edgewright.telemetry.window import decode_otlp
 from edgewright.twin import DesiredState, DeviceStatus, ReportedState, parse_topic, topic
-from edgewright_fleet.rollout.engine import DevicePresence, DeviceReported, WindowArrived
+from edgewright_fleet.rollout.state import DeviceEvent, DevicePresence, DeviceReported, WindowArrived
+
+__all__ = ["DeviceEvent", "MqttTarget"]
 
 log = logging.getLogger("edgewright.fleet")
-DeviceEvent = DeviceReported | DevicePresence | WindowArrived
 PUBLISH_TIMEOUT_S = 10.0
+REMEMBERED_PAYLOADS = 1024
+"""Metric payloads remembered for each device, to know a repeat: three hours of one every ten seconds."""
 
 
 class MqttTarget:
-    """The devices of one fleet behind one broker. Raises `BrokerError` where it cannot be reached."""
+    """The devices of one fleet behind one broker. Raises `BrokerError` where it cannot be reached at first.
+
+    Later the client reconnects by itself, and what was said meanwhile is sent then.
+    """
 
     def __init__(self, settings: BrokerSettings, fleet: str) -> None:
         self.settings, self.fleet = settings, fleet
         self.refused = 0
         self._events: queue.SimpleQueue[DeviceEvent] = queue.SimpleQueue()
-        self._latest: dict[tuple[str, type], DeviceEvent] = {}
-        self._seen: dict[str, tuple[str, int]] = {}
+        self._retained: dict[str, DeviceEvent] = {}
+        self._seen: dict[str, dict[tuple[str, int], None]] = {}
+        self._unsent: list[paho.MQTTMessageInfo] = []
         self._client = make_client(settings, f"edgewright-fleet-{uuid.uuid4().hex[:12]}")
         self._client.on_connect = self._on_connect
         self._client.on_message = self._on_message
+        subscribed = threading.Event()
+        self._client.on_subscribe = lambda *_: subscribed.set()
         connect(self._client, settings)
+        if not subscribed.wait(CONNECT_TIMEOUT_S):
+            self._client.loop_stop()
+            raise BrokerError("the MQTT broker does not answer a subscription", where=str(settings))
 
-    def set_desired(self, device: str, desired: DesiredState) -> None:
-        """Publish a retained desired state and wait until the broker has it. Raises `BrokerError`."""
-        message = self._client.publish(
-            topic(self.fleet, device, "desired"), to_json(desired), qos=1, retain=True
-        )
-        with contextlib.suppress(RuntimeError):  # not connected: told apart below
-            message.wait_for_publish(PUBLISH_TIMEOUT_S)
-        if not message.is_published():
-            raise BrokerError(
-                f"did not take the desired state of {device} within {PUBLISH_TIMEOUT_S:g} s",
-                where=str(self.settings),
-            )
-
-    def known(self) -> list[DeviceEvent]:
-        """The latest report, presence and measurement of every device seen so far."""
-        return list(self._latest.values())
+    def set_desired(self, device: str, desired: DesiredState | None) -> None:
+        """Publish a retained desired state, or take the retained one away; sent as soon as the broker is there."""
+        payload = to_json(desired) if desired is not None else b""
+        message = self._client.publish(topic(self.fleet, device, "desired"), payload, qos=1, retain=True)
+        self._unsent = [*(m for m in self._unsent if not m.is_published()), message]
 
     def events(self, wait_s: float) -> Iterator[DeviceEvent]:
         """What arrived; waits up to `wait_s` for the first event and then gives what is there."""
@@ -63,58 +68,86 @@ class MqttTarget:
         except queue.Empty:
             return
 
+    def known(self) -> list[DeviceEvent]:
+        """The latest report and presence of every device, also where `events` gave them before."""
+        return list(self._retained.copy().values())
+
     def close(self) -> None:
-        """Disconnect."""
+        """Disconnect, once the broker has every desired state or the time is over."""
+        end = time.monotonic() + PUBLISH_TIMEOUT_S
+        while any(not message.is_published() for message in self._unsent):
+            if time.monotonic() > end:
+                log.warning("%s did not take every desired state; run the rollout again", self.settings)
+                break
+            time.sleep(0.02)
         self._client.disconnect()
         self._client.loop_stop()
 
     def _on_connect(
         self, client: paho.Client, userdata: Any, flags: Any, reason: Any, properties: Any = None
     ) -> None:
-        for leaf in ("reported", "status", "metrics"):
-            client.subscribe(topic(self.fleet, "+", leaf), qos=1)
+        if not reason.is_failure:
+            client.subscribe(
+                [(topic(self.fleet, "+", leaf), 1) for leaf in ("reported", "status", "metrics")]
+            )
 
     def _on_message(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
-        if not message.payload:
+        if not message.payload:  # a retained message that was cleared
             return
         try:
             _, device, leaf = parse_topic(message.topic)
-            for event in _READERS[leaf](device, bytes(message.payload), message.topic):
-                if not isinstance(event, WindowArrived) or self._is_new(event):
-                    self._latest[device, type(event)] = event
-                    self._events.put(event)
-        except (EdgewrightError, KeyError) as error:
+            events = _READERS[leaf](device, bytes(message.payload))
+        except Exception as error:  # noqa: BLE001 - nothing that a device sends may end the network thread
             self.refused += 1
-            log.warning("%s: %s", message.topic, error)
+            log.warning("%s: %s", message.topic, " ".join(str(error).split()))
+            return
+        if leaf == "metrics":
+            events = events if events and self._is_new(events[0]) else []
+        else:
+            self._retained[message.topic] = events[0]
+        for event in events:
+            self._events.put(event)
 
-    def _is_new(self, event: WindowArrived) -> bool:
-        """QoS 1 delivers at least once: a payload that was seen before is not counted again."""
+    def _is_new(self, event: DeviceEvent) -> bool:
+        """QoS 1 delivers at least once: a payload, known by device, boot and sequence, is counted once."""
+        assert isinstance(event, WindowArrived)
         window = event.window
-        boot, sequence = self._seen.get(window.device, ("", -1))
-        if boot == window.boot and window.sequence < sequence:
+        seen = self._seen.setdefault(window.device, {})
+        if (window.boot, window.sequence) in seen:
             return False
-        # The windows of one payload share a sequence, so an equal one is new unless this very release came.
-        key = f"{window.device}/{window.release}"
-        if self._seen.get(key) == (window.boot, window.sequence):
-            return False
-        self._seen[window.device] = self._seen[key] = (window.boot, window.sequence)
+        seen[window.boot, window.sequence] = None
+        if len(seen) > REMEMBERED_PAYLOADS:
+            del seen[next(iter(seen))]
         return True
 
 
-def _read_reported(device: str, payload: bytes, where: str) -> list[DeviceEvent]:
-    report = from_json(ReportedState, payload, where=where)
-    return [DeviceReported(report)] if report.device == device else []
+def _read_reported(device: str, payload: bytes) -> list[DeviceEvent]:
+    report = from_json(ReportedState, payload, where="", error=DataError)
+    _must_be(device, report.device)
+    return [DeviceReported(report)]
 
 
-def _read_status(device: str, payload: bytes, where: str) -> list[DeviceEvent]:
-    return [DevicePresence(device, from_json(DeviceStatus, payload, where=where).online)]
+def _read_status(device: str, payload: bytes) -> list[DeviceEvent]:
+    status = from_json(DeviceStatus, payload, where="", error=DataError)
+    return [DevicePresence(device, status.online, status.boot)]
 
 
-def _read_metrics(device: str, payload: bytes, where: str) -> list[DeviceEvent]:
-    return [WindowArrived(window) for window in decode_otlp(payload) if window.device == device]
+def _read_metrics(device: str, payload: bytes) -> list[DeviceEvent]:
+    windows = decode_otlp(payload)
+    for window in windows:
+        _must_be(device, window.device)
+        # A bucket beyond what a float can hold is well-formed OTLP and would fail in a gate: refuse it here.
+        window.latency.quantile(1.0)
+    return [WindowArrived(window) for window in windows]
 
 
-_READERS: dict[str, Callable[[str, bytes, str], list[DeviceEvent]]] = {
+def _must_be(device: str, said: str) -> None:
+    """A device speaks for itself alone: a broker that checks topics then checks who may say what."""
+    if said != device:
+        raise DataError(f"speaks for another device, '{said}'")
+
+
+_READERS: dict[str, Callable[[str, bytes], list[DeviceEvent]]] = {
     "reported": _read_reported,
     "status": _read_status,
     "metrics": _read_metrics,

@@ -64,7 +64,7 @@ def golden_from_bytes(data: bytes) -> GoldenVectors:
             for key in archive.files:
                 side, _, name = key.partition("/")
                 {"input": inputs, "output": outputs}[side][name] = archive[key]
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ArtifactError(f"the golden vectors cannot be read ({error})") from None
     lengths = {len(array) if array.ndim else 0 for array in (*inputs.values(), *outputs.values())}
     if not inputs or not outputs or len(lengths) != 1 or lengths == {0}:

@@ -61,7 +61,9 @@ class ExponentialHistogram(BaseModel):
             seen += self.buckets[index]
             if rank < seen:
                 break
-        return float(2.0 ** ((index + 0.5) * 2.0**-self.scale))
+        exponent = (index + 0.5) * 2.0**-self.scale
+        # A device may send a bucket that no float can hold.
+        return float("inf") if exponent >= 1024 else float(2.0**exponent)
 
 
 def merged(histograms: Iterable[ExponentialHistogram]) -> ExponentialHistogram:

@@ -50,7 +50,7 @@ def decode_otlp(payload: bytes) -> tuple[TelemetryWindow, ...]:
     try:
         message.ParseFromString(payload)
         return tuple(window for part in message.resource_metrics for window in _windows(part))
-    except (DecodeError, KeyError) as error:
+    except (DecodeError, KeyError, IndexError) as error:
         raise DataError(f"a telemetry payload cannot be read ({error})") from None
     except ValidationError as violation:
         place, problem = first_violation(violation)

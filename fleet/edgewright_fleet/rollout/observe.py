@@ -1,0 +1,113 @@
+"""What the engine learns from its devices: reports, presence and measurements, each into a device's record.
+
+Observing never acts and needs no clock. Messages may come late, twice and out of order: a report counts only if
+it is newer than the last one of its boot, and nothing counts from a boot that another one followed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgewright.telemetry.window import TelemetryWindow
+from edgewright.twin import ReportedState
+from edgewright_fleet.rollout.gates import Measured
+from edgewright_fleet.rollout.state import (
+    DeviceEvent,
+    DevicePresence,
+    DeviceRecord,
+    DeviceReported,
+    RolloutState,
+    WindowArrived,
+)
+
+KEPT_BOOTS = 8
+"""How many past boots of a device are told apart; a message is not late by more restarts than this."""
+
+
+def observe(state: RolloutState, event: DeviceEvent) -> RolloutState:
+    """The state with what one device said; the very same state where that is nothing new."""
+    match event:
+        case DeviceReported(report):
+            device = report.device
+        case DevicePresence(device):
+            pass
+        case WindowArrived(window):
+            device = window.device
+    record = state.devices.get(device)
+    if record is None:
+        return state
+    match event:
+        case DeviceReported(report):
+            after = _reported(record, state, report)
+        case DevicePresence(_, online, boot):
+            after = _present(record, online, boot)
+        case WindowArrived(window):
+            after = _measured(record, state, window)
+    return state if after is record else with_record(state, device, after)
+
+
+def with_record(state: RolloutState, device: str, record: DeviceRecord) -> RolloutState:
+    """The state with one device's record replaced."""
+    return state.model_copy(update={"devices": {**state.devices, device: record}})
+
+
+def _of_boot(record: DeviceRecord, boot: str) -> DeviceRecord | None:
+    """The record as of a boot; None where another boot has followed that one."""
+    if boot == record.boot:
+        return record
+    if boot in record.past_boots:
+        return None
+    past = (*record.past_boots, record.boot)[-KEPT_BOOTS:] if record.boot else ()
+    return _changed(record, boot=boot, past_boots=past, sequence=-1)
+
+
+def _changed(record: DeviceRecord, **changes: Any) -> DeviceRecord:
+    return record.model_copy(update=changes)
+
+
+def _present(record: DeviceRecord, online: bool, boot: str) -> DeviceRecord:
+    current = _of_boot(record, boot)
+    if current is None or (current is record and record.online == online):
+        return record
+    return _changed(current, online=online)
+
+
+def _reported(record: DeviceRecord, state: RolloutState, report: ReportedState) -> DeviceRecord:
+    current = _of_boot(record, report.boot)
+    if current is None or report.sequence <= current.sequence:
+        return record
+    running = report.running.release if report.running else None
+    current = _changed(current, sequence=report.sequence, running=running)
+    digest = running.digest if running else None
+    ours = report.rollout == state.name
+    target = report.target.digest if report.target else None
+    match record.stand:
+        case "waiting":
+            same = record.before is not None and digest == record.before.digest
+            # A baseline is of the release that it will go back to, so it begins anew with another one.
+            return _changed(current, before=running, baseline=record.baseline if same else Measured())
+        case "asked" | "censored":
+            if report.phase == "committed" and digest == state.release.digest:
+                return _changed(current, stand="committed")
+            if report.phase == "failed" and ours and target == state.release.digest:
+                return _changed(current, stand="failed", reason=report.reason)
+        case "committed" if digest != state.release.digest:
+            return _changed(current, stand="failed", reason=report.reason or "left the release by itself")
+        case "reverting" | "stranded" if record.before is not None:
+            # While it was still at the update it ran the old release too: only its answer to the revert counts.
+            if not (ours and target == record.before.digest):
+                return current
+            if report.phase == "committed" and digest == record.before.digest:
+                return _changed(current, stand="reverted")
+            if report.phase == "failed":
+                return _changed(current, stand="stranded", reason=report.reason)
+    return current
+
+
+def _measured(record: DeviceRecord, state: RolloutState, window: TelemetryWindow) -> DeviceRecord:
+    if record.stand == "waiting":
+        if record.before is not None and window.release == record.before.digest:
+            return _changed(record, baseline=record.baseline.plus(window.latency, window.errors))
+    elif record.stand in ("asked", "censored", "committed") and window.release == state.release.digest:
+        return _changed(record, after=record.after.plus(window.latency, window.errors))
+    return record

@@ -1,0 +1,60 @@
+"""The life of a rollout as one table: pure data, which the engine obeys and the tests walk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgewright_fleet.rollout.state import RolloutPhase
+
+
+@dataclass(frozen=True)
+class Row:
+    """A phase: where it leads, when, and what holds when a controller is killed in it and another goes on."""
+
+    next: frozenset[RolloutPhase]
+    when: str
+    after_kill: str
+
+
+def _row(following: str, when: str, after_kill: str) -> Row:
+    return Row(frozenset(following.split()), when, after_kill)  # type: ignore[arg-type]
+
+
+TABLE: dict[RolloutPhase, Row] = {
+    "baseline": _row(
+        "updating reverting paused",
+        "the first wave has told how fast it is; paused at the time-out; reverting on an abort",
+        "nothing was sent; measurements since the last save are gathered again",
+    ),
+    "updating": _row(
+        "observing succeeded reverting paused",
+        "each reachable device of the wave committed; succeeded where the last wave is all offline; "
+        "reverting if one failed or a gate fails; paused if one is silent",
+        "who was asked was stored first, and is asked again: the same retained wish, which changes nothing",
+    ),
+    "observing": _row(
+        "updating succeeded reverting paused",
+        "the gate passes and the window is over; reverting if it fails; paused if it stays inconclusive",
+        "observed on, from the measurements that were stored",
+    ),
+    "reverting": _row(
+        "failed aborted",
+        "every exposed device answered the revert, or the time-out",
+        "who reverts was stored first, and is told again",
+    ),
+    "paused": _row(
+        "baseline updating observing reverting", "an operator continues or aborts it", "stays paused"
+    ),
+    "succeeded": _row("", "–", "has ended"),
+    "failed": _row("", "–", "has ended"),
+    "aborted": _row("", "–", "has ended"),
+}
+
+
+def as_markdown() -> str:
+    """The table as the documentation shows it."""
+    lines = ["| phase | goes on to | when | after a kill of the controller |", "| --- | --- | --- | --- |"]
+    for phase, row in TABLE.items():
+        following = ", ".join(sorted(row.next)) or "–"
+        lines.append(f"| {phase} | {following} | {row.when} | {row.after_kill} |")
+    return "\n".join(lines) + "\n"

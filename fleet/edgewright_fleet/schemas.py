@@ -1,0 +1,24 @@
+"""The fleet's contracts that have a JSON Schema file; run the module to write them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from edgewright.contract import schema_text
+from edgewright_fleet.rollout.spec import RolloutSpec
+from edgewright_fleet.rollout.state import RolloutState
+
+FOLDER = Path(__file__).parent / "schema"
+SCHEMAS: dict[str, type[BaseModel]] = {"rollout": RolloutSpec, "rollout-state": RolloutState}
+
+
+def main() -> None:
+    """Write the schema files anew; the tests fail while one is out of date."""
+    for name, model in SCHEMAS.items():
+        (FOLDER / f"{name}.schema.json").write_text(schema_text(model), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

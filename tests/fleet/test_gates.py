@@ -1,0 +1,103 @@
+"""Gates fail closed, and never pass on what is not there."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgewright.telemetry.histogram import ExponentialHistogram, merged
+from edgewright_fleet.rollout.gates import GateResult, Measured, judge, judge_device
+from edgewright_fleet.rollout.spec import Gates
+
+GATES = Gates(min_inferences=50, max_error_share=0.02)
+histograms = st.builds(
+    ExponentialHistogram,
+    scale=st.integers(-2, 8),
+    zero_count=st.integers(0, 3),
+    buckets=st.dictionaries(st.integers(-200, 200), st.integers(0, 200), max_size=6),
+    total=st.just(1.0),
+)
+measurements = st.builds(Measured, latency=histograms, errors=st.integers(0, 20))
+
+
+def measured(count: int, index: int = 0, errors: int = 0) -> Measured:
+    return Measured(latency=ExponentialHistogram(scale=3, buckets={index: count}), errors=errors)
+
+
+@given(st.one_of(st.none(), measurements), measurements)
+def test_passing_means_enough_was_measured_and_every_limit_was_kept(
+    before: Measured | None, after: Measured
+) -> None:
+    result = judge_device("d", before, after, GATES)
+    if result.verdict == "pass":
+        assert after.latency.count >= GATES.min_inferences
+        assert after.errors <= GATES.max_error_share * after.inferences
+        if before is not None:
+            assert before.latency.count >= GATES.min_inferences
+            assert after.latency.quantile(0.5) <= GATES.max_p50_ratio * before.latency.quantile(0.5)
+            assert after.latency.quantile(0.99) <= GATES.max_p99_ratio * before.latency.quantile(0.99)
+    assert result.sentence.startswith("d: ")
+    assert result.evidence["inferences"] == after.inferences
+
+
+@given(measurements, measurements, measurements)
+def test_windows_merge_in_any_order(a: Measured, b: Measured, c: Measured) -> None:
+    one = a.plus(b.latency, b.errors).plus(c.latency, c.errors)
+    other = c.plus(a.latency, a.errors).plus(b.latency, b.errors)
+    assert one.inferences == other.inferences == a.inferences + b.inferences + c.inferences
+    assert one.latency.buckets == merged((c.latency, b.latency, a.latency)).buckets or not one.latency.count
+    assert one.latency.buckets == other.latency.buckets
+
+
+@given(histograms)
+def test_device_against_itself_is_never_slower(histogram: ExponentialHistogram) -> None:
+    both = Measured(latency=histogram)
+    assert judge_device("d", both, both, GATES).verdict in ("pass", "inconclusive")
+
+
+def test_missing_data_is_inconclusive_before_and_after() -> None:
+    assert judge_device("d", measured(100), Measured(), GATES).verdict == "inconclusive"
+    assert judge_device("d", measured(100), measured(49), GATES).verdict == "inconclusive"
+    assert judge_device("d", Measured(), measured(100), GATES).verdict == "inconclusive"
+    assert judge([]).verdict == "inconclusive"
+
+
+def test_device_whose_every_inference_fails_is_stopped_before_there_are_enough() -> None:
+    result = judge_device("d", measured(100), Measured(errors=2), GATES)
+    assert result.verdict == "fail"
+    assert "2 of 2 inferences failed (100.0%), at most 2.0% may" in result.sentence
+    assert judge_device("d", measured(100), Measured(errors=1), GATES).verdict == "inconclusive"
+
+
+def test_too_many_errors_fail_even_where_nothing_ran_before() -> None:
+    assert judge_device("d", None, measured(97, errors=3), GATES).verdict == "fail"
+    assert judge_device("d", None, measured(99, errors=1), GATES).verdict == "pass"
+
+
+def test_slower_median_fails_with_both_figures() -> None:
+    result = judge_device("d", measured(100), measured(100, index=8), GATES)
+    assert result.verdict == "fail"
+    assert result.evidence["p50_after_s"] == 2 * float(result.evidence["p50_before_s"])
+    assert "2.0 times" in result.sentence
+
+
+def test_device_whose_clock_measured_zero_before_cannot_be_compared_and_fails() -> None:
+    zero = Measured(latency=ExponentialHistogram(scale=3, zero_count=100))
+    result = judge_device("d", zero, measured(100), GATES)
+    assert (result.verdict, "not comparable" in result.sentence) == ("fail", True)
+
+
+def test_slow_tail_alone_fails() -> None:
+    tail = Measured(latency=ExponentialHistogram(scale=3, buckets={0: 95, 30: 5}))
+    assert judge_device("d", measured(100), tail, GATES).sentence.startswith("d: p99 latency")
+
+
+@given(st.lists(st.sampled_from(["pass", "fail", "inconclusive"])))
+def test_one_failure_fails_all_and_nothing_passes_unless_all_do(verdicts: list[str]) -> None:
+    together = judge([GateResult(v, "s", {}) for v in verdicts]).verdict  # type: ignore[arg-type]
+    if "fail" in verdicts:
+        assert together == "fail"
+    elif "inconclusive" in verdicts or not verdicts:
+        assert together == "inconclusive"
+    else:
+        assert together == "pass"

@@ -1,0 +1,150 @@
+"""The durable record: what was stored comes back, and one controller at a time acts."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgewright.contract import from_json, to_json
+from edgewright.errors import RolloutError, StorageError
+from edgewright.telemetry.histogram import ExponentialHistogram
+from edgewright.twin import ReleaseReference
+from edgewright_fleet.rollout.gates import Measured
+from edgewright_fleet.rollout.spec import RolloutSpec
+from edgewright_fleet.rollout.state import Decision, DeviceRecord, RolloutState
+from edgewright_fleet.rollout.store import LEASE_S, RolloutStore
+
+RELEASE = ReleaseReference(name="net", version="1.1.0", digest="sha256:" + "1" * 64)
+SPEC = RolloutSpec(name="r", fleet="f", release="net:1.1.0", registry=Path("/registry"))
+STATE = RolloutState(
+    name="r", release=RELEASE, waves=(("d0",),), devices={"d0": DeviceRecord(profile="p")}, since_s=1.0
+)
+
+measurements = st.builds(
+    Measured,
+    latency=st.builds(
+        ExponentialHistogram,
+        scale=st.integers(-10, 20),
+        buckets=st.dictionaries(st.integers(-(2**30), 2**30), st.integers(0, 2**40), max_size=4),
+        total=st.floats(0, 1e12),
+    ),
+    errors=st.integers(0, 2**40),
+)
+records = st.builds(
+    DeviceRecord,
+    profile=st.text(max_size=5),
+    online=st.booleans(),
+    boot=st.one_of(st.none(), st.text(max_size=5)),
+    past_boots=st.lists(st.text(max_size=5), max_size=2).map(tuple),
+    sequence=st.integers(-1, 99),
+    stand=st.sampled_from(["waiting", "asked", "censored", "committed", "failed", "reverting", "stranded"]),
+    asked_s=st.one_of(st.none(), st.floats(0, 1e10)),
+    before=st.sampled_from([None, RELEASE]),
+    baseline=measurements,
+    after=measurements,
+    reason=st.one_of(st.none(), st.text()),
+)
+states = st.builds(
+    RolloutState,
+    name=st.just("r"),
+    release=st.just(RELEASE),
+    waves=st.just((("d0",), ("d1",))),
+    devices=st.dictionaries(st.sampled_from(["d0", "d1"]), records),
+    phase=st.sampled_from(["baseline", "updating", "observing", "reverting", "paused", "failed"]),
+    wave=st.integers(0, 1),
+    since_s=st.floats(0, 1e10),
+    verdict=st.one_of(st.none(), st.text()),
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> RolloutStore:
+    return RolloutStore(tmp_path / "store.sqlite")
+
+
+@given(states)
+def test_state_survives_json(state: RolloutState) -> None:
+    assert from_json(RolloutState, to_json(state), where="") == state
+
+
+def test_saved_state_and_decisions_are_read_by_another_connection(
+    store: RolloutStore, tmp_path: Path
+) -> None:
+    store.create(SPEC, STATE)
+    store.hold_lease("r", "me", 10.0)
+    later = STATE.model_copy(update={"phase": "updating"})
+    store.save(later, [Decision("it begins", {"devices": ["d0"], "ratio": 1.25})], "me", 11.0)
+    other = RolloutStore(tmp_path / "store.sqlite", create=False)
+    assert other.load("r") == (SPEC, later)
+    (decision,) = other.decisions("r")
+    assert (decision.at_s, decision.sentence, decision.evidence["ratio"]) == (11.0, "it begins", 1.25)
+
+
+def test_abort_request_reaches_the_controller_from_another_connection(
+    store: RolloutStore, tmp_path: Path
+) -> None:
+    store.create(SPEC, STATE)
+    assert not store.abort_requested("r")
+    RolloutStore(tmp_path / "store.sqlite").request_abort("r")
+    assert store.abort_requested("r")
+
+
+def test_ended_rollout_cannot_be_aborted(store: RolloutStore) -> None:
+    store.create(SPEC, STATE.model_copy(update={"phase": "succeeded"}))
+    with pytest.raises(RolloutError, match=r"has ended already \(succeeded\)"):
+        store.request_abort("r")
+
+
+def test_second_controller_is_refused_until_the_first_is_gone(store: RolloutStore) -> None:
+    store.create(SPEC, STATE)
+    store.hold_lease("r", "first", 100.0)
+    with pytest.raises(RolloutError, match="another controller"):
+        store.hold_lease("r", "second", 101.0)
+    assert store.is_held("r", 101.0)
+    store.release_lease("r", "first")
+    assert not store.is_held("r", 101.0)
+    store.hold_lease("r", "second", 101.0)
+
+
+def test_controller_that_slept_past_its_lease_cannot_save_any_more(store: RolloutStore) -> None:
+    store.create(SPEC, STATE)
+    store.hold_lease("r", "first", 100.0)
+    store.hold_lease("r", "second", 100.0 + LEASE_S + 1)
+    with pytest.raises(RolloutError, match="taken over"):
+        store.save(STATE, [], "first", 120.0)
+
+
+def test_name_is_taken_once_and_an_unknown_one_lists_those_there_are(store: RolloutStore) -> None:
+    store.create(SPEC, STATE)
+    with pytest.raises(RolloutError, match="already"):
+        store.create(SPEC, STATE)
+    with pytest.raises(RolloutError, match="no rollout 'x'; there are: r"):
+        store.load("x")
+
+
+def test_log_cannot_be_rewritten(store: RolloutStore, tmp_path: Path) -> None:
+    store.create(SPEC, STATE)
+    store.hold_lease("r", "me", 1.0)
+    store.save(STATE, [Decision("said", {})], "me", 1.0)
+    with sqlite3.connect(tmp_path / "store.sqlite") as db:
+        for statement in ("UPDATE decision SET sentence = 'x'", "DELETE FROM decision"):
+            with pytest.raises(sqlite3.Error, match="append-only"):
+                db.execute(statement)
+
+
+def test_file_that_is_no_store_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("not a database, but long enough to look at: " + "x" * 200)
+    for path in (tmp_path / "text", tmp_path / "text" / "x"):
+        with pytest.raises(StorageError, match=str(path)) as caught:
+            RolloutStore(path)
+        assert "\n" not in str(caught.value)
+
+
+def test_looking_into_a_store_that_is_missing_makes_none(tmp_path: Path) -> None:
+    with pytest.raises(RolloutError, match="no rollout 'night'; there are: none"):
+        RolloutStore(tmp_path / "none", create=False).load("night")
+    assert not (tmp_path / "none").exists()
