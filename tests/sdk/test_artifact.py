@@ -22,6 +22,28 @@ def test_manifest_survives_a_round_trip() -> None:
     assert from_json(ArtifactManifest, to_json(manifest), where="test") == manifest
 
 
+names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)
+
+
+@given(
+    names,
+    names,
+    st.lists(st.integers(1, 512), min_size=1, max_size=5),
+    st.floats(1e-9, 1e9),
+    st.integers(-128, 255),
+    st.lists(st.text(max_size=12), max_size=4),
+)
+def test_any_manifest_survives_a_round_trip(
+    name: str, version: str, shape: list[int], scale: float, zero_point: int, labels: list[str]
+) -> None:
+    base = tiny_manifest(tiny_onnx(), tiny_golden(), version)
+    stored = {"scale": scale, "zero_point": zero_point}
+    spec = {**base.inputs[0].model_dump(), "shape": shape, "quantisation": stored}
+    changes = {"name": name, "inputs": [spec], "labels": labels}
+    manifest = ArtifactManifest.model_validate({**base.model_dump(), **changes})
+    assert from_json(ArtifactManifest, to_json(manifest), where="test") == manifest
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_manifest_or_one_line(data: bytes) -> None:
     with pytest.raises(EdgewrightError) as caught:
