@@ -51,11 +51,12 @@ def calibrate(graph: ExportedGraph, samples: SampleSet) -> CalibrationStats:
 
 
 def _feeds(graph: ExportedGraph, samples: SampleSet) -> Iterator[dict[str, Array]]:
-    for index in range(samples.count):
-        sample = samples.sample(index)
+    for sample in samples:
         yield {
             spec.runtime_name: np.ascontiguousarray(
-                sample[spec.name].transpose(spec.permutation) if spec.permutation else sample[spec.name]
+                sample.inputs[spec.name].transpose(spec.permutation)
+                if spec.permutation
+                else sample.inputs[spec.name]
             )
             for spec in graph.inputs
         }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,14 @@ PREPROCESSING_FILE = "preprocessing.json"
 
 
 @dataclass(frozen=True)
+class Sample:
+    """One sample by input name, first axis of 1, and its class index where it is known."""
+
+    inputs: Mapping[str, Array]
+    label: int | None = None
+
+
+@dataclass(frozen=True)
 class SampleSet:
     """Samples by input name, first axis the samples; `labels` are class indices where known."""
 
@@ -39,6 +47,11 @@ class SampleSet:
     @property
     def count(self) -> int:
         return len(next(iter(self.inputs.values())))
+
+    def __iter__(self) -> Iterator[Sample]:
+        for index in range(self.count):
+            label = None if self.labels is None else int(self.labels[index])
+            yield Sample(self.sample(index), label)
 
     def sample(self, index: int) -> dict[str, Array]:
         """One sample with a first axis of 1."""
