@@ -1,0 +1,58 @@
+"""Bias correction: takes out of each output channel what rounding added to it on average.
+
+Rounding errors are not centred: they shift the mean of a channel (Nagel et al. 2019, section 4.2, the empirical
+form) and shrink or stretch it (Banner et al. 2019, "Post training 4-bit quantization of convolutional networks
+for rapid deployment", section 4, who correct the second moment of the weights). Both are found here at once, as
+the straight line that maps a channel's quantised outputs to its float ones with the least squared error. The
+slope goes into the scale of the channel's weights and the offset into its bias: neither costs anything to run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgewright_converters.quantise.grid import rounded_weight
+from edgewright_converters.quantise.sweep import LayerView
+
+Array = NDArray[Any]
+SLOPE_LIMIT = 0.1
+"""How far from 1 a slope may be; more would mean that a channel carries noise alone."""
+LEAST_VALUES = 16
+"""Values of a channel needed to fit a slope; a line through fewer follows their noise."""
+
+
+def corrected(view: LayerView) -> tuple[Array, Array | None]:
+    """Round the weight to its nearest integers and correct the channels' lines."""
+    return line_corrected(view, rounded_weight(view.weight, view.layer.channel_axis))
+
+
+def line_corrected(view: LayerView, weight: Array) -> tuple[Array, Array | None]:
+    """`weight`, which is on its grid, and the bias, with each output channel's line corrected."""
+    slope, offset = channel_lines(view.outputs, view.run(weight, view.bias), view.axis)
+    if view.bias is None:
+        # Nowhere to put an offset; a slope without it would move the mean.
+        return weight, None
+    shape = [1] * weight.ndim
+    shape[view.layer.channel_axis] = -1
+    # output = slope · (x·W + bias) + offset
+    return weight * slope.reshape(shape), slope * view.bias + offset
+
+
+def channel_lines(expected: Sequence[Array], got: Sequence[Array], axis: int) -> tuple[Array, Array]:
+    """Slope and offset of each channel's least squares line from `got` to `expected`, over all samples."""
+    count, sums = 0, np.zeros((4, expected[0].shape[axis]))
+    for one, other in zip(expected, got, strict=True):
+        x, y = (np.moveaxis(a, axis, 0).reshape(a.shape[axis], -1).astype(np.float64) for a in (other, one))
+        sums += np.stack([x.sum(1), y.sum(1), (x * x).sum(1), (x * y).sum(1)])
+        count += x.shape[1]
+    mean_x, mean_y, square, product = sums / count
+    variance, covariance = square - mean_x**2, product - mean_x * mean_y
+    slope = np.ones_like(mean_x)
+    if count >= LEAST_VALUES:
+        fits = variance > 1e-12 * np.maximum(square, 1e-30)
+        slope[fits] = np.clip(covariance[fits] / variance[fits], 1 - SLOPE_LIMIT, 1 + SLOPE_LIMIT)
+    return slope, mean_y - slope * mean_x

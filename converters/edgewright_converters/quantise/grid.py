@@ -1,0 +1,56 @@
+"""The integer grids: which real numbers an INT8 tensor can hold, and rounding onto them.
+
+Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+Inference", section 2.1; weights symmetric per channel as the TFLite 8-bit quantisation specification has them,
+which is also what ONNX Runtime's quantiser makes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+STEPS = 255
+"""Steps of an 8-bit activation; uint8 and int8 differ by a shift of the zero point alone."""
+WEIGHT_MAX = 127
+"""Symmetric weights leave −128 unused, as both targets do."""
+
+
+@dataclass(frozen=True)
+class ActivationGrid:
+    """An 8-bit affine grid over [low, high], which holds zero exactly."""
+
+    scale: float
+    zero_point: int
+
+    @classmethod
+    def over(cls, low: float, high: float) -> ActivationGrid:
+        low, high = min(low, 0.0), max(high, 0.0)
+        scale = (high - low) / STEPS or 1.0
+        return cls(scale, round(-low / scale))
+
+    def rounded(self, values: Array) -> Array:
+        """Each value as the nearest one of the grid."""
+        steps = np.multiply(values, np.float32(1.0 / self.scale), dtype=np.float32)
+        np.rint(steps, out=steps)
+        np.clip(steps, -self.zero_point, STEPS - self.zero_point, out=steps)
+        steps *= np.float32(self.scale)
+        return steps
+
+
+def weight_scales(weight: Array, channel_axis: int) -> Array:
+    """The scale of each output channel, shaped to broadcast against the weight; 1 where a channel is nought."""
+    axes = tuple(axis for axis in range(weight.ndim) if axis != channel_axis)
+    largest = np.abs(weight).max(axis=axes, keepdims=True)
+    return np.where(largest > 0, largest / WEIGHT_MAX, 1.0).astype(np.float32)
+
+
+def rounded_weight(weight: Array, channel_axis: int) -> Array:
+    """A weight as INT8 holds it. Doing it twice changes nothing."""
+    scales = weight_scales(weight, channel_axis)
+    result: Array = (np.rint(weight / scales) * scales).astype(np.float32)
+    return result
