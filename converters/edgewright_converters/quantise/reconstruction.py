@@ -77,7 +77,7 @@ def _rows(view: LayerView, x: Array, y: Array, most: int, rng: np.random.Generat
         return flat_x[chosen][None], flat_y[chosen][None]
     windows = _windows(view, x)  # [channels, positions…, taps…]
     spatial = y.shape[2:]
-    places = np.unravel_index(rng.permutation(math.prod(spatial))[:most], spatial)
+    places: tuple[Any, ...] = np.unravel_index(rng.permutation(math.prod(spatial))[:most], spatial)
     picked = windows[(slice(None), *places)]  # [channels, rows, taps…]
     channels, rows = picked.shape[:2]
     taps = picked.reshape(groups, channels // groups, rows, -1).transpose(0, 2, 1, 3)
