@@ -56,7 +56,8 @@ def _feeds(graph: ExportedGraph, samples: SampleSet) -> Iterator[dict[str, Array
             spec.runtime_name: np.ascontiguousarray(
                 sample.inputs[spec.name].transpose(spec.permutation)
                 if spec.permutation
-                else sample.inputs[spec.name]
+                else sample.inputs[spec.name],
+                spec.dtype,
             )
             for spec in graph.inputs
         }

@@ -1,29 +1,26 @@
-"""`SampleSet`: calibration or evaluation data, checked once at the door.
+"""`SampleSet`: calibration or evaluation data, checked once at the door and then streamed.
 
-Data is an `.npz` (one array per model input by its name, or `x` where there is one; first axis the samples;
-`y` the labels where known) or a folder of images with a `preprocessing.json` that says how a photo becomes
-an input; there, sub-folders are classes in the order of their names.
+A set is read anew at each iteration, one sample after the other, so that memory does not grow with the data.
 """
 
 from __future__ import annotations
 
 import hashlib
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import itertools
+import zlib
+from array import array as numbers
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgewright.artifact.manifest import ImagePreprocessing
-from edgewright.contract import from_json
 from edgewright.errors import DataError
-from edgewright.preprocessing import IMAGE_SUFFIXES, preprocess
+from edgewright_converters.batches import LABELS, Batch, BatchSource, Data, open_batches
 
 Array = NDArray[Any]
-PREPROCESSING_FILE = "preprocessing.json"
 
 
 @dataclass(frozen=True)
@@ -36,108 +33,218 @@ class Sample:
 
 @dataclass(frozen=True)
 class SampleSet:
-    """Samples by input name, first axis the samples; `labels` are class indices where known."""
+    """Checked samples. `for sample in samples` reads them from the start each time.
+
+    `labels` are class indices where known (8 bytes a sample, the one thing held for all). `ranges` are the least
+    and greatest value of each float input, per index of axis 1 (the channel or feature).
+    """
 
     where: str
-    inputs: Mapping[str, Array]
+    count: int
+    input_names: tuple[str, ...]
+    ranges: Mapping[str, tuple[Array, Array]]
+    content: str
     labels: Array | None = None
     classes: tuple[str, ...] | None = None
     preprocessing: ImagePreprocessing | None = None
-
-    @property
-    def count(self) -> int:
-        return len(next(iter(self.inputs.values())))
+    read: Callable[[], Iterator[Sample]] = field(kw_only=True, repr=False)
 
     def __iter__(self) -> Iterator[Sample]:
-        for index in range(self.count):
-            label = None if self.labels is None else int(self.labels[index])
-            yield Sample(self.sample(index), label)
+        return self.read()
 
-    def sample(self, index: int) -> dict[str, Array]:
-        """One sample with a first axis of 1."""
-        return {name: array[index : index + 1] for name, array in self.inputs.items()}
+    @property
+    def has_labels(self) -> bool:
+        return self.labels is not None
+
+    def head(self, count: int) -> list[Sample]:
+        """The first samples, fewer where there are fewer."""
+        return list(itertools.islice(self, count))
 
     def digest(self) -> str:
-        """Over the names and bytes of all inputs, for the artifact's provenance."""
-        hasher = hashlib.sha256()
-        for name in sorted(self.inputs):
-            hasher.update(f"{name}:{self.inputs[name].dtype}:{self.inputs[name].shape}".encode())
-            hasher.update(np.ascontiguousarray(self.inputs[name]).data)
-        return f"sha256:{hasher.hexdigest()}"
+        """Over the names, dtypes, shapes and bytes of all inputs, for the artifact's provenance."""
+        return self.content
 
 
-def load_samples(data: str | Path | Mapping[str, Array], input_names: Sequence[str]) -> SampleSet:
-    """Read and check a data set. Raises `DataError` that names the array and what is wrong with it."""
-    if isinstance(data, Mapping):
-        return _checked(dict(data), input_names, "data")
-    path = Path(data)
-    if path.is_dir():
-        return _from_folder(path, input_names)
-    if not path.is_file():
-        raise DataError("does not exist", where=str(data))
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError, TypeError):
-        raise DataError(
-            "is not an .npz file of plain arrays",
-            where=str(data),
-            remedy="write it with numpy.savez(path, x=…)",
-        ) from None
-    return _checked(arrays, input_names, str(data))
+def load_samples(data: Data, input_names: Sequence[str], optional_names: Sequence[str] = ()) -> SampleSet:
+    """Open a data set and check all of it in one pass. Raises `DataError` that says what is wrong and where.
 
+    `optional_names` are inputs that the data may hold and the model does without.
+    """
+    source = open_batches(data)
+    takes = _Takes(tuple(input_names), tuple(optional_names))
+    hasher, ranges = hashlib.sha256(), _Ranges()
+    labels, checksums = numbers("q"), numbers("I")
+    first: Sample | None = None
+    for index, sample in enumerate(_samples(source, takes)):
+        first = first or sample
+        _check_alike(sample, first, index, source.where)
+        ranges.add(sample, index, source.where)
+        for name, array in sample.inputs.items():
+            hasher.update(f"{name}:{array.dtype}:{array.shape}".encode())
+            hasher.update(array.data)
+        if sample.label is not None:
+            labels.append(sample.label)
+        if not source.steady:
+            checksums.append(_checksum(sample))
+    if first is None:
+        raise DataError("holds no sample", where=source.where, remedy="give at least one")
+    count = index + 1
 
-def _from_folder(folder: Path, input_names: Sequence[str]) -> SampleSet:
-    description = folder / PREPROCESSING_FILE
-    if not description.is_file():
-        raise DataError(
-            f"a folder of images needs a {PREPROCESSING_FILE}",
-            where=str(folder),
-            remedy='write {"height": 224, "width": 224, "mean": [127, 127, 127], "std": [128, 128, 128]} '
-            "with your model's own values",
-        )
-    preprocessing = from_json(
-        ImagePreprocessing, description.read_bytes(), where=str(description), error=DataError
+    def read() -> Iterator[Sample]:
+        samples = _samples(source, takes)
+        return samples if source.steady else _unchanged(samples, checksums, source.where)
+
+    return SampleSet(
+        source.where,
+        count,
+        tuple(first.inputs),
+        ranges.found,
+        f"sha256:{hasher.hexdigest()}",
+        np.array(labels, np.int64) if first.label is not None else None,
+        source.classes,
+        source.preprocessing,
+        read=read,
     )
-    classes = tuple(sorted(child.name for child in folder.iterdir() if child.is_dir()))
-    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
-    if not files:
-        raise DataError(f"holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})", where=str(folder))
-    arrays: dict[str, Array] = {"x": np.stack([preprocess(file, preprocessing) for file in files])}
-    if classes:
-        stray = next((file for file in files if file.parent == folder), None)
-        if stray is not None:
+
+
+def unexercised(samples: SampleSet) -> tuple[str, ...]:
+    """What calibration on these samples would leave unmeasured, a line each: channels that hold one value.
+
+    Raises `DataError` where that is so of a whole input: its range would have no width.
+    """
+    lines = []
+    for name, (low, high) in samples.ranges.items():
+        if low.min() == high.max():
             raise DataError(
-                "lies beside the class folders", where=str(stray), remedy="move it into its class"
+                f"input '{name}' is {low.min():g} throughout all {samples.count} samples",
+                where=samples.where,
+                remedy="calibrate on data like that in the field",
             )
-        arrays["y"] = np.array([classes.index(file.relative_to(folder).parts[0]) for file in files])
-    samples = _checked(arrays, input_names, str(folder))
-    return SampleSet(samples.where, samples.inputs, samples.labels, classes or None, preprocessing)
+        dead = np.flatnonzero(low == high).tolist() if samples.count > 1 else []
+        if dead:
+            shown = ", ".join(map(str, dead[:4])) + (" …" if len(dead) > 4 else "")
+            lines.append(
+                f"{samples.where}: {len(dead)} of {len(low)} channels of input '{name}' hold one value in all "
+                f"samples (axis 1, index {shown}); what they would do to the model is not calibrated"
+            )
+    return tuple(lines)
 
 
-def _checked(arrays: dict[str, Array], input_names: Sequence[str], where: str) -> SampleSet:
-    labels = arrays.pop("y", None) if "y" not in input_names else None
-    if len(input_names) == 1 and set(arrays) == {"x"}:
-        arrays = {input_names[0]: arrays["x"]}
-    if set(arrays) != set(input_names):
-        given = ", ".join(sorted(arrays)) or "nothing"
-        alias = " (or x)" if len(input_names) == 1 else ""
-        raise DataError(f"holds {given}; the model takes {', '.join(input_names)}{alias}", where=where)
-    for name, array in arrays.items():
-        if array.ndim == 0 or array.dtype.kind not in "fiub":
-            raise DataError(f"array '{name}' is {array.dtype}{list(array.shape)}, not samples", where=where)
-        if not np.isfinite(array).all():
-            bad = int(np.argwhere(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))[0, 0])
-            raise DataError(f"array '{name}' has NaN or infinity, first in sample {bad}", where=where)
-    lengths = {name: len(array) for name, array in arrays.items()}
-    if len(set(lengths.values())) != 1 or 0 in lengths.values():
-        shown = ", ".join(f"{name}: {length}" for name, length in lengths.items())
-        raise DataError(f"the arrays need the same number of samples, at least one ({shown})", where=where)
-    if labels is not None:
-        count = next(iter(lengths.values()))
-        if labels.shape != (count,) or labels.dtype.kind not in "iu":
-            problem = f"labels 'y' are {labels.dtype}{list(labels.shape)}; they must be {count} integers"
+@dataclass(frozen=True)
+class _Takes:
+    """The inputs that a model takes."""
+
+    required: tuple[str, ...]
+    optional: tuple[str, ...]
+
+    def __str__(self) -> str:
+        alias = " (or x)" if len(self.required) == 1 else ""
+        also = f"{', and optionally ' if self.required else ''}{', '.join(self.optional)}"
+        return ", ".join(self.required) + alias + (also if self.optional else "")
+
+    def split(self, batch: Batch, where: str) -> tuple[dict[str, Array], Array | None]:
+        """A batch as inputs in the model's order, and labels."""
+        known = (*self.required, *self.optional)
+        arrays = dict(batch)
+        labels = arrays.pop(LABELS, None) if LABELS not in known else None
+        if "x" in arrays and "x" not in known and (len(self.required) or len(known)) == 1:
+            arrays[known[0]] = arrays.pop("x")
+        if not arrays or not set(self.required) <= set(arrays) <= set(known):
+            given = ", ".join(sorted(arrays)) or "nothing"
+            raise DataError(f"holds {given}; the model takes {self}", where=where)
+        return {name: arrays[name] for name in known if name in arrays}, labels
+
+
+def _samples(source: BatchSource, takes: _Takes) -> Iterator[Sample]:
+    """The samples of all batches, one by one; what can be said of a batch as a whole is checked here."""
+    done, labelled = 0, None
+    for batch in source.batches():
+        arrays, labels = takes.split(batch, source.where)
+        for name, array in arrays.items():
+            if array.ndim == 0 or array.dtype.kind not in "fiub":
+                problem = f"array '{name}' is {array.dtype}{list(array.shape)}, not samples"
+                raise DataError(problem, where=source.where)
+        lengths = {name: len(array) for name, array in arrays.items()}
+        length = next(iter(lengths.values()))
+        if set(lengths.values()) != {length}:
+            shown = ", ".join(f"{name}: {n}" for name, n in lengths.items())
+            problem = f"the arrays need the same number of samples from {done} on ({shown})"
+            raise DataError(problem, where=source.where)
+        if labelled is not None and labelled != (labels is not None):
+            problem = f"labels '{LABELS}' are given for some samples alone, unlike before at {done}"
+            raise DataError(problem, where=source.where)
+        labelled = labels is not None
+        if labels is not None:
+            _check_labels(labels, length, done, source.where)
+        for row in range(length):
+            inputs = {
+                name: np.require(array[row : row + 1], requirements=["C", "W"])
+                for name, array in arrays.items()
+            }
+            yield Sample(inputs, None if labels is None else int(labels[row]))
+        done += length
+
+
+def _check_labels(labels: Array, length: int, done: int, where: str) -> None:
+    if labels.shape != (length,) or labels.dtype.kind not in "iu":
+        problem = f"labels '{LABELS}' are {labels.dtype}{list(labels.shape)}; they must be {length} integers"
+        raise DataError(problem, where=where, remedy="give the index of each sample's class")
+    if length and labels.min() < 0:
+        problem = (
+            f"labels '{LABELS}' must not be negative, as {labels.min()} at sample {done + labels.argmin()}"
+        )
+        raise DataError(problem, where=where)
+
+
+def _check_alike(sample: Sample, first: Sample, index: int, where: str) -> None:
+    def shown(of: Sample, name: str) -> str:
+        array = of.inputs.get(name)
+        return "absent" if array is None else f"{array.dtype}{list(array.shape[1:])}"
+
+    for name in {**first.inputs, **sample.inputs}:
+        now, before = shown(sample, name), shown(first, name)
+        if now != before:
+            problem = f"'{name}' is {now} in sample {index}, but {before} in those before it"
             raise DataError(problem, where=where)
-        if labels.min() < 0:
-            raise DataError("labels 'y' must not be negative", where=where)
-    return SampleSet(where, {name: np.ascontiguousarray(arrays[name]) for name in input_names}, labels)
+
+
+class _Ranges:
+    """Collects the least and greatest values of float inputs, and refuses what is not finite."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, tuple[Array, Array]] = {}
+
+    def add(self, sample: Sample, index: int, where: str) -> None:
+        for name, array in sample.inputs.items():
+            if array.size == 0:
+                raise DataError(f"'{name}' is empty in sample {index}", where=where)
+            if array.dtype.kind != "f":
+                continue
+            channels = array.reshape(array.shape[1] if array.ndim > 1 else 1, -1)
+            # A NaN wins every minimum and maximum, so that these tell all that is not finite.
+            low, high = channels.min(axis=1), channels.max(axis=1)
+            if not (np.isfinite(low).all() and np.isfinite(high).all()):
+                raise DataError(f"array '{name}' has NaN or infinity, first in sample {index}", where=where)
+            before = self.found.get(name, (low, high))
+            self.found[name] = np.minimum(before[0], low), np.maximum(before[1], high)
+
+
+def _checksum(sample: Sample) -> int:
+    checksum = 0 if sample.label is None else sample.label + 1
+    for array in sample.inputs.values():
+        checksum = zlib.crc32(array.data, checksum & 0xFFFFFFFF)
+    return checksum & 0xFFFFFFFF
+
+
+def _unchanged(samples: Iterator[Sample], checksums: Sequence[int], where: str) -> Iterator[Sample]:
+    """The samples, as long as they are those of the first pass: figures are compared between passes."""
+    remedy = "do not shuffle, seed what is random, and start from the same sample at each call"
+    index = -1
+    for index, sample in enumerate(samples):
+        if index >= len(checksums) or _checksum(sample) != checksums[index]:
+            problem = f"gives other samples when it is read again, from sample {index} on"
+            raise DataError(problem, where=where, remedy=remedy)
+        yield sample
+    if index + 1 != len(checksums):
+        problem = f"gives {index + 1} samples when it is read again, {len(checksums)} before"
+        raise DataError(problem, where=where, remedy=remedy)

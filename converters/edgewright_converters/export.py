@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -20,6 +20,7 @@ from edgewright.artifact.manifest import Dtype, ModelFormat, TensorSpec
 from edgewright.errors import ConversionError
 from edgewright_converters.silence import silenced
 from edgewright_converters.source import SourceModel
+from edgewright_converters.trace import exported_program, traceback_lines, user_line
 
 Array = NDArray[Any]
 CHANNELS_LAST = (0, 2, 3, 1)
@@ -36,12 +37,17 @@ class ExportedGraph:
 
 
 def export(
-    model: SourceModel, sample: Mapping[str, Array], outputs: Mapping[str, Array], model_format: ModelFormat
+    model: SourceModel,
+    samples: Sequence[Mapping[str, Array]],
+    outputs: Mapping[str, Array],
+    model_format: ModelFormat,
 ) -> ExportedGraph:
-    """Export with a batch of one; `sample` is one input, `outputs` what the float model made of it.
+    """Export with a batch of one; `outputs` is what the float model made of the first of `samples`.
 
-    Raises `ConversionError` with the operator and its place where the target lacks one.
+    The program has to equal the model on all of `samples`; two will do. Raises `ConversionError`, with the
+    operator and its place where the target lacks one.
     """
+    sample = samples[0]
     if model.onnx_path is not None:
         if model_format == "tflite":
             raise ConversionError(
@@ -50,42 +56,28 @@ def export(
                 remedy="convert from the PyTorch source, or ask for --format onnx",
             )
         return _fixed_onnx(model, sample)
-    assert model.module is not None
-    program = _program(model, sample)
+    model, program = exported_program(model, samples)
     if model_format == "onnx":
         return _to_onnx(model, program, outputs)
     return _to_tflite(model, program, sample, outputs)
 
 
-def spec_of(name: str, runtime_name: str, array: Array, permutation: tuple[int, ...] | None) -> TensorSpec:
-    """The spec of a float tensor, its shape in the artifact's axis order."""
+def spec_of(
+    name: str,
+    runtime_name: str,
+    array: Array,
+    permutation: tuple[int, ...] | None = None,
+    dtype: str | None = None,
+) -> TensorSpec:
+    """The spec of a tensor that is not quantised, its shape in the artifact's axis order."""
     shape = tuple(array.shape[axis] for axis in permutation) if permutation else array.shape
     return TensorSpec(
         name=name,
         runtime_name=runtime_name,
         shape=shape,
-        dtype=cast("Dtype", array.dtype.name),
+        dtype=cast("Dtype", dtype or array.dtype.name),
         permutation=permutation,
     )
-
-
-def _program(model: SourceModel, sample: Mapping[str, Array]) -> torch.export.ExportedProgram:
-    assert model.module is not None
-    example = tuple(torch.from_numpy(sample[name]) for name in model.input_names)
-    try:
-        with silenced():
-            return torch.export.export(model.module, example)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0][:200]
-        if "data-dependent" in reason:
-            place = _user_line("".join(_traceback_lines(error)))
-            problem = f"its control flow depends on the data{f' ({place})' if place else ''}"
-            raise ConversionError(
-                problem,
-                where=model.label,
-                remedy="write the branch with torch.where, or take it out of forward()",
-            ) from None
-        raise ConversionError(f"cannot be exported ({reason})", where=model.label) from error
 
 
 def _to_onnx(
@@ -106,9 +98,9 @@ def _to_onnx(
     assert exported is not None
     proto = exported.model_proto
     samples = _graph_tensors(proto)
-    inputs = tuple(spec_of(n, n, samples[n], None) for n in model.input_names)
+    inputs = tuple(spec_of(n, n, samples[n]) for n in model.input_names)
     return ExportedGraph(
-        "onnx", proto.SerializeToString(), inputs, tuple(spec_of(n, n, a, None) for n, a in outputs.items())
+        "onnx", proto.SerializeToString(), inputs, tuple(spec_of(n, n, a) for n, a in outputs.items())
     )
 
 
@@ -143,16 +135,16 @@ def _to_tflite(
     except Exception as error:
         raise _unsupported(model, program, error, "TFLite") from error
     with silenced():
-        names_in, names_out = _signature(data)
+        inside, outside = _signature(data)
     return ExportedGraph(
         "tflite",
         data,
         tuple(
-            spec_of(name, names_in[i], sample[name], permutations_in[i])
+            spec_of(name, inside[i][0], sample[name], permutations_in[i], inside[i][1])
             for i, name in enumerate(model.input_names)
         ),
         tuple(
-            spec_of(name, names_out[i], array, permutations_out[i])
+            spec_of(name, outside[i][0], array, permutations_out[i], outside[i][1])
             for i, (name, array) in enumerate(outputs.items())
         ),
     )
@@ -172,17 +164,19 @@ class _OutputTuple(torch.nn.Module):
         return tuple(result.values()) if isinstance(result, Mapping) else tuple(result)
 
 
-def _signature(data: bytes) -> tuple[list[str], list[str]]:
-    """The tensor names of the signature's inputs and outputs, in the order of the source's arguments."""
+def _signature(data: bytes) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Name and dtype of the signature's inputs and outputs, in the order of the source's arguments.
+
+    The dtype may not be the source's: token ids of int64 become int32.
+    """
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_content=data)
     runner = interpreter.get_signature_runner()
 
-    def in_order(details: Mapping[str, Any]) -> list[str]:
-        return [
-            str(details[key]["name"]) for key in sorted(details, key=lambda k: int(re.sub(r"\D", "", k) or 0))
-        ]
+    def in_order(details: Mapping[str, Any]) -> list[tuple[str, str]]:
+        keys = sorted(details, key=lambda key: int(re.sub(r"\D", "", key) or 0))
+        return [(str(details[key]["name"]), details[key]["dtype"].__name__) for key in keys]
 
     return in_order(runner.get_input_details()), in_order(runner.get_output_details())
 
@@ -205,8 +199,8 @@ def _fixed_onnx(model: SourceModel, sample: Mapping[str, Array]) -> ExportedGrap
     return ExportedGraph(
         "onnx",
         proto.SerializeToString(),
-        tuple(spec_of(n, n, sample[n], None) for n in model.input_names),
-        tuple(spec_of(n, n, a, None) for n, a in outputs.items()),
+        tuple(spec_of(n, n, sample[n]) for n in model.input_names),
+        tuple(spec_of(n, n, a) for n, a in outputs.items()),
     )
 
 
@@ -227,7 +221,7 @@ def _unsupported(
     model: SourceModel, program: torch.export.ExportedProgram, error: BaseException, target: str
 ) -> ConversionError:
     """The error for a failed export: the operator, its module and its line where they can be told."""
-    text = "".join(_traceback_lines(error))
+    text = "".join(traceback_lines(error))
     match = _OPERATOR.search(text)
     if match is None:
         reason = str(error).strip().splitlines()[0][:200]
@@ -240,7 +234,7 @@ def _unsupported(
             if node.op == "call_function" and str(node.target).split(".")[1] in (base, f"special_{base}"):
                 stack = list((node.meta.get("nn_module_stack") or {}).values())
                 module = stack[-1][0] if stack and stack[-1][0] else "the model itself"
-                line = _user_line(node.meta.get("stack_trace") or "")
+                line = user_line(node.meta.get("stack_trace") or "")
                 place = f" in {module}{f' ({line})' if line else ''}"
                 break
     other = "TFLite" if target == "ONNX" else "ONNX"
@@ -248,19 +242,3 @@ def _unsupported(
     return ConversionError(
         f"operator {operator}{place} has no {target} form", where=model.label, remedy=remedy
     )
-
-
-_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
-
-
-def _user_line(stack: str) -> str:
-    """`file:line` of the innermost frame outside of torch."""
-    frames = [m for m in _FRAME.findall(stack) if "/torch/" not in m[0] and "/litert_torch/" not in m[0]]
-    outside = [m for m in frames if "edgewright" not in m[0] and not m[0].startswith("<")]
-    return f"{outside[-1][0].rsplit('/', 1)[-1]}:{outside[-1][1]}" if outside else ""
-
-
-def _traceback_lines(error: BaseException) -> list[str]:
-    import traceback
-
-    return traceback.format_exception(error)

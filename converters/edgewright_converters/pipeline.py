@@ -19,13 +19,15 @@ from numpy.typing import NDArray
 
 from edgewright.artifact.manifest import ArtifactManifest, LatencyFigure, ModelFormat, Precision
 from edgewright.errors import ConversionError, DataError
+from edgewright_converters.batches import Data
 from edgewright_converters.calibrate import calibrate
-from edgewright_converters.calibration import SampleSet, load_samples
+from edgewright_converters.calibration import SampleSet, load_samples, unexercised
 from edgewright_converters.cost import operator_work
 from edgewright_converters.export import ExportedGraph, export
 from edgewright_converters.optimise import optimise
 from edgewright_converters.package import Packable, package
 from edgewright_converters.quantise import quantise
+from edgewright_converters.repeatability import check_repeatable
 from edgewright_converters.source import SourceModel, check_takes, load_source
 from edgewright_converters.verify import VerifiedModel, classification_output, verify
 from edgewright_profiles import HardwareProfile, load_profile
@@ -46,6 +48,7 @@ class ConversionReport:
     release_digest: str
     artifacts: tuple[ArtifactManifest, ...]
     seconds: float
+    warnings: tuple[str, ...] = ()
 
     @property
     def reference(self) -> str:
@@ -56,10 +59,11 @@ class ConversionReport:
 def convert(
     source: str | Path | torch.nn.Module,
     *,
-    calibration: str | Path | Mapping[str, Array],
+    calibration: Data,
     profile: str | Sequence[str],
     output: str | Path,
-    evaluation: str | Path | Mapping[str, Array] | None = None,
+    evaluation: Data | None = None,
+    weights: str | Path | None = None,
     format: ModelFormat | Sequence[ModelFormat] | None = None,  # noqa: A002 - the word of the command
     name: str | None = None,
     version: str = "1.0.0",
@@ -67,13 +71,15 @@ def convert(
 ) -> ConversionReport:
     """Convert a model to INT8 artifacts, one per profile and format, verified as their runtime executes them.
 
-    `source` is an `nn.Module`, `module:function`, a `.pt2` or an `.onnx` file; data is a path or arrays by
-    input name (`x` where there is one input, `y` the labels). Without `evaluation` the figures are from the
-    calibration data, and say so. Raises `EdgewrightError` of the kind that fits, with nothing written.
+    `source` is an `nn.Module`, `module:function`, a `.pt2`, a TorchScript `.pt` or an `.onnx` file; `weights` a
+    state dict for a model that code builds. Data is a path, `module:function`, arrays by input name (`x` where
+    there is one input, `y` the labels), a loader or a function that yields batches. Without `evaluation` the
+    figures are from the calibration data, and say so. Raises `EdgewrightError` of the kind that fits, with
+    nothing written.
     """
     started = time.perf_counter()
     profiles = [load_profile(p) for p in ([profile] if isinstance(profile, str) else profile)]
-    model = load_source(source)
+    model = load_source(source, weights)
     wanted = _formats(model, profiles, format)
     name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", model.name).strip("-._") or "model"
     settings = _settings(profiles, wanted)
@@ -82,19 +88,25 @@ def convert(
     )
 
     steps.next("reading the data and running the float model")
-    samples = load_samples(calibration, model.input_names)
-    outputs = check_takes(model, samples.sample(0))
+    samples = load_samples(calibration, model.input_names, model.optional_names)
+    warnings = unexercised(samples)
+    model = model.taking(samples.input_names)
+    examples = [sample.inputs for sample in samples.head(2)]
+    outputs = check_takes(model, examples[0])
     judged = samples if evaluation is None else load_samples(evaluation, model.input_names)
     if judged is not samples:
-        check_takes(model, judged.sample(0))
-    reference = model.run(judged.inputs)
-    _check_labels(judged, reference)
+        check_takes(model, judged.head(1)[0].inputs)
+    for labelled in (samples, judged):
+        _check_labels(labelled, outputs)
+    check_repeatable(model, examples)
+    rows = [model.run(sample.inputs) for sample in judged]
+    reference = {name: np.concatenate([row[name] for row in rows]) for name in outputs}
 
     graphs: dict[ModelFormat, ExportedGraph] = {}
     verified: dict[tuple[ModelFormat, str], VerifiedModel] = {}
     for model_format in wanted:
         steps.next(f"exporting to {model_format}")
-        exported = export(model, samples.sample(0), outputs, model_format)
+        exported = export(model, examples, outputs, model_format)
         steps.next(f"optimising the {model_format} graph")
         graphs[model_format] = graph = optimise(exported)
         steps.next(f"calibrating the {model_format} graph on {samples.count} samples")
@@ -107,7 +119,7 @@ def convert(
             verified[setting] = verify(quantised, graph, judged, reference, data)
 
     steps.next("packaging")
-    work = _work(model, samples, outputs, graphs)
+    work = _work(model, examples, outputs, graphs)
     packables = [
         Packable(p.name, verified[setting], _predicted(p, model_format, work), _macs(work))
         for (p_name, model_format), setting in settings.items()
@@ -124,7 +136,7 @@ def convert(
         classification=classification_output(reference),
     )
     elapsed = time.perf_counter() - started
-    return ConversionReport(name, version, Path(output), release.digest, tuple(manifests), elapsed)
+    return ConversionReport(name, version, Path(output), release.digest, tuple(manifests), elapsed, warnings)
 
 
 class _Steps:
@@ -175,14 +187,17 @@ def _settings(
     return settings
 
 
-def _check_labels(samples: SampleSet, reference: Mapping[str, Array]) -> None:
+def _check_labels(samples: SampleSet, outputs: Mapping[str, Array]) -> None:
     if samples.labels is None:
         return
-    scores = classification_output(reference)
+    scores = classification_output(outputs)
     if scores is None:
         problem = "has labels, but the model's output is no single score a class"
         raise DataError(problem, where=samples.where, remedy="leave 'y' out")
-    classes = reference[scores].shape[1]
+    classes = outputs[scores].shape[1]
+    if samples.classes is not None and len(samples.classes) != classes:
+        problem = f"has {len(samples.classes)} class folders, but the model scores {classes} classes"
+        raise DataError(problem, where=samples.where, remedy="make a folder for each, or lay the images flat")
     if int(samples.labels.max()) >= classes:
         problem = f"label {int(samples.labels.max())} is out of range: the model scores {classes} classes"
         raise DataError(problem, where=samples.where)
@@ -190,7 +205,7 @@ def _check_labels(samples: SampleSet, reference: Mapping[str, Array]) -> None:
 
 def _work(
     model: SourceModel,
-    samples: SampleSet,
+    examples: Sequence[Mapping[str, Array]],
     outputs: Mapping[str, Array],
     graphs: Mapping[ModelFormat, ExportedGraph],
 ) -> tuple[tuple[OperatorWork, ...], tuple[OperatorWork, ...]] | None:
@@ -198,7 +213,7 @@ def _work(
     graph = graphs.get("onnx")
     if graph is None:
         try:
-            graph = optimise(export(model, samples.sample(0), outputs, "onnx"))
+            graph = optimise(export(model, examples, outputs, "onnx"))
         except ConversionError:
             return None
     return operator_work(graph, 1), operator_work(graph, np.dtype(np.float32).itemsize)

@@ -1,14 +1,13 @@
 """`SourceModel`: the float model that a conversion starts from, and its outputs as the reference.
 
-A source is `module:function` returning an `nn.Module`, a `.pt2` exported program, or an `.onnx` file.
+A source is an `nn.Module` or `module:function` that returns one (with a weights file where it needs one), a `.pt2`
+exported program, a TorchScript archive, or an `.onnx` file.
 """
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,17 +18,21 @@ from numpy.typing import NDArray
 
 from edgewright.errors import ConversionError, DataError, EdgewrightError
 from edgewright.runtime.session import open_session
+from edgewright_converters.entry_point import is_entry_point, load_entry_point, one_line
+from edgewright_converters.saved_program import is_script, load_exported, load_script, script_inputs
+from edgewright_converters.weights import load_weights
 
 Array = NDArray[Any]
-REFERENCE_BATCH = 32
-"""Samples a forward pass of the reference; bounds its memory without starving two cores."""
+_SCRIPTS = (".pt", ".pth", ".torchscript", ".ts")
+_WEIGHTS_REMEDY = "give module:function that builds the model as the source, and this file with --weights"
 
 
 @dataclass(frozen=True)
 class SourceModel:
     """A float model with named inputs. Exactly one of `module` and `onnx_path` is set.
 
-    `run` takes float samples by input name, first axis the samples, and returns outputs by output name.
+    `run` takes one sample by input name, first axis 1, and returns outputs by output name. `optional_names` are
+    inputs with a default, which `taking` turns into inputs.
     """
 
     label: str
@@ -38,24 +41,34 @@ class SourceModel:
     run: Callable[[Mapping[str, Array]], dict[str, Array]]
     module: torch.nn.Module | None = None
     onnx_path: Path | None = None
+    optional_names: tuple[str, ...] = ()
+
+    def taking(self, names: Sequence[str]) -> SourceModel:
+        """The model with exactly these of its inputs; the others keep their defaults."""
+        if tuple(names) == self.input_names or self.module is None:
+            return self
+        return _from_module(_Named(self.module, names), self.label, self.name, tuple(names))
 
 
-def load_source(source: str | Path | torch.nn.Module) -> SourceModel:
+def load_source(source: str | Path | torch.nn.Module, weights: str | Path | None = None) -> SourceModel:
     """Load a source. Raises `ConversionError` with what is wrong and where."""
     if isinstance(source, torch.nn.Module):
-        return _from_module(source, type(source).__name__, type(source).__name__)
-    text = str(source)
-    path = Path(text)
-    if path.suffix in (".pt2", ".onnx"):
-        if not path.is_file():
-            raise ConversionError("does not exist", where=text)
-        return _from_onnx(path) if path.suffix == ".onnx" else _from_pt2(path)
-    module_name, separator, function_name = text.partition(":")
-    if separator and all(part.isidentifier() for part in (*module_name.split("."), function_name)):
-        return _from_function(text, module_name, function_name)
-    problem = "does not exist" if not path.exists() else "is not a model that Edgewright reads"
+        label = name = type(source).__name__
+        return _from_code(source, label, name, weights)
+    text, path = str(source), Path(source)
+    if is_entry_point(text) and not path.exists():
+        return _from_code(_built(text), text, text.rpartition(":")[2], weights)
+    if weights is not None:
+        raise ConversionError("holds its own weights", where=text, remedy="leave --weights out")
+    readers = {".pt2": _from_pt2, ".onnx": _from_onnx, ".safetensors": _from_weights}
+    reader = readers.get(path.suffix) or (_from_script if path.suffix in _SCRIPTS else None)
+    if path.is_file() and reader is not None:
+        return reader(path)
+    problem = "is not a model that Edgewright reads" if path.is_file() else "does not exist"
     raise ConversionError(
-        problem, where=text, remedy="give module:function (returning an nn.Module), a .pt2 or an .onnx file"
+        problem,
+        where=text,
+        remedy="give module:function (returning an nn.Module), a .pt2, a TorchScript .pt or an .onnx file",
     )
 
 
@@ -77,88 +90,6 @@ def output_names(result: Any) -> dict[str, torch.Tensor]:
     return named
 
 
-def _from_function(label: str, module_name: str, function_name: str) -> SourceModel:
-    # As `python -m` does, so that a model beside the user's shell is found without an installation.
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except ModuleNotFoundError as error:
-        raise ConversionError(f"there is no Python module '{error.name}'", where=label) from None
-    except AttributeError:
-        raise ConversionError(f"module '{module_name}' has no '{function_name}'", where=label) from None
-    except Exception as error:
-        raise ConversionError(f"importing it fails: {type(error).__name__}: {error}", where=label) from error
-    try:
-        module = function()
-    except EdgewrightError:
-        raise
-    except Exception as error:
-        raise ConversionError(f"calling it fails: {type(error).__name__}: {error}", where=label) from error
-    if not isinstance(module, torch.nn.Module):
-        raise ConversionError(f"returns {type(module).__name__}, not an nn.Module", where=label)
-    return _from_module(module, label, function_name)
-
-
-def _from_pt2(path: Path) -> SourceModel:
-    try:
-        program = torch.export.load(str(path))
-    except Exception as error:
-        raise ConversionError(
-            f"is not an exported program ({_first_line(error)})", where=str(path)
-        ) from error
-    return _from_module(program.module(), str(path), path.stem, names=_user_inputs(program))
-
-
-def _user_inputs(program: torch.export.ExportedProgram) -> tuple[str, ...]:
-    return tuple(program.graph_signature.user_inputs)
-
-
-def _from_module(
-    module: torch.nn.Module, label: str, name: str, names: tuple[str, ...] | None = None
-) -> SourceModel:
-    if names is None:
-        module = module.eval()
-        parameters = inspect.signature(module.forward).parameters.values()
-        variadic = [p.name for p in parameters if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-        if variadic:
-            raise ConversionError(
-                f"its forward() takes *{variadic[0]}", where=label, remedy="name its inputs"
-            )
-        names = tuple(p.name for p in parameters if p.default is p.empty)
-    input_names = names
-
-    def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
-        samples = len(next(iter(inputs.values())))
-        parts: list[dict[str, Array]] = []
-        with torch.inference_mode():
-            for start in range(0, samples, REFERENCE_BATCH):
-                batch = [torch.from_numpy(inputs[n][start : start + REFERENCE_BATCH]) for n in input_names]
-                parts.append({k: v.numpy() for k, v in output_names(module(*batch)).items()})
-        return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-
-    def run_fixed(inputs: Mapping[str, Array]) -> dict[str, Array]:
-        # An exported program may have the batch size of its example baked in.
-        samples = len(next(iter(inputs.values())))
-        ones = [run({n: inputs[n][i : i + 1] for n in input_names}) for i in range(samples)]
-        return {key: np.concatenate([one[key] for one in ones]) for key in ones[0]}
-
-    exported = isinstance(module, torch.fx.GraphModule)
-    return SourceModel(label, name, input_names, run_fixed if exported else run, module=module)
-
-
-def _from_onnx(path: Path) -> SourceModel:
-    session = open_session(path, "onnx", threads=2)
-
-    def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
-        samples = len(next(iter(inputs.values())))
-        rows = [session.run([inputs[s.name][i : i + 1] for s in session.inputs]) for i in range(samples)]
-        return {spec.name: np.concatenate([row[k] for row in rows]) for k, spec in enumerate(session.outputs)}
-
-    names = tuple(spec.name for spec in session.inputs)
-    return SourceModel(str(path), path.stem, names, run, onnx_path=path)
-
-
 def check_takes(model: SourceModel, sample: Mapping[str, Array]) -> dict[str, Array]:
     """Run one sample through the float model and return its outputs.
 
@@ -170,8 +101,11 @@ def check_takes(model: SourceModel, sample: Mapping[str, Array]) -> dict[str, Ar
     except EdgewrightError:
         raise
     except Exception as error:
+        double = any(array.dtype == np.float64 for array in sample.values())
         raise DataError(
-            f"the model does not take {shown} ({_first_line(error)})", where=model.label
+            f"the model does not take {shown} ({one_line(error)})",
+            where=model.label,
+            remedy="convert the data with .astype('float32')" if double else "",
         ) from error
     for name, array in outputs.items():
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
@@ -181,6 +115,99 @@ def check_takes(model: SourceModel, sample: Mapping[str, Array]) -> dict[str, Ar
     return outputs
 
 
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:240]
+def tensors(sample: Mapping[str, Array], names: Sequence[str]) -> tuple[torch.Tensor, ...]:
+    """A sample as the model's arguments; copies, as some models write into their input."""
+    return tuple(torch.from_numpy(sample[name].copy()) for name in names)
+
+
+def _built(text: str) -> torch.nn.Module:
+    function = load_entry_point(text, ConversionError)
+    try:
+        module = function()
+    except EdgewrightError:
+        raise
+    except Exception as error:
+        raise ConversionError(f"calling it fails: {one_line(error)}", where=text) from error
+    if not isinstance(module, torch.nn.Module):
+        raise ConversionError(f"returns {type(module).__name__}, not an nn.Module", where=text)
+    return module
+
+
+def _from_code(
+    module: torch.nn.Module, label: str, name: str, weights: str | Path | None = None
+) -> SourceModel:
+    if weights is not None:
+        load_weights(module, weights)
+    if isinstance(module, torch.fx.GraphModule) and "_guards_fn" in dict(module.named_children()):
+        # What an exported program's module() gives: it knows no eval().
+        names = tuple(node.name for node in module.graph.nodes if node.op == "placeholder")
+        return _from_module(module, label, name, names)
+    module = module.eval()
+    if isinstance(module, torch.jit.ScriptModule):
+        return _from_module(module, label, name, script_inputs(module))
+    parameters = inspect.signature(module.forward).parameters.values()
+    named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if not named:
+        raise ConversionError("its forward() names no input", where=label, remedy="name its inputs")
+    required = [p for p in named if p.default is p.empty]
+    optional = tuple(p.name for p in named if p.default is not p.empty)
+    if any(p.kind is p.KEYWORD_ONLY for p in required):
+        module = _Named(module, [p.name for p in required])
+    return _from_module(module, label, name, tuple(p.name for p in required), optional)
+
+
+def _from_pt2(path: Path) -> SourceModel:
+    program = load_exported(path)
+    names = tuple(program.graph_signature.user_inputs)
+    return _from_module(program.module(), str(path), path.stem, names)
+
+
+def _from_script(path: Path) -> SourceModel:
+    if not is_script(path):
+        return _from_weights(path)
+    module = load_script(path)
+    return _from_module(module, str(path), path.stem, script_inputs(module))
+
+
+def _from_weights(path: Path) -> SourceModel:
+    raise ConversionError("holds weights and no model", where=str(path), remedy=_WEIGHTS_REMEDY)
+
+
+def _from_module(
+    module: torch.nn.Module,
+    label: str,
+    name: str,
+    names: tuple[str, ...],
+    optional_names: tuple[str, ...] = (),
+) -> SourceModel:
+    def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        with torch.inference_mode():
+            result = module(*tensors(inputs, names))
+        # Copied: a model may return a buffer of its own, which the next call changes.
+        return {key: value.numpy().copy() for key, value in output_names(result).items()}
+
+    return SourceModel(label, name, names, run, module=module, optional_names=optional_names)
+
+
+def _from_onnx(path: Path) -> SourceModel:
+    session = open_session(path, "onnx", threads=2)
+
+    def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        results = session.run([inputs[spec.name] for spec in session.inputs])
+        return {spec.name: array for spec, array in zip(session.outputs, results, strict=True)}
+
+    names = tuple(spec.name for spec in session.inputs)
+    return SourceModel(str(path), path.stem, names, run, onnx_path=path)
+
+
+class _Named(torch.nn.Module):
+    """A model called by the names of chosen inputs, in their order."""
+
+    def __init__(self, module: torch.nn.Module, names: Sequence[str]) -> None:
+        super().__init__()
+        self.module = module
+        self.names = tuple(names)
+        self.training = False
+
+    def forward(self, *inputs: torch.Tensor) -> Any:
+        return self.module(**dict(zip(self.names, inputs, strict=True)))

@@ -84,9 +84,8 @@ def _execute(model: Model, samples: SampleSet) -> tuple[dict[str, list[Array]], 
     """Raw inputs (of the golden vectors alone) and raw outputs (of every sample) by name."""
     raw_inputs: dict[str, list[Array]] = {spec.name: [] for spec in model.inputs}
     raw_outputs: dict[str, list[Array]] = {spec.name: [] for spec in model.outputs}
-    for index in range(samples.count):
-        sample = samples.sample(index)
-        raw = {spec.name: raw_input(sample[spec.name], spec) for spec in model.inputs}
+    for index, sample in enumerate(samples):
+        raw = {spec.name: raw_input(sample.inputs[spec.name], spec) for spec in model.inputs}
         for name, array in model.run_raw(raw).items():
             raw_outputs[name].append(array.copy())
         if index < GOLDEN_VECTORS:

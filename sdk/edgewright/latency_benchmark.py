@@ -81,8 +81,8 @@ def _noise(spec: TensorSpec) -> Array:
     dtype = np.dtype(spec.dtype)
     if np.issubdtype(dtype, np.floating):
         return rng.standard_normal(spec.shape).astype(dtype)
-    # Small non-negative integers are valid for every integer input, token ids among them.
-    return rng.integers(0, 2 if dtype == np.bool_ else 100, spec.shape).astype(dtype)
+    # Without a scale they are ids, flags or counts, of which 0 and 1 are valid for every model.
+    return rng.integers(0, 100 if spec.quantisation else 2, spec.shape).astype(dtype)
 
 
 def _summary(model: Model, samples: list[float], where: str) -> Benchmark:

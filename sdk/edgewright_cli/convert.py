@@ -17,13 +17,21 @@ if TYPE_CHECKING:
 @click.command(
     epilog="""\b
 Examples:
-  edgewright convert models.py_module:net --calibration train.npz --evaluation test.npz \\
+  edgewright convert models.vision:net --weights best.safetensors --calibration train.npz --evaluation test.npz \\
       --profile raspberry-pi-5 --profile android-flagship --output registry/
   edgewright convert net.onnx --calibration photos/ --profile raspberry-pi-4 --format onnx --output out/ --json
+  edgewright convert speech.pt2 --calibration speech_data:batches --profile raspberry-pi-5 --output registry/
 """
 )
 @click.argument("source")
-@click.option("--calibration", required=True, metavar="DATA", help="An .npz or a folder of images.")
+@click.option(
+    "--weights",
+    metavar="FILE",
+    help="State dict (.safetensors, .pt, .pth) for the model that module:function builds.",
+)
+@click.option(
+    "--calibration", required=True, metavar="DATA", help="Samples like those in the field, to set ranges by."
+)
 @click.option(
     "--evaluation", metavar="DATA", help="What accuracy is measured on; by default the calibration data."
 )
@@ -37,6 +45,7 @@ Examples:
 @json_option
 def convert(
     source: str,
+    weights: str | None,
     calibration: str,
     evaluation: str | None,
     profile: tuple[str, ...],
@@ -48,15 +57,20 @@ def convert(
 ) -> None:
     """Convert SOURCE to INT8 artifacts, verified as their runtime executes them.
 
-    SOURCE is module:function returning an nn.Module, a .pt2 exported program, or an .onnx file. DATA is an
-    .npz with one array per model input by its name (or x where there is one; first axis the samples; y the
-    labels where known), or a folder of images with a preprocessing.json.
+    SOURCE is module:function returning an nn.Module (with --weights where it is built without them), a .pt2
+    exported program, a TorchScript .pt, or an .onnx file. A dynamic batch becomes a batch of one.
+
+    DATA is an .npz with one array per model input by its name (or x where there is one; first axis the samples;
+    y the class indices where known), an .npy of the one input, a folder of images with a preprocessing.json
+    (sub-folders are classes), or module:function yielding batches: dicts of such arrays, (inputs, labels) or
+    arrays, of numpy or torch. It is streamed, so that it may be larger than memory.
     """
     from edgewright_converters.pipeline import convert as run
 
     with progress("converting") as show:
         report = run(
             source,
+            weights=weights,
             calibration=calibration,
             evaluation=evaluation,
             profile=profile,
@@ -78,6 +92,7 @@ def report_document(report: ConversionReport) -> dict[str, Any]:
         "reference": report.reference,
         "digest": report.release_digest,
         "seconds": round(report.seconds, 2),
+        "warnings": list(report.warnings),
         "artifacts": [manifest.model_dump(mode="json", by_alias=True) for manifest in report.artifacts],
     }
 
@@ -93,6 +108,8 @@ def print_report(report: ConversionReport) -> None:
         if manifest.float_operators:
             left = ", ".join(manifest.float_operators[:6])
             click.echo(f"{manifest.profile} {manifest.format}: left in float: {left}")
+    for warning in report.warnings:
+        click.echo(f"Warning: {warning}")
     data = report.artifacts[0].accuracy.data
     if data == "calibration":
         click.echo("Figures are from the calibration data; give --evaluation for an honest accuracy.")

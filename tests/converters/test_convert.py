@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,8 @@ from edgewright.artifact.golden import prove
 from edgewright.artifact.layout import Layout
 from edgewright.artifact.release import open_all
 from edgewright.errors import ConversionError, DataError, EdgewrightError, ProfileError, StorageError
-from edgewright_converters.calibration import load_samples
 from edgewright_converters.pipeline import convert
 from edgewright_converters.statistics import paired_difference, proportion, sqnr_db
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 RNG = np.random.default_rng(0)
 IMAGES: NDArray[Any] = RNG.standard_normal((24, 2, 12, 12)).astype(np.float32)
@@ -140,6 +136,20 @@ def test_exported_program_and_onnx_file_convert_too(tmp_path: Path) -> None:
             "label 9 is out of range",
         ),
         (
+            "toy_models:small",
+            {"x": np.zeros_like(IMAGES)},
+            "raspberry-pi-5",
+            DataError,
+            "is 0 throughout all 24",
+        ),
+        (
+            "toy_models:remembers",
+            {"x": IMAGES},
+            "raspberry-pi-5",
+            ConversionError,
+            "hidden state in memory.last",
+        ),
+        (
             "toy_models:branches",
             {"x": IMAGES},
             "raspberry-pi-5",
@@ -159,6 +169,15 @@ def test_bad_input_is_one_line_and_writes_nothing(
 
 
 @pytest.mark.slow
+def test_channel_that_the_data_leaves_dead_is_reported(tmp_path: Path) -> None:
+    dead = IMAGES.copy()
+    dead[:, 1] = 0.0
+    report = convert("toy_models:small", calibration=dead, profile="raspberry-pi-5", format="onnx",
+                     output=tmp_path / "out")  # fmt: skip
+    assert ["1 of 2 channels of input 'image'" in warning for warning in report.warnings] == [True]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("model_format", ["onnx", "tflite"])
 def test_unsupported_operator_is_named_with_its_place(tmp_path: Path, model_format: Any) -> None:
     with pytest.raises(ConversionError, match=r"bessel_j0.*toy_models.py:\d+") as caught:
@@ -168,14 +187,6 @@ def test_unsupported_operator_is_named_with_its_place(tmp_path: Path, model_form
         )  # fmt: skip
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", b"\x93NUMPY not"])
-def test_file_that_is_no_npz_is_refused(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "data.npz"
-    path.write_bytes(content)
-    with pytest.raises(DataError, match=r"not an \.npz file"):
-        load_samples(path, ["image"])
 
 
 @pytest.mark.slow

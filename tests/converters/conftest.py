@@ -1,0 +1,8 @@
+"""Puts this folder on the path, so that `toy_models:FUNCTION` is found as a user's own module would be."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
