@@ -93,6 +93,8 @@ def _int8_share(verified: VerifiedModel, share: float | None, left: tuple[FloatO
     actual, what = (share, "multiply-accumulates") if share is not None else (integer, "operators")
     verdict: Verdict = "pass"
     says, remedy = f"{actual:.1%} of the {what} run in INT8", None
+    if verified.model.format == "tflite":
+        says += ", by the types in the file"
     if left:
         says += f"; left in float: {', '.join(f'{o.type} {o.name}' for o in left[:3])}"
         says += f" and {len(left) - 3} more" if len(left) > 3 else ""

@@ -87,7 +87,8 @@ def samples_to_decide_share(share: Proportion, limit: float) -> int | None:
 
 
 def _samples(margin: float, variance: float, floor: float, seen: int) -> int | None:
-    if margin <= 0:
+    # Less than one sample in so many: nothing that can be counted, and its square may be nought.
+    if margin * REASONABLE_SAMPLES < 1:
         return None
     needed = max((Z_95 + Z_POWER) ** 2 * variance / margin**2, floor / margin)
     # What is open now stays so at least until the interval has shrunk by 1 + z_power / z_95: twice the samples.
