@@ -126,7 +126,9 @@ def convert(
 
     steps.next(f"verifying {len(quantised)} INT8 models against float")
     pairs = [(one, graphs[one.format]) for one in quantised.values()]
-    data: Literal["evaluation", "calibration"] = "calibration" if evaluation is None else "evaluation"
+    data: Literal["evaluation", "calibration"] = "evaluation"
+    if evaluation is None or _same(evaluation, calibration):
+        data = "calibration"
     verified = dict(zip(quantised, verify(pairs, judged, model.run, data), strict=True))
 
     steps.next("packaging")
@@ -195,6 +197,13 @@ def _settings(
             f"no profile of {names} takes {' or '.join(wanted)}", remedy="choose another --format"
         )
     return settings
+
+
+def _same(one: str | Path | Mapping[str, Array], other: str | Path | Mapping[str, Array]) -> bool:
+    """Whether two data sets are one: then a second name for it proves no more."""
+    if isinstance(one, Mapping) or isinstance(other, Mapping):
+        return one is other
+    return Path(one).resolve() == Path(other).resolve()
 
 
 def _judged(

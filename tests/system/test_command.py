@@ -91,8 +91,9 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "    return torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))\n"
         "def regression():\n    return torch.nn.Sequential(net(), torch.nn.Unflatten(1, (1, 3)))\n"
     )
-    x = np.random.default_rng(0).standard_normal((32, 4)).astype(np.float32)
-    np.savez(folder / "data.npz", x=x)
+    x = np.random.default_rng(0).standard_normal((64, 4)).astype(np.float32)
+    np.savez(folder / "data.npz", x=x[:32])
+    np.savez(folder / "test.npz", x=x[32:])
     return folder
 
 
@@ -133,11 +134,12 @@ def test_model_that_fails_the_gate_is_not_written_unless_kept(net: Path, tmp_pat
 
 @pytest.mark.slow
 def test_model_that_passes_the_gate_exits_with_0_even_when_strict(net: Path, tmp_path: Path) -> None:
-    done = convert(
-        net, tmp_path / "out", "net:regression", "--evaluation", "data.npz", "--min-sqnr", "15", "--strict"
-    )
+    asked = ("net:regression", "--min-sqnr", "15", "--strict", "--evaluation")
+    done = convert(net, tmp_path / "out", *asked, "test.npz")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "PASS: written to" in done.stdout
+    # Calibration data under another option's name proves nothing.
+    assert convert(net, tmp_path / "again", *asked, "data.npz").returncode == 3
 
 
 def test_limit_that_makes_no_sense_is_bad_input(net: Path, tmp_path: Path) -> None:
