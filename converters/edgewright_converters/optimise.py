@@ -30,6 +30,7 @@ def optimise(graph: ExportedGraph) -> ExportedGraph:
         ort.InferenceSession(graph.data, options, providers=["CPUExecutionProvider"])
         optimised = onnx.load(str(target))
     _pool_means(optimised.graph)
+    _name_nodes(optimised.graph)
     optimised = onnx.shape_inference.infer_shapes(optimised)
     return replace(graph, data=optimised.SerializeToString())
 
@@ -56,3 +57,12 @@ def _pool_means(graph: onnx.GraphProto) -> None:
             nodes.append(helper.make_node("Flatten", [pooled], [node.output[0]], name=f"{node.name}_flat"))
     del graph.node[:]
     graph.node.extend(nodes)
+
+
+def _name_nodes(graph: onnx.GraphProto) -> None:
+    """Give every node a name of its own, by which its kernel is found again in the quantised model."""
+    taken: set[str] = set()
+    for index, node in enumerate(graph.node):
+        if not node.name or node.name in taken:
+            node.name = f"{node.name or node.op_type}_{index}"
+        taken.add(node.name)

@@ -1,4 +1,4 @@
-"""From verified models to a release: manifests, golden vectors and files in an OCI layout, all or nothing."""
+"""From verified and judged models to manifests, and to a release in an OCI layout, all or nothing."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from edgewright.artifact.layout import Layout, digest_of
 from edgewright.artifact.manifest import (
     ArtifactManifest,
     Classification,
+    GateReport,
     GoldenPolicy,
     LatencyFigure,
     ModelFormat,
@@ -32,10 +33,11 @@ _TOOLS = ("edgewright", "torch", "onnx", "onnxruntime", "litert-torch", "ai-edge
 
 @dataclass(frozen=True)
 class Packable:
-    """One verified model for one profile, with the latency predicted there."""
+    """One verified model for one profile, with the gate's report and the latency predicted there."""
 
     profile: str
     verified: VerifiedModel
+    gate: GateReport
     predicted: tuple[LatencyFigure, ...]
     macs: int | None
 
@@ -43,30 +45,33 @@ class Packable:
 def package(
     packables: Sequence[Packable],
     *,
-    output: Path,
+    output: Path | None,
     name: str,
     release_version: str,
     source: str,
     calibration: SampleSet,
     classification: str | None,
-) -> tuple[Release, list[ArtifactManifest]]:
-    """Write the artifacts and name the release over them.
+) -> tuple[Release | None, list[ArtifactManifest]]:
+    """Describe the artifacts, and unless `output` is None write them and name the release over them.
 
     The release appears in one step at the end; after an error nothing that was added is left. Raises
     `StorageError`.
     """
+    goldens = [golden_to_bytes(packable.verified.golden) for packable in packables]
+    manifests = [
+        _manifest(packable, golden, name, release_version, source, calibration, classification)
+        for packable, golden in zip(packables, goldens, strict=True)
+    ]
+    if output is None:
+        return None, manifests
     existed = output.exists()
     layout = Layout.create(output)
     try:
         with layout.undone_on_error():
-            descriptors, manifests = [], []
-            for packable in packables:
-                golden = golden_to_bytes(packable.verified.golden)
-                manifest = _manifest(
-                    packable, golden, name, release_version, source, calibration, classification
-                )
-                descriptors.append(put_artifact(layout, manifest, packable.verified.model.data, golden))
-                manifests.append(manifest)
+            descriptors = [
+                put_artifact(layout, manifest, packable.verified.model.data, golden)
+                for manifest, packable, golden in zip(manifests, packables, goldens, strict=True)
+            ]
             return publish(layout, name, release_version, descriptors), manifests
     except BaseException:
         if not existed:
@@ -107,8 +112,9 @@ def _manifest(
             relative_tolerance=FLOAT_TOLERANCE,
         ),
         accuracy=verified.accuracy,
+        gate=packable.gate,
         latencies=(*verified.latencies, *packable.predicted),
-        float_operators=model.float_operators,
+        float_operators=tuple(f"{left.type} {left.name}" for left in packable.gate.float_operators),
         macs=packable.macs,
         provenance=Provenance(
             source=source,

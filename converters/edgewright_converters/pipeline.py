@@ -1,4 +1,4 @@
-"""`convert`: the whole conversion, `export → optimise → calibrate → quantise → verify → package`.
+"""`convert`: the whole conversion, `export → optimise → calibrate → quantise → verify → gate → package`.
 
 Work is shared where profiles share it: a graph is exported, calibrated and quantised once for every
 distinct setting, however many profiles ask for it.
@@ -6,6 +6,7 @@ distinct setting, however many profiles ask for it.
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,19 +18,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgewright.artifact.manifest import ArtifactManifest, LatencyFigure, ModelFormat, Precision
+from edgewright.artifact.manifest import ArtifactManifest, LatencyFigure, ModelFormat, Precision, Verdict
 from edgewright.errors import ConversionError, DataError
+from edgewright_converters.accuracy_gate import GateLimits
 from edgewright_converters.batches import Data
 from edgewright_converters.calibrate import calibrate
 from edgewright_converters.calibration import SampleSet, load_samples, unexercised
+from edgewright_converters.comparison import classification_output
 from edgewright_converters.cost import operator_work
 from edgewright_converters.export import ExportedGraph, export
+from edgewright_converters.gate import gate, worst
 from edgewright_converters.optimise import optimise
 from edgewright_converters.package import Packable, package
-from edgewright_converters.quantise import quantise
+from edgewright_converters.quantise import QuantisedModel, quantise
 from edgewright_converters.repeatability import check_repeatable
 from edgewright_converters.source import SourceModel, check_takes, load_source
-from edgewright_converters.verify import VerifiedModel, classification_output, verify
+from edgewright_converters.verify import VerifiedModel, verify
 from edgewright_profiles import HardwareProfile, load_profile
 from edgewright_profiles.cost import OperatorWork, predict_latency
 
@@ -40,20 +44,26 @@ OnStep = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What a conversion made; each manifest holds the figures of its artifact."""
+    """What a conversion made; each manifest holds the figures of its artifact and the gate's report on it."""
 
     name: str
     version: str
-    output: Path
-    release_digest: str
+    output: Path | None
+    """None, as the digest: the gate failed, and nothing was written."""
+    release_digest: str | None
     artifacts: tuple[ArtifactManifest, ...]
     seconds: float
     warnings: tuple[str, ...] = ()
 
     @property
-    def reference(self) -> str:
-        """What `edgewright.load` and the rollout take."""
-        return f"oci:{self.output}:{self.name}:{self.version}"
+    def verdict(self) -> Verdict:
+        """The worst of the artifacts' verdicts."""
+        return worst([manifest.gate.verdict for manifest in self.artifacts if manifest.gate])
+
+    @property
+    def reference(self) -> str | None:
+        """What `edgewright.load` and the rollout take; None where nothing was written."""
+        return f"oci:{self.output}:{self.name}:{self.version}" if self.output else None
 
 
 def convert(
@@ -67,6 +77,9 @@ def convert(
     format: ModelFormat | Sequence[ModelFormat] | None = None,  # noqa: A002 - the word of the command
     name: str | None = None,
     version: str = "1.0.0",
+    max_drop: float = 1.0,
+    min_sqnr: float | None = None,
+    keep_failed: bool = False,
     on_step: OnStep | None = None,
 ) -> ConversionReport:
     """Convert a model to INT8 artifacts, one per profile and format, verified as their runtime executes them.
@@ -74,9 +87,18 @@ def convert(
     `source` is an `nn.Module`, `module:function`, a `.pt2`, a TorchScript `.pt` or an `.onnx` file; `weights` a
     state dict for a model that code builds. Data is a path, `module:function`, arrays by input name (`x` where
     there is one input, `y` the labels), a loader or a function that yields batches. Without `evaluation` the
-    figures are from the calibration data, and say so. Raises `EdgewrightError` of the kind that fits, with
-    nothing written.
+    figures are from the calibration data, and say so.
+
+    The report's `verdict` is the gate's: accuracy may drop by `max_drop` points, each output's SQNR must reach
+    `min_sqnr` decibels where given, and the profile's budgets hold. After a `fail` nothing is written unless
+    `keep_failed`. Raises `EdgewrightError` of the kind that fits, with nothing written.
     """
+    limits = GateLimits(max_drop, min_sqnr)
+    if not (0 <= max_drop <= 100 and (min_sqnr is None or math.isfinite(min_sqnr))):
+        raise ConversionError(
+            f"max_drop is {max_drop:g} points and min_sqnr {min_sqnr} dB",
+            remedy="give a drop from 0 to 100, and a finite number of decibels",
+        )
     started = time.perf_counter()
     profiles = [load_profile(p) for p in ([profile] if isinstance(profile, str) else profile)]
     model = load_source(source, weights)
@@ -84,10 +106,10 @@ def convert(
     name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", model.name).strip("-._") or "model"
     settings = _settings(profiles, wanted)
     steps = _Steps(
-        on_step, total=2 + 3 * len({s[0] for s in settings.values()}) + 2 * len(set(settings.values()))
+        on_step, total=3 + 3 * len({s[0] for s in settings.values()}) + len(set(settings.values()))
     )
 
-    steps.next("reading the data and running the float model")
+    steps.next("reading the data")
     samples = load_samples(calibration, model.input_names, model.optional_names)
     warnings = unexercised(samples)
     model = model.taking(samples.input_names)
@@ -99,11 +121,9 @@ def convert(
     for labelled in (samples, judged):
         _check_labels(labelled, outputs)
     check_repeatable(model, examples)
-    rows = [model.run(sample.inputs) for sample in judged]
-    reference = {name: np.concatenate([row[name] for row in rows]) for name in outputs}
 
     graphs: dict[ModelFormat, ExportedGraph] = {}
-    verified: dict[tuple[ModelFormat, str], VerifiedModel] = {}
+    quantised: dict[tuple[ModelFormat, str], QuantisedModel] = {}
     for model_format in wanted:
         steps.next(f"exporting to {model_format}")
         exported = export(model, examples, outputs, model_format)
@@ -113,30 +133,33 @@ def convert(
         stats = calibrate(graph, samples)
         for setting in sorted({s for s in settings.values() if s[0] == model_format}):
             steps.next(f"quantising to {model_format} INT8 with {setting[1]} activations")
-            quantised = quantise(graph, stats, "uint8" if setting[1] == "uint8" else "int8")
-            steps.next(f"verifying the {model_format} INT8 model on {judged.count} samples")
-            data: Literal["evaluation", "calibration"] = "calibration" if judged is samples else "evaluation"
-            verified[setting] = verify(quantised, graph, judged, reference, data)
+            quantised[setting] = quantise(graph, stats, "uint8" if setting[1] == "uint8" else "int8")
+
+    steps.next(f"verifying {len(quantised)} INT8 models against float")
+    pairs = [(one, graphs[one.format]) for one in quantised.values()]
+    data: Literal["evaluation", "calibration"] = "evaluation"
+    if evaluation is None or _same(evaluation, calibration):
+        data = "calibration"
+    verified = dict(zip(quantised, verify(pairs, judged, model.run, data), strict=True))
 
     steps.next("packaging")
     work = _work(model, examples, outputs, graphs)
-    packables = [
-        Packable(p.name, verified[setting], _predicted(p, model_format, work), _macs(work))
-        for (p_name, model_format), setting in settings.items()
-        for p in profiles
-        if p.name == p_name
-    ]
+    elapsed = time.perf_counter() - started
+    packables = _judged(profiles, settings, verified, work, limits, elapsed)
+    verdict = worst([packable.gate.verdict for packable in packables])
+    kept = Path(output) if verdict != "fail" or keep_failed else None
     release, manifests = package(
         packables,
-        output=Path(output),
+        output=kept,
         name=name,
         release_version=version,
         source=model.label,
         calibration=samples,
-        classification=classification_output(reference),
+        classification=classification_output(outputs),
     )
     elapsed = time.perf_counter() - started
-    return ConversionReport(name, version, Path(output), release.digest, tuple(manifests), elapsed, warnings)
+    digest = release.digest if release else None
+    return ConversionReport(name, version, kept, digest, tuple(manifests), elapsed, warnings)
 
 
 class _Steps:
@@ -201,6 +224,32 @@ def _check_labels(samples: SampleSet, outputs: Mapping[str, Array]) -> None:
     if int(samples.labels.max()) >= classes:
         problem = f"label {int(samples.labels.max())} is out of range: the model scores {classes} classes"
         raise DataError(problem, where=samples.where)
+
+
+def _same(one: Data, other: Data) -> bool:
+    """Whether two data sets are one: then a second name for it proves no more."""
+    if isinstance(one, (str, Path)) and isinstance(other, (str, Path)):
+        return Path(one).resolve() == Path(other).resolve()
+    return one is other
+
+
+def _judged(
+    profiles: Sequence[HardwareProfile],
+    settings: Mapping[tuple[str, ModelFormat], tuple[ModelFormat, str]],
+    verified: Mapping[tuple[ModelFormat, str], VerifiedModel],
+    work: tuple[tuple[OperatorWork, ...], tuple[OperatorWork, ...]] | None,
+    limits: GateLimits,
+    conversion_s: float,
+) -> list[Packable]:
+    by_name = {profile.name: profile for profile in profiles}
+    packables = []
+    for (name, model_format), setting in settings.items():
+        profile, one = by_name[name], verified[setting]
+        predicted = _predicted(profile, model_format, work)
+        own = work and work[1 if one.model.precision == "float32" else 0]
+        report = gate(one, profile, limits, work=own, predicted=predicted, conversion_s=conversion_s)
+        packables.append(Packable(name, one, report, predicted, _macs(work)))
+    return packables
 
 
 def _work(

@@ -1,17 +1,21 @@
-"""Intervals for what is counted on a test set: shares of samples, and the paired difference of two models."""
+"""Intervals for what is counted on a test set, and how many samples would settle what one leaves open.
+
+It owns the formulas with their sources. It knows no model and no verdict: `comparison` counts, `gate` judges.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Sequence
 
 from edgewright.artifact.manifest import Difference, Proportion
 
 Z_95 = 1.959963984540054
 """The 97.5 % quantile of the standard normal distribution."""
+Z_POWER = 0.8416212335729143
+"""The 80 % quantile: a sample size is enough four times in five, not just on average."""
+REASONABLE_SAMPLES = 1_000_000
+"""Nobody labels more; what would take more is as good as undecidable."""
 
 
 def proportion(hits: int, samples: int) -> Proportion:
@@ -28,39 +32,79 @@ def proportion(hits: int, samples: int) -> Proportion:
     return Proportion(value=share, low=min(low, share), high=max(high, share), samples=samples)
 
 
-def paired_difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Difference:
-    """The share right by `second` minus that by `first` on the same samples, with a 95 % interval.
+def paired_difference(*, both: int, lost: int, gained: int, neither: int) -> Difference:
+    """The share right by the second model minus that by the first on the same samples, with a 95 % interval.
 
-    Newcombe 1998, "Improved confidence intervals for the difference between binomial proportions based on
-    paired data", method 10 (score intervals with the correlation of the pairs).
+    `both` samples are right by both models, `lost` by the first alone, `gained` by the second alone. Newcombe
+    1998, "Improved confidence intervals for the difference between binomial proportions based on paired data",
+    method 10 (score intervals with the correlation of the pairs).
     """
-    n = len(first)
-    both = int(np.sum(first & second))
-    only_second = int(np.sum(~first & second))
-    only_first = int(np.sum(first & ~second))
-    neither = n - both - only_second - only_first
-    p1, p2 = proportion(both + only_second, n), proportion(both + only_first, n)
-    product = (both + only_second) * (only_first + neither) * (both + only_first) * (only_second + neither)
+    n = both + lost + gained + neither
+    p1, p2 = proportion(both + gained, n), proportion(both + lost, n)
+    product = (both + gained) * (lost + neither) * (both + lost) * (gained + neither)
     if product == 0:
         phi = 0.0
     else:
-        covariance = both * neither - only_second * only_first
+        covariance = both * neither - gained * lost
         # Newcombe's continuity correction, for positive covariance only.
         corrected = max(covariance - n / 2, 0.0) if covariance > 0 else float(covariance)
         phi = corrected / math.sqrt(product)
-    delta = p1.value - p2.value
+    delta = (gained - lost) / n
     l1, u1, l2, u2 = p1.value - p1.low, p1.high - p1.value, p2.value - p2.low, p2.high - p2.value
     low = delta - math.sqrt(max(0.0, l1**2 - 2 * phi * l1 * u2 + u2**2))
     high = delta + math.sqrt(max(0.0, u1**2 - 2 * phi * u1 * l2 + l2**2))
-    return Difference(value=delta, low=max(-1.0, low), high=min(1.0, high), samples=n)
+    return Difference(
+        value=delta, low=max(-1.0, low), high=min(1.0, high), samples=n, lost=lost, gained=gained
+    )
 
 
-def sqnr_db(reference: NDArray[Any], actual: NDArray[Any]) -> float:
-    """Signal to quantisation noise ratio, decibels, capped at 200 where the noise is nought."""
-    signal = float(np.sum(np.square(reference, dtype=np.float64)))
-    noise = float(np.sum(np.square(reference.astype(np.float64) - actual)))
-    if noise == 0.0:
-        return 200.0
-    if signal == 0.0:
-        return -200.0
-    return float(np.clip(10.0 * math.log10(signal / noise), -200.0, 200.0))
+def samples_to_decide_difference(change: Difference, limit: float) -> int | None:
+    """How many samples would put the whole interval of `change` on one side of `limit`, in shares.
+
+    (z_95 + z_power)² (p_d - d²) / (d - limit)², with p_d the share of discordant samples and d the difference
+    observed: Connor 1987, "Sample size for testing differences in proportions for the paired-sample design"
+    (the variance), with the distance to a limit in place of that to nought, as in Lu and Bean 1995, "On the
+    sample size for one-sided equivalence of sensitivities based upon McNemar's test". Where nothing or next to
+    nothing is discordant, the score interval of the two shares decides instead: z_95² / |d - limit|. None where
+    that is more than `REASONABLE_SAMPLES`: the difference sits at the limit.
+    """
+    margin = abs(change.value - limit)
+    discordant = ((change.lost or 0) + (change.gained or 0)) / change.samples
+    return _samples(margin, discordant - change.value**2, Z_95**2, change.samples)
+
+
+def samples_to_decide_share(share: Proportion, limit: float) -> int | None:
+    """How many samples would bring the upper end of the interval of `share` under `limit`; None where none do.
+
+    (z_95 + z_power)² p (1 - p) / (limit - p)², the normal approximation (Fleiss, Levin and Paik 2003, "Statistical
+    methods for rates and proportions", section 2.3), and for p = 0 what Wilson's interval takes: z_95² (1 -
+    limit) / limit.
+    """
+    if share.value >= limit:
+        return None
+    variance = share.value * (1 - share.value)
+    return _samples(limit - share.value, variance, Z_95**2 * (1 - limit), share.samples)
+
+
+def _samples(margin: float, variance: float, floor: float, seen: int) -> int | None:
+    # Less than one sample in so many: nothing that can be counted, and its square may be nought.
+    if margin * REASONABLE_SAMPLES < 1:
+        return None
+    needed = max((Z_95 + Z_POWER) ** 2 * variance / margin**2, floor / margin)
+    # What is open now stays so at least until the interval has shrunk by 1 + z_power / z_95: twice the samples.
+    needed = max(needed, (1 + Z_POWER / Z_95) ** 2 * seen)
+    return math.ceil(needed) if needed <= REASONABLE_SAMPLES else None
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """The median with the ends of its 95 % interval, whatever the distribution of `values` is.
+
+    The interval lies between two order statistics of ranks n/2 ± z_95 √n/2: Conover 1999, "Practical
+    nonparametric statistics", section 3.2. Fewer than six values have none: then it is their whole range.
+    """
+    ordered = sorted(values)
+    n = len(ordered)
+    median = (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
+    half = Z_95 * math.sqrt(n) / 2
+    low, high = math.floor(n / 2 - half), math.ceil(n / 2 + half)
+    return median, ordered[max(0, low - 1)], ordered[min(n - 1, high)]

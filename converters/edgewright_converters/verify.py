@@ -1,13 +1,14 @@
 """`VerifiedModel`: the quantised model as the target's runtime executes it, against the float source.
 
-Nothing here is simulated: outputs, golden vectors and latencies come from the runtime that devices use.
+Nothing here is simulated: outputs, golden vectors, latencies and memory come from the runtime that devices use.
+The evaluation data is passed over once, whatever the number of models, and is never held.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,23 +17,45 @@ from numpy.typing import NDArray
 
 from edgewright.artifact.golden import GoldenVectors
 from edgewright.artifact.manifest import AccuracyReport, LatencyFigure
-from edgewright.errors import ConversionError
-from edgewright.latency_benchmark import benchmark_interleaved
+from edgewright.errors import ArtifactError, ConversionError, DataError
+from edgewright.latency_benchmark import host_processor, interleaved_seconds, summary
+from edgewright.runtime.memory import PeakMemory, measure_peak_memory
 from edgewright.runtime.model import Model
 from edgewright.runtime.quantised_io import raw_input, real_output
 from edgewright.runtime.session import open_session
-from edgewright_converters.calibration import SampleSet
+from edgewright_converters.calibration import Sample
+from edgewright_converters.comparison import Comparison, classification_output
 from edgewright_converters.export import ExportedGraph
+from edgewright_converters.operators import ExecutedOperator, executed_operators
 from edgewright_converters.quantise import QuantisedModel
 from edgewright_converters.silence import silenced
-from edgewright_converters.statistics import paired_difference, proportion, sqnr_db
+from edgewright_converters.statistics import median_interval
 
 Array = NDArray[Any]
+Reference = Callable[[Mapping[str, Array]], Mapping[str, Array]]
+"""The float model: one sample by input name to its outputs by name."""
 GOLDEN_VECTORS = 4
 """Enough to tell a wrong kernel or a wrong file; more would only weigh on the artifact."""
 LATENCY_SECONDS = 1.0
-BROKEN_SQNR_DB = 3.0
-"""Below this the noise carries half of the signal's power: no metric can rescue such outputs."""
+
+
+@dataclass(frozen=True)
+class SpeedUp:
+    """How many times as fast as float, over pairs taken in turn, with the 95 % interval of the median."""
+
+    ratio: float
+    low: float
+    high: float
+    pairs: int
+
+
+@dataclass(frozen=True)
+class Compared:
+    """How a quantised model's outputs compare with the float model's, and its first raw inputs and outputs."""
+
+    accuracy: AccuracyReport
+    golden: GoldenVectors
+    runtime: str
 
 
 @dataclass(frozen=True)
@@ -45,102 +68,128 @@ class VerifiedModel:
     runtime: str
     latencies: tuple[LatencyFigure, ...]
     float_bytes: int
+    speedup: SpeedUp | None = None
+    operators: tuple[ExecutedOperator, ...] = ()
+    memory: PeakMemory | None = None
+
+
+def compare(
+    models: Sequence[QuantisedModel],
+    samples: Iterable[Sample],
+    reference: Reference,
+    data: Literal["evaluation", "calibration"],
+) -> list[Compared]:
+    """Execute every model and the float one once on each sample, in one pass over the samples.
+
+    Raises `DataError` for a label beyond the model's classes, `ConversionError` for a float output that is not
+    finite.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        running = [_Running(_model(Path(folder) / str(i), model)) for i, model in enumerate(models)]
+        for index, sample in enumerate(samples):
+            expected = reference(sample.inputs)
+            _check_sample(index, expected, sample.label, data)
+            for one in running:
+                one.take(sample, expected)
+        if not running or running[0].comparison is None:
+            raise DataError("there is no sample to verify on")
+        return [one.result(data) for one in running]
 
 
 def verify(
-    quantised: QuantisedModel,
-    graph: ExportedGraph,
-    samples: SampleSet,
-    reference: Mapping[str, Array],
+    models: Sequence[tuple[QuantisedModel, ExportedGraph]],
+    samples: Iterable[Sample],
+    reference: Reference,
     data: Literal["evaluation", "calibration"],
-) -> VerifiedModel:
-    """Execute the quantised model on every sample and compare it with `reference`, the float outputs.
+) -> list[VerifiedModel]:
+    """Compare quantised models, each with its float graph, in one pass; then measure each against that graph."""
+    compared = compare([model for model, _ in models], samples, reference, data)
+    return [_measured(*pair, one) for pair, one in zip(models, compared, strict=True)]
 
-    Raises `ConversionError` where its outputs have nothing left of the float model's.
-    """
+
+@dataclass
+class _Running:
+    """One model while the samples pass by."""
+
+    model: Model
+    comparison: Comparison | None = None
+    raw_inputs: list[dict[str, Array]] = field(default_factory=list)
+    raw_outputs: list[dict[str, Array]] = field(default_factory=list)
+
+    def take(self, sample: Sample, expected: Mapping[str, Array]) -> None:
+        raw = {spec.name: raw_input(sample.inputs[spec.name], spec) for spec in self.model.inputs}
+        outputs = self.model.run_raw(raw)
+        if len(self.raw_inputs) < GOLDEN_VECTORS:
+            self.raw_inputs.append({name: array.copy() for name, array in raw.items()})
+            self.raw_outputs.append({name: array.copy() for name, array in outputs.items()})
+        if self.comparison is None:
+            self.comparison = Comparison(classification_output(expected))
+        real = {spec.name: real_output(outputs[spec.name], spec) for spec in self.model.outputs}
+        self.comparison.add(expected, real, sample.label)
+
+    def result(self, data: Literal["evaluation", "calibration"]) -> Compared:
+        assert self.comparison is not None
+        golden = GoldenVectors(_stacked(self.raw_inputs), _stacked(self.raw_outputs))
+        return Compared(self.comparison.report(self.model.runtime, data), golden, self.model.runtime)
+
+
+def _check_sample(index: int, expected: Mapping[str, Array], label: int | None, data: str) -> None:
+    for name, array in expected.items():
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            raise ConversionError(f"the float model's output '{name}' is not finite for sample {index}")
+    if label is None:
+        return
+    scores = classification_output(expected)
+    if scores is None:
+        raise DataError(
+            f"the {data} data has labels, but the model's output is no single score a class",
+            remedy="leave 'y' out",
+        )
+    classes = expected[scores].shape[1]
+    if label >= classes:
+        problem = f"label {label} is out of range: the model scores {classes} classes"
+        raise DataError(problem, where=f"sample {index} of the {data} data")
+
+
+def _measured(quantised: QuantisedModel, graph: ExportedGraph, compared: Compared) -> VerifiedModel:
+    first = {name: rows[0] for name, rows in compared.golden.inputs.items()}
     with tempfile.TemporaryDirectory() as folder:
-        int8 = _model(Path(folder) / "int8", quantised.format, quantised.data, quantised)
-        float32 = _model(Path(folder) / "float32", graph.format, graph.data, graph)
-        raw_inputs, raw_outputs = _execute(int8, samples)
-        runtime = int8.runtime
-        latencies = tuple(b.figure() for b in benchmark_interleaved([float32, int8], seconds=LATENCY_SECONDS))
-    report = _report(quantised, samples, reference, raw_outputs, runtime, data)
-    golden = GoldenVectors(
-        {name: np.stack(rows[:GOLDEN_VECTORS]) for name, rows in raw_inputs.items()},
-        {name: np.stack(rows[:GOLDEN_VECTORS]) for name, rows in raw_outputs.items()},
+        path = Path(folder) / "int8"
+        models = [_model(Path(folder) / "float32", graph), _model(path, quantised)]
+        times = interleaved_seconds(models, seconds=LATENCY_SECONDS)
+        where = host_processor()
+        float_figure, figure = (
+            summary(model, taken, where).figure() for model, taken in zip(models, times, strict=True)
+        )
+        # The file alone does not tell how it computes where its inputs and outputs are float.
+        figure = figure.model_copy(update={"precision": quantised.precision})
+        ratios = [float32 / int8 for float32, int8 in zip(*times, strict=True)]
+        try:
+            memory = measure_peak_memory(path.with_suffix(f".{quantised.format}"))
+        except ArtifactError as error:
+            raise ConversionError(
+                f"the quantised model does not run in a process of its own: {error}"
+            ) from None
+    return VerifiedModel(
+        quantised,
+        compared.accuracy,
+        compared.golden,
+        compared.runtime,
+        (float_figure, figure),
+        len(graph.data),
+        SpeedUp(*median_interval(ratios), pairs=len(ratios)),
+        executed_operators(quantised, graph, first),
+        memory,
     )
-    return VerifiedModel(quantised, report, golden, runtime, latencies, len(graph.data))
 
 
-def _model(path: Path, model_format: str, data: bytes, specs: QuantisedModel | ExportedGraph) -> Model:
-    path = path.with_suffix(f".{model_format}")
-    path.write_bytes(data)
+def _model(path: Path, specs: QuantisedModel | ExportedGraph) -> Model:
+    path = path.with_suffix(f".{specs.format}")
+    path.write_bytes(specs.data)
     with silenced():
         session = open_session(path, specs.format)
     return Model(session, inputs=specs.inputs, outputs=specs.outputs)
 
 
-def _execute(model: Model, samples: SampleSet) -> tuple[dict[str, list[Array]], dict[str, list[Array]]]:
-    """Raw inputs (of the golden vectors alone) and raw outputs (of every sample) by name."""
-    raw_inputs: dict[str, list[Array]] = {spec.name: [] for spec in model.inputs}
-    raw_outputs: dict[str, list[Array]] = {spec.name: [] for spec in model.outputs}
-    for index, sample in enumerate(samples):
-        raw = {spec.name: raw_input(sample.inputs[spec.name], spec) for spec in model.inputs}
-        for name, array in model.run_raw(raw).items():
-            raw_outputs[name].append(array.copy())
-        if index < GOLDEN_VECTORS:
-            for name, array in raw.items():
-                raw_inputs[name].append(array)
-    return raw_inputs, raw_outputs
-
-
-def _report(
-    quantised: QuantisedModel,
-    samples: SampleSet,
-    reference: Mapping[str, Array],
-    raw_outputs: Mapping[str, list[Array]],
-    runtime: str,
-    data: Literal["evaluation", "calibration"],
-) -> AccuracyReport:
-    actual = {
-        spec.name: np.concatenate([real_output(row, spec) for row in raw_outputs[spec.name]])
-        for spec in quantised.outputs
-    }
-    noise = {name: sqnr_db(reference[name], actual[name]) for name in actual}
-    for name, decibels in noise.items():
-        if decibels < BROKEN_SQNR_DB:
-            problem = (
-                f"the INT8 {quantised.format} model's output '{name}' is broken (SQNR {decibels:.1f} dB)"
-            )
-            raise ConversionError(
-                problem, remedy="check that the calibration data is like the data in the field"
-            )
-    scores = classification_output(reference)
-    agreement = float_accuracy = artifact_accuracy = change = None
-    if scores is not None:
-        expected, got = reference[scores].argmax(-1), actual[scores].argmax(-1)
-        agreement = proportion(int(np.sum(expected == got)), samples.count)
-        if samples.labels is not None:
-            right, still_right = expected == samples.labels, got == samples.labels
-            float_accuracy = proportion(int(right.sum()), samples.count)
-            artifact_accuracy = proportion(int(still_right.sum()), samples.count)
-            change = paired_difference(right, still_right)
-    return AccuracyReport(
-        executed_by=runtime,
-        data=data,
-        samples=samples.count,
-        sqnr_db=noise,
-        agreement=agreement,
-        float_accuracy=float_accuracy,
-        artifact_accuracy=artifact_accuracy,
-        change=change,
-    )
-
-
-def classification_output(outputs: Mapping[str, Array]) -> str | None:
-    """The output that holds one score a class: the only one, two axes, more than one column."""
-    if len(outputs) != 1:
-        return None
-    ((name, array),) = outputs.items()
-    is_scores = array.ndim == 2 and array.shape[1] > 1 and np.issubdtype(array.dtype, np.floating)
-    return name if is_scores else None
+def _stacked(rows: list[dict[str, Array]]) -> dict[str, Array]:
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}

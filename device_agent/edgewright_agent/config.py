@@ -69,6 +69,9 @@ class AgentConfig(BaseModel):
     """Share of the inferences while watching that may fail; more rolls back. 0.05: of ten, none."""
     prove_timeout_s: Seconds = 60.0
     """Seconds to load a model and run its golden vectors; a slow board with a large one needs tens."""
+    accept_failed_artifacts: bool = False
+    """Whether to take an artifact that failed the converter's gate. false: nobody rolls out by accident what was
+    found too inaccurate, left in float or too large; true is for a device on a desk."""
 
 
 _PATHS = ("registry", "state_dir", "profile")

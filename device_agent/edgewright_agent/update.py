@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from edgewright.artifact.layout import Layout
+from edgewright.artifact.manifest import failed_checks
 from edgewright.artifact.release import open_artifact, open_release_by_digest
 from edgewright.errors import EdgewrightError, StorageError
 from edgewright.twin import DesiredState, Phase, ReleaseReference
@@ -130,6 +131,9 @@ class Updater:
         wanted = f"{desired.release} for {self._profile.name}"
         if found != wanted:
             raise UpdateFailedError(f"the release holds {found}, not {wanted}")
+        failed = failed_checks(manifest)
+        if failed and not self._config.accept_failed_artifacts:
+            raise UpdateFailedError(f"the artifact failed its gate: {failed}")
         return self._slots.install(artifact, desired.release)
 
     def _prove(self, content: SlotContent) -> None:

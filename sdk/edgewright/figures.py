@@ -1,4 +1,5 @@
-"""How figures are written for people: durations, sizes, shares with their interval, one row an artifact."""
+"""How figures are written for people: durations, sizes, shares with their interval, one row an artifact, and the
+gate's verdict in plain words."""
 
 from __future__ import annotations
 
@@ -28,15 +29,19 @@ def size(count: float | None) -> str:
     return f"{count:.0f} B"
 
 
+MAX_FLOAT_OPERATORS = 6
+"""How many operators left in float are printed; the manifest holds all."""
 MANIFEST_COLUMNS = (
     "profile",
     "format",
+    "verdict",
     "size",
     "float accuracy",
     "INT8 accuracy",
     "change, points",
     "agreement",
     "SQNR",
+    "INT8 share of MACs",
     "float p50 / p99",
     "INT8 p50 / p99",
     "predicted INT8 on profile",
@@ -45,20 +50,39 @@ MANIFEST_COLUMNS = (
 
 def manifest_row(manifest: ArtifactManifest) -> list[str]:
     """One artifact's figures for `MANIFEST_COLUMNS`."""
-    accuracy = manifest.accuracy
+    accuracy, gate = manifest.accuracy, manifest.gate
     return [
         manifest.profile,
         manifest.format,
+        gate.verdict if gate else "not judged",
         f"{size(manifest.float_bytes)} → {size(manifest.model_bytes)}",
         percent(accuracy.float_accuracy),
         percent(accuracy.artifact_accuracy),
         points(accuracy.change),
         percent(accuracy.agreement),
         ", ".join(f"{value:.1f} dB" for value in accuracy.sqnr_db.values()),
+        "–" if gate is None or gate.int8_mac_share is None else f"{gate.int8_mac_share:.1%}",
         _latency(_figure(manifest, "measured on host", "float32")),
         _latency(_figure(manifest, "measured on host", "int8")),
         _predicted(_figure(manifest, "predicted", "int8")),
     ]
+
+
+def gate_lines(manifest: ArtifactManifest) -> list[str]:
+    """The gate's verdict on one artifact: what was measured against which limit, and what to do about a miss."""
+    gate = manifest.gate
+    if gate is None:
+        return [f"{manifest.profile} {manifest.format}: not judged, it was made before there was a gate"]
+    lines = [f"{manifest.profile} {manifest.format}: {gate.verdict.upper()}"]
+    for check in gate.checks:
+        remedy = f" → {check.remedy}" if check.remedy and check.verdict != "pass" else ""
+        lines.append(f"  {check.verdict:12} {check.name:13} {check.says} [{check.how}]{remedy}")
+    for left in gate.float_operators[:MAX_FLOAT_OPERATORS]:
+        shares = f"{_share(left.mac_share)} of MACs, {_share(left.time_share)} of time ({gate.operator_time})"
+        lines.append(f"  left in float: {left.type} {left.name}: {shares}")
+    if (more := len(gate.float_operators) - MAX_FLOAT_OPERATORS) > 0:
+        lines.append(f"  left in float: {more} more; --json lists all")
+    return lines
 
 
 def percent(share: Proportion | None) -> str:
@@ -73,6 +97,10 @@ def points(change: Difference | None) -> str:
     if change is None:
         return "not measured"
     return f"{change.value * 100:+.2f} ({change.low * 100:+.2f} to {change.high * 100:+.2f})"
+
+
+def _share(value: float | None) -> str:
+    return "unknown share" if value is None else f"{value:.1%}"
 
 
 def _figure(manifest: ArtifactManifest, how: str, precision: str) -> LatencyFigure | None:

@@ -51,7 +51,14 @@ def benchmark_interleaved(models: Sequence[Model], *, seconds: float = 2.0) -> l
 
     A ratio of two results compares like with like: both met the same clock speeds and the same neighbours.
     """
-    feeds = [{spec.name: _noise(spec) for spec in model.inputs} for model in models]
+    times = interleaved_seconds(models, seconds=seconds)
+    where = host_processor()
+    return [summary(model, samples, where) for model, samples in zip(models, times, strict=True)]
+
+
+def interleaved_seconds(models: Sequence[Model], *, seconds: float = 2.0) -> list[list[float]]:
+    """The single times behind `benchmark_interleaved`, one list a model, in the order in which they were taken."""
+    feeds = [{spec.name: noise(spec) for spec in model.inputs} for model in models]
     for model, feed in zip(models, feeds, strict=True):
         for _ in range(5):
             model.run_raw(feed)
@@ -65,8 +72,7 @@ def benchmark_interleaved(models: Sequence[Model], *, seconds: float = 2.0) -> l
             elapsed = time.perf_counter() - start
             times[i].append(elapsed)
             spent[i] += elapsed
-    where = host_processor()
-    return [_summary(model, samples, where) for model, samples in zip(models, times, strict=True)]
+    return times
 
 
 def host_processor() -> str:
@@ -76,7 +82,8 @@ def host_processor() -> str:
     return detect().processor or "unknown processor"
 
 
-def _noise(spec: TensorSpec) -> Array:
+def noise(spec: TensorSpec) -> Array:
+    """A raw input that any model takes, the same every time."""
     rng = np.random.default_rng(0)
     dtype = np.dtype(spec.dtype)
     if np.issubdtype(dtype, np.floating):
@@ -85,7 +92,8 @@ def _noise(spec: TensorSpec) -> Array:
     return rng.integers(0, 100 if spec.quantisation else 2, spec.shape).astype(dtype)
 
 
-def _summary(model: Model, samples: list[float], where: str) -> Benchmark:
+def summary(model: Model, samples: list[float], where: str) -> Benchmark:
+    """What the single times of a model come to."""
     p50, p90, p99 = (float(value) for value in np.percentile(samples, [50, 90, 99]))
     integer = any(spec.dtype in ("int8", "uint8") for spec in (*model.inputs, *model.outputs))
     precision: Precision = model.manifest.precision if model.manifest else ("int8" if integer else "float32")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from edgewright.figures import MANIFEST_COLUMNS, manifest_row
+from edgewright.figures import MANIFEST_COLUMNS, gate_lines, manifest_row
 from edgewright_cli.output import json_option, print_json, print_table, progress
 
 if TYPE_CHECKING:
@@ -21,6 +21,11 @@ Examples:
       --profile raspberry-pi-5 --profile android-flagship --output registry/
   edgewright convert net.onnx --calibration photos/ --profile raspberry-pi-4 --format onnx --output out/ --json
   edgewright convert speech.pt2 --calibration speech_data:batches --profile raspberry-pi-5 --output registry/
+  edgewright convert m:net --calibration train.npz --evaluation test.npz --max-drop 0.5 --strict \\
+      --profile raspberry-pi-5 --output registry/
+\b
+Exit codes: 0 the gate passed, or left accuracy open with a warning; 3 it failed, or left it open and --strict was
+given; 2 bad input.
 """
 )
 @click.argument("source")
@@ -42,6 +47,17 @@ Examples:
 )
 @click.option("--name", help="Name of the release; by default from the source.")
 @click.option("--version", default="1.0.0", show_default=True, help="Version of the release.")
+@click.option(
+    "--max-drop",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(0, 100),
+    metavar="POINTS",
+    help="Points of accuracy that INT8 may lose.",
+)
+@click.option("--min-sqnr", type=float, metavar="DB", help="Decibels that every output must reach.")
+@click.option("--keep-failed", is_flag=True, help="Write artifacts that failed too, marked so.")
+@click.option("--strict", is_flag=True, help="Exit with 3 where accuracy could not be decided.")
 @json_option
 def convert(
     source: str,
@@ -53,9 +69,13 @@ def convert(
     output: Path,
     name: str | None,
     version: str,
+    max_drop: float,
+    min_sqnr: float | None,
+    keep_failed: bool,
+    strict: bool,
     as_json: bool,
 ) -> None:
-    """Convert SOURCE to INT8 artifacts, verified as their runtime executes them.
+    """Convert SOURCE to INT8 artifacts, verified as their runtime executes them and judged by a gate.
 
     SOURCE is module:function returning an nn.Module (with --weights where it is built without them), a .pt2
     exported program, a TorchScript .pt, or an .onnx file. A dynamic batch becomes a batch of one.
@@ -78,17 +98,25 @@ def convert(
             output=output,
             name=name,
             version=version,
+            max_drop=max_drop,
+            min_sqnr=min_sqnr,
+            keep_failed=keep_failed,
             on_step=show,
         )
     if as_json:
         print_json(report_document(report))
     else:
         print_report(report)
+    if report.verdict == "inconclusive":
+        click.echo("warning: accuracy could not be decided; the artifacts are marked inconclusive", err=True)
+    if report.verdict == "fail" or (strict and report.verdict != "pass"):
+        raise click.exceptions.Exit(3)
 
 
 def report_document(report: ConversionReport) -> dict[str, Any]:
     """The report as JSON: the manifests hold the figures."""
     return {
+        "verdict": report.verdict,
         "reference": report.reference,
         "digest": report.release_digest,
         "seconds": round(report.seconds, 2),
@@ -98,19 +126,17 @@ def report_document(report: ConversionReport) -> dict[str, Any]:
 
 
 def print_report(report: ConversionReport) -> None:
-    """The report as a table, and where it went."""
+    """The report as a table, the gate's words on each artifact, and where it went."""
     print_table(
         MANIFEST_COLUMNS,
         [manifest_row(manifest) for manifest in report.artifacts],
         title=f"{report.name}:{report.version}, INT8 against float (latency on this host, one thread)",
     )
     for manifest in report.artifacts:
-        if manifest.float_operators:
-            left = ", ".join(manifest.float_operators[:6])
-            click.echo(f"{manifest.profile} {manifest.format}: left in float: {left}")
+        click.echo("\n".join(gate_lines(manifest)))
     for warning in report.warnings:
         click.echo(f"Warning: {warning}")
-    data = report.artifacts[0].accuracy.data
-    if data == "calibration":
-        click.echo("Figures are from the calibration data; give --evaluation for an honest accuracy.")
-    click.echo(f"Written to {report.reference} in {report.seconds:.0f} s")
+    if report.reference is None:
+        click.echo(f"FAIL: nothing was written ({report.seconds:.0f} s); --keep-failed writes it, marked so")
+    else:
+        click.echo(f"{report.verdict.upper()}: written to {report.reference} in {report.seconds:.0f} s")

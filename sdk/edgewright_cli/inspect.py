@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from edgewright.figures import MANIFEST_COLUMNS, manifest_row
+from edgewright.figures import MANIFEST_COLUMNS, gate_lines, manifest_row
 from edgewright_cli.output import json_option, print_json, print_table
 
 
@@ -38,3 +38,6 @@ def inspect(target: str, as_json: bool) -> None:
         for a in artifacts
     ]
     print_table(("release", *MANIFEST_COLUMNS, "digest"), rows)
+    for a in artifacts:
+        if a.manifest.gate is not None:
+            click.echo("\n".join([f"{a.manifest.name}:{a.manifest.version}", *gate_lines(a.manifest)]))

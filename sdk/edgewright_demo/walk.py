@@ -19,7 +19,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from edgewright.artifact.manifest import ArtifactManifest
+from edgewright.artifact.manifest import ArtifactManifest, failed_checks
 from edgewright.errors import EdgewrightError
 from edgewright.figures import MANIFEST_COLUMNS, manifest_row
 from edgewright.mqtt import BrokerSettings
@@ -162,6 +162,11 @@ def _convert_all(
         on_step=lambda done, total, what: console.print(f"  [{done + 1}/{total}] {what}", markup=False),
     )
     story.manifests += report.artifacts
+    for manifest in story.manifests:
+        if failed := failed_checks(manifest):
+            raise DemoError(
+                f"{manifest.name} for {manifest.profile} ({manifest.format}) failed its gate: {failed}"
+            )
     if len(story.manifests) != 4 * 2 * len(PROFILES):
         raise DemoError(f"{len(story.manifests)} artifacts were made, not {8 * len(PROFILES)}")
     table = Table("release", *MANIFEST_COLUMNS, box=SIMPLE_HEAD, pad_edge=False)

@@ -31,9 +31,12 @@ from edgewright.artifact.layout import Layout, digest_of
 from edgewright.artifact.manifest import (
     AccuracyReport,
     ArtifactManifest,
+    GateCheck,
+    GateReport,
     GoldenPolicy,
     Provenance,
     TensorSpec,
+    Verdict,
 )
 from edgewright.artifact.release import publish, put_artifact
 from edgewright.contract import from_json, to_json
@@ -98,6 +101,17 @@ def _model_bytes(graph: onnx.GraphProto) -> bytes:
     return model.SerializeToString()
 
 
+def _gate(verdict: Verdict) -> GateReport:
+    check = GateCheck(
+        name="accuracy",
+        verdict=verdict,
+        unit="points",
+        how="measured on host",
+        says="accuracy fell by 9 points",
+    )
+    return GateReport(verdict=verdict, checks=(check,), conversion_s=1.0)
+
+
 @dataclass(frozen=True)
 class Registry:
     """A folder that is an OCI layout, and how a release gets into it."""
@@ -112,6 +126,7 @@ class Registry:
         rows: int = 8,
         wrong_golden: bool = False,
         profile: str = PROFILE,
+        verdict: Verdict | None = None,
     ) -> ReleaseReference:
         """Publish `sorter:VERSION`; each version computes something else."""
         seed = sum(version.encode())
@@ -145,6 +160,7 @@ class Registry:
                 digest=digest_of(golden), vectors=4, runtime="onnxruntime", max_lsb=0, relative_tolerance=0
             ),
             accuracy=AccuracyReport(executed_by="onnxruntime", data="evaluation", samples=1, sqnr_db={}),
+            gate=_gate(verdict) if verdict else None,
             provenance=Provenance(source="made by the tests", calibration_samples=0),
         )
         layout = Layout.create(self.root)

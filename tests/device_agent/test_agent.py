@@ -330,3 +330,23 @@ def proving(slot: str) -> bool:
         if slot.encode() in command and b"edgewright_agent.prove" in command and state != "Z":
             return True
     return False
+
+
+def test_an_artifact_that_failed_its_gate_is_refused_and_the_old_one_serves_on(
+    device: Any, fleet: Any, registry: Any
+) -> None:
+    with_release(device, fleet, registry)
+    fleet.desire(registry.release("1.1.0", verdict="fail"), "second")
+    report = fleet.wait_for_phase("failed", "second")
+    assert report.reason == "the artifact failed its gate: accuracy fell by 9 points"
+    assert serving(report) == "1.0.0"
+    # One whose accuracy stayed open is marked so, and taken.
+    fleet.desire(registry.release("1.2.0", verdict="inconclusive"), "third")
+    assert serving(fleet.wait_for_phase("committed", "third")) == "1.2.0"
+
+
+def test_a_device_that_is_told_to_takes_an_artifact_that_failed_its_gate(
+    device: Any, fleet: Any, registry: Any
+) -> None:
+    device.settings["accept_failed_artifacts"] = True
+    with_release(device, fleet, registry, verdict="fail")

@@ -84,5 +84,12 @@ def test_every_value_that_the_template_comments_out_is_accepted_too(tmp_path: Pa
     template = (REPOSITORY / "firmware_images" / "agent.toml").read_text()
     lines = [line.removeprefix("# ") if " = " in line else line for line in template.splitlines()]
     shown, bare = load_config(written(tmp_path, "\n".join(lines))), load_config(written(tmp_path, MINIMAL))
-    for key in ("threads", "telemetry_period_s", "watch_s", "watch_max_error_share", "prove_timeout_s"):
+    for key in (
+        "threads",
+        "telemetry_period_s",
+        "watch_s",
+        "watch_max_error_share",
+        "prove_timeout_s",
+        "accept_failed_artifacts",
+    ):
         assert getattr(shown, key) == getattr(bare, key)

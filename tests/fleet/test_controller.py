@@ -20,6 +20,8 @@ import pytest
 import yaml
 
 from conftest import until
+from edgewright.artifact.layout import MANIFEST_TYPE, Layout
+from edgewright.artifact.release import FORMAT, PROFILE, VERDICT, publish
 from edgewright.errors import ArtifactError, RolloutError
 from edgewright.mqtt import BrokerSettings
 from edgewright_fleet.rollout.controller import run_rollout, start_rollout
@@ -152,6 +154,21 @@ def test_mistakes_are_said_before_anything_is_sent(
         with pytest.raises(ArtifactError, match=r"net:9\.9\.9"):
             start_rollout(specification(name, registry, release="net:9.9.9"), target, store)
         assert store.names() == []
+
+
+def test_release_that_failed_its_gate_is_refused_before_anything_is_sent(
+    broker: BrokerSettings, name: str, registry: Path, store: RolloutStore
+) -> None:
+    layout = Layout.open(registry)
+    marks = {PROFILE: "gateway", FORMAT: "onnx", VERDICT: "fail"}
+    publish(layout, "net", "2.0.0", [layout.put(b"net 2.0.0", MANIFEST_TYPE, marks)])
+    old = reference(registry, "1.0.0")
+    with simulated_fleet(broker, name, 2, old) as devices, closing(MqttTarget(broker, name)) as target:
+        with pytest.raises(RolloutError, match=r"net:2\.0\.0 for gateway \(onnx\) failed its gate"):
+            start_rollout(specification(name, registry, release="net:2.0.0"), target, store)
+        assert all(device.running == old for device in devices)
+        wanted = specification(name, registry, release="net:2.0.0", accept_failed_artifacts=True)
+        assert start_rollout(wanted, target, store).phase == "succeeded"
 
 
 def test_ended_rollout_and_one_that_was_followed_are_not_run_again(

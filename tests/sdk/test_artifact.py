@@ -11,7 +11,7 @@ import edgewright as ew
 from conftest import PROFILE, put_tiny, tiny_golden, tiny_manifest, tiny_onnx
 from edgewright.artifact.golden import golden_from_bytes, prove
 from edgewright.artifact.layout import Layout
-from edgewright.artifact.manifest import ArtifactManifest
+from edgewright.artifact.manifest import ArtifactManifest, FloatOperator, GateCheck, GateReport
 from edgewright.artifact.release import copy_artifact, find_artifact, open_all, open_release
 from edgewright.contract import from_json, to_json
 from edgewright.errors import ArtifactError, DataError, EdgewrightError, StorageError
@@ -22,6 +22,37 @@ def test_manifest_survives_a_round_trip() -> None:
     assert from_json(ArtifactManifest, to_json(manifest), where="test") == manifest
 
 
+shares = st.none() | st.floats(0, 1)
+figures = st.none() | st.floats(-1e9, 1e9)
+verdicts = st.sampled_from(["pass", "fail", "inconclusive"])
+checks = st.builds(
+    GateCheck,
+    name=st.from_regex(r"[a-z0-9][a-z0-9-]{0,12}", fullmatch=True),
+    verdict=verdicts,
+    actual=figures,
+    low=figures,
+    high=figures,
+    limit=figures,
+    unit=st.text(max_size=8),
+    how=st.sampled_from(["measured on host", "predicted", "not measured"]),
+    samples_needed=st.none() | st.integers(1, 10**6),
+    says=st.text(max_size=20),
+    remedy=st.none() | st.text(max_size=20),
+)
+float_operators = st.builds(
+    FloatOperator, name=st.text(max_size=9), type=st.text(max_size=9), mac_share=shares, time_share=shares
+)
+gates = st.builds(
+    GateReport,
+    verdict=verdicts,
+    checks=st.lists(checks, min_size=1, max_size=4).map(tuple),
+    int8_mac_share=shares,
+    float_operators=st.lists(float_operators, max_size=3).map(tuple),
+    operator_time=st.sampled_from([None, "predicted", "measured on host"]),
+    runtime_memory_bytes=st.none() | st.integers(1, 2**40),
+    peak_memory_bytes=st.none() | st.integers(1, 2**40),
+    conversion_s=st.floats(0, 1e6),
+)
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)
 
 
@@ -32,16 +63,29 @@ names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)
     st.floats(1e-9, 1e9),
     st.integers(-128, 255),
     st.lists(st.text(max_size=12), max_size=4),
+    st.none() | gates,
 )
 def test_any_manifest_survives_a_round_trip(
-    name: str, version: str, shape: list[int], scale: float, zero_point: int, labels: list[str]
+    name: str,
+    version: str,
+    shape: list[int],
+    scale: float,
+    zero_point: int,
+    labels: list[str],
+    gate: GateReport | None,
 ) -> None:
     base = tiny_manifest(tiny_onnx(), tiny_golden(), version)
     stored = {"scale": scale, "zero_point": zero_point}
     spec = {**base.inputs[0].model_dump(), "shape": shape, "quantisation": stored}
-    changes = {"name": name, "inputs": [spec], "labels": labels}
+    changes = {"name": name, "inputs": [spec], "labels": labels, "gate": gate}
     manifest = ArtifactManifest.model_validate({**base.model_dump(), **changes})
     assert from_json(ArtifactManifest, to_json(manifest), where="test") == manifest
+
+
+def test_manifest_from_before_the_gate_is_still_read() -> None:
+    old = to_json(tiny_manifest(tiny_onnx(), tiny_golden()))
+    assert b'"gate"' not in old
+    assert from_json(ArtifactManifest, old, where="test").gate is None
 
 
 @given(st.binary(max_size=200))

@@ -81,19 +81,67 @@ def test_corrupt_artifact_is_named(registry: Layout) -> None:
     assert blob.name in done.stderr and "digest does not match" in done.stderr
 
 
-@pytest.mark.slow
-def test_model_is_converted_by_the_command(tmp_path: Path) -> None:
-    (tmp_path / "net.py").write_text(
+@pytest.fixture(scope="module")
+def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a classifier, calibration data, and labels that the float model has right."""
+    folder = tmp_path_factory.mktemp("net")
+    (folder / "net.py").write_text(
         "import torch\ndef net():\n"
         "    torch.manual_seed(0)\n"
         "    return torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))\n"
+        "def regression():\n    return torch.nn.Sequential(net(), torch.nn.Unflatten(1, (1, 3)))\n"
     )
-    x = np.random.default_rng(0).standard_normal((32, 4)).astype(np.float32)
-    np.savez(tmp_path / "data.npz", x=x)
-    done = edgewright(
-        "convert", "net:net", "--calibration", "data.npz", "--profile", PROFILE, "--format", "onnx",
-        "--output", "out", "--json", folder=tmp_path,
+    x = np.random.default_rng(0).standard_normal((64, 4)).astype(np.float32)
+    np.savez(folder / "data.npz", x=x[:32])
+    np.savez(folder / "test.npz", x=x[32:])
+    return folder
+
+
+def convert(net: Path, output: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return edgewright(
+        "convert", arguments[0], "--calibration", "data.npz", "--profile", PROFILE, "--format", "onnx",
+        "--output", str(output), *arguments[1:], folder=net,
     )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_model_whose_accuracy_is_open_is_written_with_a_warning(net: Path, tmp_path: Path) -> None:
+    done = convert(net, tmp_path / "out", "net:net", "--json")
     assert done.returncode == 0, done.stderr
-    (artifact,) = json.loads(done.stdout)["artifacts"]
+    assert "warning: accuracy could not be decided" in done.stderr
+    document = json.loads(done.stdout)
+    (artifact,) = document["artifacts"]
+    assert document["verdict"] == artifact["gate"]["verdict"] == "inconclusive"
     assert artifact["accuracy"]["sqnr_db"]["output"] > 20
+    shown = edgewright("inspect", str(tmp_path / "out")).stdout
+    assert "INCONCLUSIVE" in shown and "give --evaluation" in shown
+    strict = convert(net, tmp_path / "strict", "net:net", "--strict")
+    assert strict.returncode == 3
+    assert (tmp_path / "strict" / "index.json").exists()
+
+
+@pytest.mark.slow
+def test_model_that_fails_the_gate_is_not_written_unless_kept(net: Path, tmp_path: Path) -> None:
+    done = convert(net, tmp_path / "out", "net:net", "--min-sqnr", "150")
+    assert done.returncode == 3, done.stderr
+    assert "FAIL: nothing was written" in done.stdout and "150 dB" in done.stdout
+    assert not (tmp_path / "out").exists()
+    kept = convert(net, tmp_path / "out", "net:net", "--min-sqnr", "150", "--keep-failed", "--json")
+    assert kept.returncode == 3
+    (entry,) = json.loads(edgewright("inspect", str(tmp_path / "out"), "--json").stdout)
+    assert entry["manifest"]["gate"]["verdict"] == "fail"
+
+
+@pytest.mark.slow
+def test_model_that_passes_the_gate_exits_with_0_even_when_strict(net: Path, tmp_path: Path) -> None:
+    asked = ("net:regression", "--min-sqnr", "15", "--strict", "--evaluation")
+    done = convert(net, tmp_path / "out", *asked, "test.npz")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "PASS: written to" in done.stdout
+    # Calibration data under another option's name proves nothing.
+    assert convert(net, tmp_path / "again", *asked, "data.npz").returncode == 3
+
+
+def test_limit_that_makes_no_sense_is_bad_input(net: Path, tmp_path: Path) -> None:
+    done = convert(net, tmp_path / "out", "net:net", "--max-drop", "-1")
+    assert done.returncode == 2 and "--max-drop" in done.stderr

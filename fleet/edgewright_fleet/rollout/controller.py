@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable
 
 from edgewright.artifact.layout import Layout
-from edgewright.artifact.release import open_release
+from edgewright.artifact.release import VERDICT, open_release
 from edgewright.errors import RolloutError
 from edgewright.twin import ReleaseReference
 from edgewright_fleet.devices import DeviceView, snapshot
@@ -130,6 +130,14 @@ def _first_state(spec: RolloutSpec, views: dict[str, DeviceView], now_s: float) 
             raise RolloutError(
                 f"{spec.release} holds no artifact for {device}, a {known[device]}",
                 remedy="convert it for that profile, or select devices by profile",
+            )
+    for (profile, model_format), artifact in sorted(release.artifacts.items()):
+        failed = artifact.annotation(VERDICT) == "fail" and profile in {known[device] for device in chosen}
+        if failed and not spec.accept_failed_artifacts:
+            raise RolloutError(
+                f"{spec.release} for {profile} ({model_format}) failed its gate, and devices refuse it",
+                remedy="'edgewright inspect' shows why; accept_failed_artifacts: true in the specification and in "
+                "the devices' configuration rolls it out all the same",
             )
     return RolloutState(
         name=spec.name,

@@ -95,6 +95,11 @@ class RolloutSpec(BaseModel):
         description="share of the devices in mid-update at once, rounded down, one at least, never all. 0.1: a "
         "tenth of the fleet may be lost to a bad download without being missed",
     )
+    accept_failed_artifacts: bool = Field(
+        default=False,
+        description="whether to roll out what failed the converter's gate. false: devices refuse it too, unless "
+        "their own configuration says otherwise",
+    )
 
     def room(self, devices: int) -> int:
         """How many of so many devices may be in mid-update at once."""

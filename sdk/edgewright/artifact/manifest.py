@@ -14,6 +14,7 @@ from edgewright.contract import CONTRACT
 
 ModelFormat = Literal["onnx", "tflite"]
 Precision = Literal["float32", "int8"]
+Verdict = Literal["pass", "fail", "inconclusive"]
 Dtype = Literal["float32", "float16", "int8", "uint8", "int16", "int32", "int64", "bool"]
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
@@ -88,6 +89,8 @@ class Difference(BaseModel):
     low: float = Field(ge=-1, le=1)
     high: float = Field(ge=-1, le=1)
     samples: int = Field(gt=0)
+    lost: int | None = Field(default=None, ge=0, description="samples that only the first has right")
+    gained: int | None = Field(default=None, ge=0, description="samples that only the second has right")
 
 
 class AccuracyReport(BaseModel):
@@ -99,6 +102,9 @@ class AccuracyReport(BaseModel):
     data: Literal["evaluation", "calibration"] = Field(description="which data set the figures are from")
     samples: int = Field(gt=0)
     sqnr_db: dict[str, float] = Field(description="signal to quantisation noise of each output, decibels")
+    cosine: dict[str, float] = Field(
+        default_factory=dict, description="cosine of each output with the float model's, over all samples"
+    )
     agreement: Proportion | None = Field(default=None, description="same top class as the float model")
     float_accuracy: Proportion | None = Field(default=None, description="None: no labels, not measured")
     artifact_accuracy: Proportion | None = None
@@ -119,6 +125,64 @@ class LatencyFigure(BaseModel):
     low_s: float | None = Field(default=None, gt=0)
     high_s: float | None = Field(default=None, gt=0)
     samples: int = Field(ge=0)
+
+
+class GateCheck(BaseModel):
+    """One question that the gate asked of an artifact, what was seen, and what it says about it."""
+
+    model_config = CONTRACT
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    verdict: Verdict
+    actual: float | None = Field(default=None, description="None: not measured")
+    low: float | None = Field(default=None, description="lower end of the 95 % interval or of the prediction")
+    high: float | None = None
+    limit: float | None = Field(default=None, description="None: nothing was asked of it")
+    unit: str
+    how: Literal["measured on host", "emulated", "predicted", "not measured"]
+    samples_needed: int | None = Field(
+        default=None,
+        gt=0,
+        description="samples that would decide an inconclusive check; None: no number would",
+    )
+    says: str = Field(description="the verdict in plain words")
+    remedy: str | None = Field(default=None, description="what to do about a miss")
+
+
+class FloatOperator(BaseModel):
+    """An operator that the runtime executes in float."""
+
+    model_config = CONTRACT
+    name: str
+    type: str
+    mac_share: float | None = Field(default=None, ge=0, le=1, description="None: MACs could not be counted")
+    time_share: float | None = Field(default=None, ge=0, le=1, description="of one inference")
+
+
+class GateReport(BaseModel):
+    """Whether an artifact holds what was asked of it: the checks, and one verdict over them.
+
+    `fail` if any check fails; else `inconclusive` if a check of accuracy is; else `pass`. What is predicted for a
+    device, or measured on a host that is not the device, may stay open without holding up a pass: it is settled
+    there, and would otherwise make every conversion inconclusive.
+    """
+
+    model_config = CONTRACT
+    verdict: Verdict
+    checks: tuple[GateCheck, ...] = Field(min_length=1)
+    int8_mac_share: float | None = Field(
+        default=None, ge=0, le=1, description="share of the multiply-accumulates that run in INT8"
+    )
+    float_operators: tuple[FloatOperator, ...] = ()
+    operator_time: Literal["measured on host", "predicted"] | None = Field(
+        default=None, description="how the time shares of operators were got"
+    )
+    runtime_memory_bytes: int | None = Field(
+        default=None, gt=0, description="peak of a process that only imported the runtime, measured on host"
+    )
+    peak_memory_bytes: int | None = Field(
+        default=None, gt=0, description="peak of the same process after loading and running the artifact"
+    )
+    conversion_s: float = Field(ge=0, description="from the source to this artifact's verdict")
 
 
 class GoldenPolicy(BaseModel):
@@ -163,9 +227,20 @@ class ArtifactManifest(BaseModel):
     labels: tuple[str, ...] | None = None
     golden: GoldenPolicy
     accuracy: AccuracyReport
+    gate: GateReport | None = Field(default=None, description="None: made before there was a gate")
     latencies: tuple[LatencyFigure, ...] = ()
     float_operators: tuple[str, ...] = Field(
         default=(), description="operators left in float, by type and name; empty when all is integer"
     )
     macs: int | None = Field(default=None, ge=0, description="multiply-accumulates of one inference")
     provenance: Provenance
+
+
+def failed_checks(manifest: ArtifactManifest) -> str | None:
+    """Why the gate failed the artifact, in its own words; None where it did not, or there was no gate yet."""
+    if manifest.gate is None or manifest.gate.verdict != "fail":
+        return None
+    return (
+        "; ".join(check.says for check in manifest.gate.checks if check.verdict == "fail")
+        or "no reason given"
+    )

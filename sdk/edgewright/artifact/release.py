@@ -33,6 +33,8 @@ GOLDEN_TYPE = "application/vnd.cncf.model.dataset.v1.raw"
 FILE_PATH = "org.cncf.model.filepath"
 PROFILE = "dev.edgewright.profile"
 FORMAT = "dev.edgewright.format"
+VERDICT = "dev.edgewright.verdict"
+"""The gate's, so that who reads a release alone knows it; the manifest says why, and decides on a device."""
 
 _REFERENCE = re.compile(
     r"oci:(?P<path>[^@]+?)(?:@(?P<digest>sha256:[0-9a-f]{64})|:(?P<name>[^:/@]+:[^:/@]+))"
@@ -103,6 +105,8 @@ def put_artifact(layout: Layout, manifest: ArtifactManifest, model: bytes, golde
         layers=(model_layer, golden_layer),
     )
     annotations = {PROFILE: manifest.profile, FORMAT: manifest.format}
+    if manifest.gate is not None:
+        annotations[VERDICT] = manifest.gate.verdict
     return layout.put(to_json(image), MANIFEST_TYPE, annotations)
 
 

@@ -21,14 +21,18 @@ _INTERPRETERS = {
 }
 
 
+def interpreter_type(runtime: str) -> Any:
+    """The interpreter's class of one of the runtimes for TFLite."""
+    return importlib.import_module(_INTERPRETERS[runtime][0]).Interpreter
+
+
 class LitertSession:
     """See `edgewright.runtime.session.Session`."""
 
     def __init__(self, path: Path, threads: int, runtime: str) -> None:
-        module, package = _INTERPRETERS[runtime]
-        interpreter_type = importlib.import_module(module).Interpreter
+        package = _INTERPRETERS[runtime][1]
         try:
-            self._interpreter = interpreter_type(model_path=str(path), num_threads=threads)
+            self._interpreter = interpreter_type(runtime)(model_path=str(path), num_threads=threads)
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0][:200]

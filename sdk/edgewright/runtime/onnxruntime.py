@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from edgewright.artifact.manifest import Dtype, TensorSpec
 from edgewright.errors import ArtifactError
 
+INT8_ALLOWED = "session.qdqisint8allowed"
+"""On Arm, ONNX Runtime fuses operators with signed activations into integer kernels; on x86 it computes some of
+them in float unless this is "1". With it, an artifact for Arm is executed here as it will be there."""
 _DTYPES: dict[str, Dtype] = {
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
@@ -32,6 +35,7 @@ class OnnxSession:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        options.add_session_config_entry(INT8_ALLOWED, "1")
         try:
             self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # noqa: BLE001 - the binding raises a class of its own for each status code

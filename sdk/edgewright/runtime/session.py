@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,6 +51,16 @@ class Session(Protocol):
 def installed_runtimes(model_format: ModelFormat) -> tuple[str, ...]:
     """The import names of the runtimes for a format that are installed here, preferred first."""
     return tuple(name for name in RUNTIMES[model_format] if importlib.util.find_spec(name) is not None)
+
+
+def import_runtime(model_format: ModelFormat) -> None:
+    """Import what `open_session` would load a model with, and no more."""
+    if model_format == "onnx":
+        importlib.import_module("edgewright.runtime.onnxruntime")
+    elif runtimes := installed_runtimes(model_format):
+        from edgewright.runtime.litert import interpreter_type
+
+        interpreter_type(runtimes[0])
 
 
 def open_session(

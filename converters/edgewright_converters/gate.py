@@ -1,0 +1,191 @@
+"""The gate: everything asked of an artifact before it may be released, and the one verdict over it.
+
+`accuracy_gate` judges accuracy, `budgets` the profile's limits; here are the shares that run in INT8, the speed
+against float, and the whole. A check that could not be made is inconclusive, never a pass.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from edgewright.artifact.manifest import FloatOperator, GateCheck, GateReport, LatencyFigure, Verdict
+from edgewright_converters.accuracy_gate import GateLimits, accuracy_checks
+from edgewright_converters.budgets import Needs, budget_checks
+from edgewright_converters.operators import ExecutedOperator, int8_mac_share
+from edgewright_converters.verify import SpeedUp, VerifiedModel
+from edgewright_profiles import HardwareProfile
+from edgewright_profiles.cost import OperatorWork, predict_latency
+
+ACCURACY_CHECKS = frozenset({"accuracy", "outputs"})
+_MOVES_DATA = frozenset(
+    {"Shape", "Constant", "Reshape", "Flatten", "RESHAPE", "ReorderInput", "ReorderOutput"}
+)
+"""Compute nothing, so that their numeric format says nothing."""
+
+
+def gate(
+    verified: VerifiedModel,
+    profile: HardwareProfile,
+    limits: GateLimits,
+    *,
+    work: tuple[OperatorWork, ...] | None,
+    predicted: Sequence[LatencyFigure],
+    conversion_s: float,
+) -> GateReport:
+    """Ask every question of one artifact for one profile.
+
+    `work` is that of one inference in the artifact's precision, `predicted` the latencies predicted there.
+    """
+    model = verified.model
+    needs = Needs(model.format, model.precision, len(model.data), verified.memory, work)
+    share = int8_mac_share(verified.operators)
+    left = _float_operators(verified.operators, profile)
+    checks = (
+        *accuracy_checks(verified.accuracy, limits),
+        _int8_share(verified, share, left),
+        _speed(verified.speedup, profile, predicted),
+        *budget_checks(profile, needs),
+    )
+    timed = any(operator.seconds is not None for operator in verified.operators)
+    return GateReport(
+        verdict=overall(checks),
+        checks=checks,
+        int8_mac_share=share,
+        float_operators=left,
+        operator_time="measured on host" if timed else "predicted",
+        runtime_memory_bytes=verified.memory.runtime_bytes if verified.memory else None,
+        peak_memory_bytes=verified.memory.peak_bytes if verified.memory else None,
+        conversion_s=conversion_s,
+    )
+
+
+def overall(checks: Sequence[GateCheck]) -> Verdict:
+    """The verdict over all checks, as `GateReport` words it."""
+    if any(check.verdict == "fail" for check in checks):
+        return "fail"
+    accuracy = [check for check in checks if check.name in ACCURACY_CHECKS]
+    if not accuracy or any(check.verdict == "inconclusive" for check in accuracy):
+        return "inconclusive"
+    return "pass"
+
+
+def worst(verdicts: Sequence[Verdict]) -> Verdict:
+    """The verdict over several artifacts: no better than that of any of them."""
+    order: tuple[Verdict, ...] = ("fail", "inconclusive", "pass")
+    return min(verdicts, key=order.index, default="inconclusive")
+
+
+def slower_than_float(latencies: Sequence[LatencyFigure]) -> bool:
+    """Whether the quantised model's median was measured to be over that of float in the same run."""
+    medians = {f.precision: f.p50_s for f in latencies if f.how == "measured on host"}
+    quantised = [p50 for precision, p50 in medians.items() if precision != "float32"]
+    return "float32" in medians and any(p50 > medians["float32"] for p50 in quantised)
+
+
+def _int8_share(verified: VerifiedModel, share: float | None, left: tuple[FloatOperator, ...]) -> GateCheck:
+    """A model that was asked to be INT8 and runs in float is a failure, however accurate it is."""
+    computing = [o for o in verified.operators if not o.conversion and o.type not in _MOVES_DATA]
+    integer = sum(o.integer for o in computing) / len(computing) if computing else 0.0
+    actual, what = (share, "multiply-accumulates") if share is not None else (integer, "operators")
+    verdict: Verdict = "pass"
+    says, remedy = f"{actual:.1%} of the {what} run in INT8", None
+    if verified.model.format == "tflite":
+        says += ", by the types in the file"
+    if left:
+        says += f"; left in float: {', '.join(f'{o.type} {o.name}' for o in left[:3])}"
+        says += f" and {len(left) - 3} more" if len(left) > 3 else ""
+    if verified.model.precision != "int8":
+        says = f"the artifact is {verified.model.precision}: {says}"
+    elif actual == 0.0:
+        verdict, says = "fail", f"none of the {what} run in INT8: the model was left in float"
+        remedy = "replace the operators that have no INT8 form, or ask for the other --format"
+    return GateCheck(
+        name="int8-share",
+        verdict=verdict,
+        actual=actual,
+        limit=0.0,
+        unit=f"share of {what}",
+        how="measured on host" if verified.model.format == "onnx" else "predicted",
+        says=says,
+        remedy=remedy,
+    )
+
+
+def _float_operators(
+    operators: Sequence[ExecutedOperator], profile: HardwareProfile
+) -> tuple[FloatOperator, ...]:
+    times = [_seconds(operator, operators, profile) for operator in operators]
+    macs, whole = sum(operator.work.macs for operator in operators), sum(times)
+    return tuple(
+        FloatOperator(
+            name=operator.name,
+            type=operator.type,
+            mac_share=operator.work.macs / macs if macs else None,
+            time_share=min(1.0, time / whole) if whole else None,
+        )
+        for operator, time in zip(operators, times, strict=True)
+        if not operator.integer and not operator.conversion and operator.type not in _MOVES_DATA
+    )
+
+
+def _seconds(
+    operator: ExecutedOperator, operators: Sequence[ExecutedOperator], profile: HardwareProfile
+) -> float:
+    """An operator's time: as measured where the runtime tells any, else as predicted on the profile."""
+    if any(other.seconds is not None for other in operators):
+        return operator.seconds or 0.0
+    width = 1 if operator.integer else np.dtype(np.float32).itemsize
+    work = replace(
+        operator.work,
+        weight_bytes=operator.work.weight_bytes * width,
+        activation_bytes=operator.work.activation_bytes * width,
+    )
+    return predict_latency(profile, (work,), "int8" if operator.integer else "float32", threads=1).seconds
+
+
+def _speed(
+    speedup: SpeedUp | None, profile: HardwareProfile, predicted: Sequence[LatencyFigure]
+) -> GateCheck:
+    """Slower than float on this host is said, not failed: the host is not the device, and size may be the aim."""
+    by_precision = {figure.precision: figure.p50_s for figure in predicted}
+    ratio = (
+        by_precision["float32"] / by_precision["int8"] if {"float32", "int8"} <= by_precision.keys() else None
+    )
+    there = f"; predicted on {profile.name}: {ratio:.2f} times" if ratio else ""
+    if speedup is None:
+        return GateCheck(
+            name="speed",
+            verdict="inconclusive",
+            limit=1.0,
+            unit="times float's speed",
+            how="not measured",
+            says=f"speed against float was not measured{there}",
+            remedy="measure both on the device with 'edgewright bench'",
+        )
+    interval = f"({speedup.low:.2f}–{speedup.high:.2f}, {speedup.pairs} pairs)"
+    where = f"on this host ({platform.machine()}, one thread)"
+    verdict: Verdict = "inconclusive"
+    remedy: str | None = "measure both on the device with 'edgewright bench' before relying on it"
+    if speedup.low > 1.0:
+        verdict, remedy = "pass", None
+        says = f"{speedup.ratio:.2f} times as fast as float {interval} {where}{there}"
+    elif speedup.high < 1.0:
+        says = f"SLOWER than float: {speedup.ratio:.2f} times its speed {interval} {where}{there}"
+    else:
+        says = f"as fast as float or not, that is open: {speedup.ratio:.2f} times {interval} {where}{there}"
+    return GateCheck(
+        name="speed",
+        verdict=verdict,
+        actual=speedup.ratio,
+        low=speedup.low,
+        high=speedup.high,
+        limit=1.0,
+        unit="times float's speed",
+        how="measured on host",
+        says=says,
+        remedy=remedy,
+    )
