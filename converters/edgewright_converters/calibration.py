@@ -60,6 +60,14 @@ class SampleSet:
         """The first samples, fewer where there are fewer."""
         return list(itertools.islice(self, count))
 
+    def spread(self, wanted: int) -> Iterator[Sample]:
+        """`wanted` samples from all over the set, which may be sorted by class; all where there are fewer."""
+        taken = 0
+        for index, sample in enumerate(self):
+            if index * wanted >= taken * self.count and taken < wanted:
+                taken += 1
+                yield sample
+
     def digest(self) -> str:
         """Over the names, dtypes, shapes and bytes of all inputs, for the artifact's provenance."""
         return self.content

@@ -61,6 +61,8 @@ class FloatGraph:
     weights: Mapping[str, Array]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    fixed: frozenset[str] = frozenset()
+    """Initialisers that must stay as they are: another target holds them in a form that is not known."""
 
     @classmethod
     def of(cls, graph: ExportedGraph) -> FloatGraph:
@@ -72,6 +74,28 @@ class FloatGraph:
     def with_weights(self, changed: Mapping[str, Array]) -> FloatGraph:
         """The same structure with some weights replaced."""
         return replace(self, weights={**self.weights, **changed})
+
+    def feed(self, sample: Mapping[str, Array]) -> dict[str, Array]:
+        """A sample by source name as the graph takes it."""
+        return {
+            spec.runtime_name: np.ascontiguousarray(sample[spec.name], np.dtype(spec.dtype))
+            for spec in self.inputs
+        }
+
+    @property
+    def scales(self) -> tuple[str, ...]:
+        """Scales and offsets of layer normalisation, which equalisation may change."""
+        return tuple(
+            name
+            for node in self.nodes
+            if node.op_type == "LayerNormalization"
+            for name in node.input[1:]
+            if name in self.weights and self.weights[name].size > 1
+        )
+
+    def changeable(self, *initialisers: str | None) -> bool:
+        """Whether a repair may replace all of these."""
+        return not any(name in self.fixed for name in initialisers)
 
     def exported(self) -> ExportedGraph:
         """Serialise with the current weights."""

@@ -1,6 +1,6 @@
-"""`convert`: the whole conversion, `export → optimise → calibrate → quantise → verify → gate → package`.
+"""`convert`: the whole conversion, `export → optimise → decide → quantise → verify → gate → package`.
 
-Work is shared where profiles share it: a graph is exported, calibrated and quantised once for every
+Work is shared where profiles share it: the quantisation is decided once, and a file is made once for every
 distinct setting, however many profiles ask for it.
 """
 
@@ -10,32 +10,33 @@ import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgewright.artifact.manifest import ArtifactManifest, LatencyFigure, ModelFormat, Precision, Verdict
+from edgewright.artifact.manifest import ArtifactManifest, ModelFormat, Verdict
 from edgewright.errors import ConversionError, DataError
 from edgewright_converters.accuracy_gate import GateLimits
 from edgewright_converters.batches import Data
-from edgewright_converters.calibrate import calibrate
 from edgewright_converters.calibration import SampleSet, load_samples, unexercised
 from edgewright_converters.comparison import classification_output
-from edgewright_converters.cost import operator_work
-from edgewright_converters.export import ExportedGraph, export
 from edgewright_converters.gate import gate, worst
-from edgewright_converters.optimise import optimise
+from edgewright_converters.graphs import FloatGraphs, float_graphs
+from edgewright_converters.ladder import CALIBRATION_SAMPLES, Attempt, Climb, Effort, climb, climbed
 from edgewright_converters.package import Packable, package
-from edgewright_converters.quantise import QuantisedModel, quantise
+from edgewright_converters.prediction import Work, predicted_latencies, work_of
+from edgewright_converters.quantise import QuantisedModel
+from edgewright_converters.quantise.decision import TfliteTarget, as_onnx, as_tflite, own_ranges
+from edgewright_converters.quantise.tflite_static import quantise_tflite
 from edgewright_converters.repeatability import check_repeatable
 from edgewright_converters.source import SourceModel, check_takes, load_source
+from edgewright_converters.targets import Setting, formats, settings
+from edgewright_converters.trial import Goal, Tryout
 from edgewright_converters.verify import VerifiedModel, verify
 from edgewright_profiles import HardwareProfile, load_profile
-from edgewright_profiles.cost import OperatorWork, predict_latency
 
 Array = NDArray[Any]
 OnStep = Callable[[int, int, str], None]
@@ -54,6 +55,8 @@ class ConversionReport:
     artifacts: tuple[ArtifactManifest, ...]
     seconds: float
     warnings: tuple[str, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
+    """The rungs that were climbed, in order, and what each bought."""
 
     @property
     def verdict(self) -> Verdict:
@@ -72,13 +75,14 @@ def convert(
     calibration: Data,
     profile: str | Sequence[str],
     output: str | Path,
-    evaluation: Data | None = None,
     weights: str | Path | None = None,
+    evaluation: Data | None = None,
     format: ModelFormat | Sequence[ModelFormat] | None = None,  # noqa: A002 - the word of the command
     name: str | None = None,
     version: str = "1.0.0",
     max_drop: float = 1.0,
     min_sqnr: float | None = None,
+    effort: Effort = "standard",
     keep_failed: bool = False,
     on_step: OnStep | None = None,
 ) -> ConversionReport:
@@ -90,8 +94,9 @@ def convert(
     figures are from the calibration data, and say so.
 
     The report's `verdict` is the gate's: accuracy may drop by `max_drop` points, each output's SQNR must reach
-    `min_sqnr` decibels where given, and the profile's budgets hold. After a `fail` nothing is written unless
-    `keep_failed`. Raises `EdgewrightError` of the kind that fits, with nothing written.
+    `min_sqnr` decibels where given, and the profile's budgets hold. `effort` bounds how far the ladder of repairs
+    is climbed for it. After a `fail` nothing is written unless `keep_failed`. Raises `EdgewrightError` of the kind
+    that fits, with nothing written.
     """
     limits = GateLimits(max_drop, min_sqnr)
     if not (0 <= max_drop <= 100 and (min_sqnr is None or math.isfinite(min_sqnr))):
@@ -102,12 +107,10 @@ def convert(
     started = time.perf_counter()
     profiles = [load_profile(p) for p in ([profile] if isinstance(profile, str) else profile)]
     model = load_source(source, weights)
-    wanted = _formats(model, profiles, format)
+    wanted = formats(model, profiles, format)
     name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", model.name).strip("-._") or "model"
-    settings = _settings(profiles, wanted)
-    steps = _Steps(
-        on_step, total=3 + 3 * len({s[0] for s in settings.values()}) + len(set(settings.values()))
-    )
+    chosen = settings(profiles, wanted)
+    steps = _Steps(on_step, total=5 + len(climbed(effort)))
 
     steps.next("reading the data")
     samples = load_samples(calibration, model.input_names, model.optional_names)
@@ -122,30 +125,24 @@ def convert(
         _check_labels(labelled, outputs)
     check_repeatable(model, examples)
 
-    graphs: dict[ModelFormat, ExportedGraph] = {}
-    quantised: dict[tuple[ModelFormat, str], QuantisedModel] = {}
-    for model_format in wanted:
-        steps.next(f"exporting to {model_format}")
-        exported = export(model, examples, outputs, model_format)
-        steps.next(f"optimising the {model_format} graph")
-        graphs[model_format] = graph = optimise(exported)
-        steps.next(f"calibrating the {model_format} graph on {samples.count} samples")
-        stats = calibrate(graph, samples)
-        for setting in sorted({s for s in settings.values() if s[0] == model_format}):
-            steps.next(f"quantising to {model_format} INT8 with {setting[1]} activations")
-            quantised[setting] = quantise(graph, stats, "uint8" if setting[1] == "uint8" else "int8")
+    steps.next(f"exporting to {' and '.join(wanted)}")
+    graphs = float_graphs(model, examples, outputs, wanted)
+    climbing = _climbed(model, graphs, samples, sorted(set(chosen.values())), limits, effort, steps)
+    steps.skip_to(2 + len(climbed(effort)))
 
-    steps.next(f"verifying {len(quantised)} INT8 models against float")
-    pairs = [(one, graphs[one.format]) for one in quantised.values()]
+    steps.next("quantising")
+    quantised = _quantised(graphs, climbing, samples, chosen.values())
+    steps.next(f"verifying {len(quantised)} artifacts against float on {judged.count} samples")
+    pairs = [(one, graphs.exported[one.format]) for one in quantised.values()]
     data: Literal["evaluation", "calibration"] = "evaluation"
     if evaluation is None or _same(evaluation, calibration):
         data = "calibration"
     verified = dict(zip(quantised, verify(pairs, judged, model.run, data), strict=True))
 
     steps.next("packaging")
-    work = _work(model, examples, outputs, graphs)
+    work = work_of(graphs.exported["onnx"]) if "onnx" in graphs.exported else None
     elapsed = time.perf_counter() - started
-    packables = _judged(profiles, settings, verified, work, limits, elapsed)
+    packables = _judged(profiles, chosen, verified, work, limits, elapsed)
     verdict = worst([packable.gate.verdict for packable in packables])
     kept = Path(output) if verdict != "fail" or keep_failed else None
     release, manifests = package(
@@ -159,7 +156,8 @@ def convert(
     )
     elapsed = time.perf_counter() - started
     digest = release.digest if release else None
-    return ConversionReport(name, version, kept, digest, tuple(manifests), elapsed, warnings)
+    attempts = climbing.attempts if climbing else ()
+    return ConversionReport(name, version, kept, digest, tuple(manifests), elapsed, warnings, attempts)
 
 
 class _Steps:
@@ -173,41 +171,62 @@ class _Steps:
             self._on_step(self._done, self._total, what)
         self._done += 1
 
+    def skip_to(self, done: int) -> None:
+        self._done = max(self._done, done)
 
-def _formats(
+
+def _climbed(
     model: SourceModel,
-    profiles: Sequence[HardwareProfile],
-    asked: ModelFormat | Sequence[ModelFormat] | None,
-) -> tuple[ModelFormat, ...]:
-    if asked is not None:
-        return (asked,) if isinstance(asked, str) else tuple(dict.fromkeys(asked))
-    if not profiles:
-        raise ConversionError("no hardware profile is named", remedy="'edgewright profile list' shows them")
-    available: dict[ModelFormat, None] = {f: None for p in profiles for f in p.formats}
-    if model.onnx_path is not None:
-        available.pop("tflite", None)
-    return tuple(sorted(available))
+    graphs: FloatGraphs,
+    samples: SampleSet,
+    wanted: Sequence[Setting],
+    limits: GateLimits,
+    effort: Effort,
+    steps: _Steps,
+) -> Climb | None:
+    """The decision that the ladder comes to; None for a model that has no ONNX form to decide on."""
+    graph = graphs.graph
+    if graph is None:
+        return None
+    first = wanted[0]
+    count = min(samples.count, CALIBRATION_SAMPLES[effort])
+    tryout = Tryout.on(model.run, graphs.exported[first.format], samples)
+
+    def quantised_first(climbing: Any) -> QuantisedModel:
+        return _quantise(climbing, graphs.tflite, first)
+
+    return climb(
+        graph,
+        lambda wanted: (graph.feed(sample.inputs) for sample in samples.spread(wanted)),
+        count,
+        lambda decision: tryout.run(quantised_first(decision)),
+        Goal(limits.max_drop, limits.min_sqnr_db),
+        effort,
+        samples.where,
+        lambda rung: steps.next(f"{rung.name}: {rung.what}"),
+    )
 
 
-def _settings(
-    profiles: Sequence[HardwareProfile], wanted: Sequence[ModelFormat]
-) -> dict[tuple[str, ModelFormat], tuple[ModelFormat, str]]:
-    """For each artifact to make, by profile and format: what must be quantised, as (format, activations)."""
-    settings: dict[tuple[str, ModelFormat], tuple[ModelFormat, str]] = {}
-    for profile in profiles:
-        for model_format in wanted:
-            if model_format not in profile.formats:
-                continue
-            settings[profile.name, model_format] = (
-                model_format,
-                profile.runtime_for(model_format).activation_dtype,
-            )
-    if not settings:
-        names = ", ".join(p.name for p in profiles)
-        raise ConversionError(
-            f"no profile of {names} takes {' or '.join(wanted)}", remedy="choose another --format"
-        )
-    return settings
+def _quantised(
+    graphs: FloatGraphs, climbing: Climb | None, samples: SampleSet, wanted: Any
+) -> dict[Setting, QuantisedModel]:
+    distinct = sorted(set(wanted))
+    if climbing is None:
+        exported = graphs.exported["tflite"]
+        ranges = own_ranges(exported, (sample.inputs for sample in samples))
+        return {setting: quantise_tflite(exported, ranges) for setting in distinct}
+    tflite = graphs.tflite
+    if tflite is not None and tflite.found.unmatched:
+        ranges = own_ranges(tflite.exported, (s.inputs for s in samples), tflite.found.unmatched)
+        tflite = replace(tflite, own_ranges=ranges)
+    return {setting: _quantise(climbing.decision, tflite, setting) for setting in distinct}
+
+
+def _quantise(decision: Any, tflite: TfliteTarget | None, setting: Setting) -> QuantisedModel:
+    if setting.format == "onnx":
+        return as_onnx(decision, setting.activation, symmetric=setting.symmetric)
+    assert tflite is not None
+    return as_tflite(decision, tflite)
 
 
 def _check_labels(samples: SampleSet, outputs: Mapping[str, Array]) -> None:
@@ -235,66 +254,18 @@ def _same(one: Data, other: Data) -> bool:
 
 def _judged(
     profiles: Sequence[HardwareProfile],
-    settings: Mapping[tuple[str, ModelFormat], tuple[ModelFormat, str]],
-    verified: Mapping[tuple[ModelFormat, str], VerifiedModel],
-    work: tuple[tuple[OperatorWork, ...], tuple[OperatorWork, ...]] | None,
+    chosen: Mapping[tuple[str, ModelFormat], Setting],
+    verified: Mapping[Setting, VerifiedModel],
+    work: Work | None,
     limits: GateLimits,
     conversion_s: float,
 ) -> list[Packable]:
     by_name = {profile.name: profile for profile in profiles}
     packables = []
-    for (name, model_format), setting in settings.items():
+    for (name, model_format), setting in chosen.items():
         profile, one = by_name[name], verified[setting]
-        predicted = _predicted(profile, model_format, work)
-        own = work and work[1 if one.model.precision == "float32" else 0]
+        predicted = predicted_latencies(profile, model_format, work)
+        own = work.held_in(one.model.precision) if work else None
         report = gate(one, profile, limits, work=own, predicted=predicted, conversion_s=conversion_s)
-        packables.append(Packable(name, one, report, predicted, _macs(work)))
+        packables.append(Packable(name, one, report, predicted, work.macs if work else None))
     return packables
-
-
-def _work(
-    model: SourceModel,
-    examples: Sequence[Mapping[str, Array]],
-    outputs: Mapping[str, Array],
-    graphs: Mapping[ModelFormat, ExportedGraph],
-) -> tuple[tuple[OperatorWork, ...], tuple[OperatorWork, ...]] | None:
-    """The work of one inference as (INT8, float32); None where the model has no ONNX form to count it on."""
-    graph = graphs.get("onnx")
-    if graph is None:
-        try:
-            graph = optimise(export(model, examples, outputs, "onnx"))
-        except ConversionError:
-            return None
-    return operator_work(graph, 1), operator_work(graph, np.dtype(np.float32).itemsize)
-
-
-def _macs(work: tuple[tuple[OperatorWork, ...], tuple[OperatorWork, ...]] | None) -> int | None:
-    return sum(operator.macs for operator in work[0]) if work else None
-
-
-def _predicted(
-    profile: HardwareProfile,
-    model_format: ModelFormat,
-    work: tuple[tuple[OperatorWork, ...], tuple[OperatorWork, ...]] | None,
-) -> tuple[LatencyFigure, ...]:
-    if work is None:
-        return ()
-    runtime = profile.runtime_for(model_format)
-    figures = []
-    by_precision: dict[Precision, tuple[OperatorWork, ...]] = {"float32": work[1], "int8": work[0]}
-    for precision, operators in by_precision.items():
-        predicted = predict_latency(profile, operators, precision, threads=1)
-        figures.append(
-            LatencyFigure(
-                how="predicted",
-                where=profile.name,
-                runtime=runtime.name,
-                precision=precision,
-                threads=1,
-                p50_s=predicted.seconds,
-                low_s=predicted.low_seconds,
-                high_s=predicted.high_seconds,
-                samples=0,
-            )
-        )
-    return tuple(figures)

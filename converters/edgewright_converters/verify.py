@@ -85,7 +85,7 @@ def compare(
     finite.
     """
     with tempfile.TemporaryDirectory() as folder:
-        running = [_Running(_model(Path(folder) / str(i), model)) for i, model in enumerate(models)]
+        running = [_Running(open_specs(Path(folder) / str(i), model)) for i, model in enumerate(models)]
         for index, sample in enumerate(samples):
             expected = reference(sample.inputs)
             _check_sample(index, expected, sample.label, data)
@@ -155,7 +155,7 @@ def _measured(quantised: QuantisedModel, graph: ExportedGraph, compared: Compare
     first = {name: rows[0] for name, rows in compared.golden.inputs.items()}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "int8"
-        models = [_model(Path(folder) / "float32", graph), _model(path, quantised)]
+        models = [open_specs(Path(folder) / "float32", graph), open_specs(path, quantised)]
         times = interleaved_seconds(models, seconds=LATENCY_SECONDS)
         where = host_processor()
         float_figure, figure = (
@@ -183,7 +183,7 @@ def _measured(quantised: QuantisedModel, graph: ExportedGraph, compared: Compare
     )
 
 
-def _model(path: Path, specs: QuantisedModel | ExportedGraph) -> Model:
+def open_specs(path: Path, specs: QuantisedModel | ExportedGraph) -> Model:
     path = path.with_suffix(f".{specs.format}")
     path.write_bytes(specs.data)
     with silenced():

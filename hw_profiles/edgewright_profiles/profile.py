@@ -105,6 +105,9 @@ class RuntimeSettings(FactGroup):
     provider: Text = Field(description="execution provider (ONNX Runtime) or delegate (LiteRT)")
     threads: Count
     activation_dtype: Literal["uint8", "int8"] = Field(description="type of quantised activations")
+    activation_symmetric: bool = Field(
+        default=False, description="zero points of activations at nought, as TensorRT demands"
+    )
 
 
 class NumericFormats(FactGroup):

@@ -1,5 +1,5 @@
-"""One module an algorithm; each turns a float graph and its ranges into a `QuantisedModel`."""
+"""One module an algorithm; `decision` turns what they decided into a `QuantisedModel` for either target."""
 
-from edgewright_converters.quantise.quantised_model import QuantisedModel, quantise
+from edgewright_converters.quantise.quantised_model import QuantisedModel
 
-__all__ = ["QuantisedModel", "quantise"]
+__all__ = ["QuantisedModel"]

@@ -106,6 +106,8 @@ def _scalable(layer: WeightLayer, graph: FloatGraph) -> bool:
     users = graph.consumers[layer.weight]
     if len(users) != 1 or (layer.bias is not None and len(graph.consumers[layer.bias]) != 1):
         return False
+    if not graph.changeable(layer.weight, layer.bias):
+        return False
     if layer.node.op_type == "ConvTranspose":
         return False
     weight = graph.weights[layer.weight]
@@ -121,7 +123,8 @@ def _has_affine(node: onnx.NodeProto, graph: FloatGraph) -> bool:
     rank = len(graph.shapes.get(node.input[0], ()))
     constants = [name for name in node.input[1:] if name]
     last = axis in (-1, rank - 1)
-    return last and all(n in graph.weights and len(graph.consumers[n]) == 1 for n in constants)
+    own = all(n in graph.weights and len(graph.consumers[n]) == 1 for n in constants)
+    return last and own and graph.changeable(*constants)
 
 
 def _flattens(node: onnx.NodeProto, graph: FloatGraph) -> bool:

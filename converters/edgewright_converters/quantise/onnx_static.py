@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,23 +16,29 @@ from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
 from edgewright.artifact.manifest import Quantisation, TensorSpec
 from edgewright.errors import ConversionError
-from edgewright_converters.calibrate import CalibrationStats
 from edgewright_converters.export import ExportedGraph
 from edgewright_converters.quantise.quantised_model import ActivationDtype, QuantisedModel
 from edgewright_converters.quantise.tflite_static import replace_spec
 from edgewright_converters.silence import silenced
 
 _TYPES = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
-_CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")
 
 
 def quantise_onnx(
-    graph: ExportedGraph, stats: CalibrationStats, activation: ActivationDtype
+    graph: ExportedGraph,
+    ranges: Mapping[str, tuple[float, float]],
+    activation: ActivationDtype,
+    *,
+    symmetric: bool = False,
+    in_float: frozenset[str] = frozenset(),
 ) -> QuantisedModel:
-    """Quantise a float ONNX graph by the ranges of `stats`. Raises `ConversionError`."""
-    ranges = TensorsData(CalibrationMethod.MinMax, dict(stats.ranges))
+    """Quantise a float ONNX graph by the ranges of its tensors; nodes named in `in_float` are left alone.
+
+    `symmetric` puts the zero point of activations in the middle, as TensorRT demands. Raises `ConversionError`.
+    """
+    measured = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
     operators = sorted({*QLinearOpsRegistry, *QDQRegistry})
-    options = {"ActivationSymmetric": False, "WeightSymmetric": True}
+    options = {"ActivationSymmetric": symmetric, "WeightSymmetric": True}
     try:
         quantiser = QDQQuantizer(
             onnx.load_from_string(graph.data),
@@ -39,9 +46,9 @@ def quantise_onnx(
             False,  # full 8-bit weight range: VNNI and Arm dot products do not saturate
             QuantType.QInt8,
             _TYPES[activation],
-            ranges,
+            TensorsData(CalibrationMethod.MinMax, measured),
             [],
-            [],
+            sorted(in_float),
             operators,
             options,
         )
@@ -57,9 +64,7 @@ def quantise_onnx(
     outputs = tuple(_integer_output(proto.graph, spec) for spec in graph.outputs)
     proto = onnx.shape_inference.infer_shapes(proto)
     onnx.checker.check_model(proto)
-    return QuantisedModel(
-        "onnx", "int8", proto.SerializeToString(), inputs, outputs, _float_operators(proto.graph)
-    )
+    return QuantisedModel("onnx", "int8", proto.SerializeToString(), inputs, outputs)
 
 
 def _constants(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
@@ -119,16 +124,3 @@ def _drop(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
     for initialiser in list(graph.initializer):
         if initialiser.name not in used:
             graph.initializer.remove(initialiser)
-
-
-def _float_operators(graph: onnx.GraphProto) -> tuple[str, ...]:
-    """Operators that neither take dequantised values nor have their result quantised."""
-    from_integers = {name for node in graph.node if node.op_type in _CONVERSIONS for name in node.output}
-    to_integers = {name for node in graph.node if node.op_type == "QuantizeLinear" for name in node.input}
-    left = []
-    for node in graph.node:
-        if node.op_type in _CONVERSIONS or node.op_type in ("Shape", "Constant", "Reshape", "Flatten"):
-            continue
-        if not set(node.input) & from_integers or not set(node.output) & to_integers:
-            left.append(f"{node.op_type} {node.name}")
-    return tuple(left)

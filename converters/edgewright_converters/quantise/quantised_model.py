@@ -1,4 +1,4 @@
-"""`QuantisedModel`: the integer model in its target's format, and which algorithm makes it."""
+"""`QuantisedModel`: a quantised model in its target's format, before it is verified."""
 
 from __future__ import annotations
 
@@ -6,34 +6,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgewright.artifact.manifest import ModelFormat, Precision, TensorSpec
-from edgewright_converters.calibrate import CalibrationStats
-from edgewright_converters.export import ExportedGraph
 
 ActivationDtype = Literal["uint8", "int8"]
 
 
 @dataclass(frozen=True)
 class QuantisedModel:
-    """A serialised integer model; `float_operators` lists what was left in float, by type and name."""
+    """A serialised model; `inputs` and `outputs` say how the file stores what callers pass and get."""
 
     format: ModelFormat
     precision: Precision
     data: bytes
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    float_operators: tuple[str, ...]
-
-
-def quantise(graph: ExportedGraph, stats: CalibrationStats, activation: ActivationDtype) -> QuantisedModel:
-    """Static INT8: per-channel symmetric weights, per-tensor activations, integer inputs and outputs.
-
-    `activation` is the dtype of ONNX activations; TFLite's are int8 always (TFLite 8-bit quantisation
-    specification). Raises `ConversionError`.
-    """
-    if graph.format == "onnx":
-        from edgewright_converters.quantise.onnx_static import quantise_onnx
-
-        return quantise_onnx(graph, stats, activation)
-    from edgewright_converters.quantise.tflite_static import quantise_tflite
-
-    return quantise_tflite(graph, stats)

@@ -21,7 +21,7 @@ from edgewright_converters.float_graph import FloatGraph, WeightLayer
 from edgewright_converters.quantise.grid import ActivationGrid, rounded_weight
 
 Array = NDArray[Any]
-SWEEP_BYTES = 640_000_000
+SWEEP_BYTES = 480_000_000
 """Bounds the activations that are held at once, and so how many samples a sweep uses."""
 
 MOST_SAMPLES = 64
@@ -92,7 +92,8 @@ def sweep(
         layer = layers.get(step.outputs[0])
         if layer is not None and layer.name not in in_float:
             view = _view(graph, step, layer, weights, live_int8, reference)
-            weight, bias = repair(view)
+            repairable = graph.changeable(layer.weight, layer.bias)
+            weight, bias = (repair if repairable else rounded_only)(view)
             weights[layer.weight] = weight.astype(np.float32)
             if layer.bias is not None and bias is not None:
                 weights[layer.bias] = bias.astype(np.float32)
@@ -107,7 +108,8 @@ def sweep(
         for name in step.done:
             for live in (*live_float, *live_int8):
                 live.pop(name, None)
-    return Sweep(graph.with_weights(weights), noise, len(samples))
+    repaired = {name: value for name, value in weights.items() if name not in graph.fixed}
+    return Sweep(graph.with_weights(repaired), noise, len(samples))
 
 
 def _view(

@@ -1,0 +1,65 @@
+"""`FloatGraphs`: the float model in the forms that a conversion needs, before anything is quantised.
+
+Quantisation is decided on the ONNX graph, whichever format is wanted. A model that has no ONNX form is still
+converted to TFLite, by the ranges of its TFLite graph and without repairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from numpy.typing import NDArray
+
+from edgewright.artifact.manifest import ModelFormat
+from edgewright.errors import ConversionError
+from edgewright_converters.correspondence import correspond
+from edgewright_converters.execution import Execution
+from edgewright_converters.export import ExportedGraph, export
+from edgewright_converters.float_graph import FloatGraph
+from edgewright_converters.optimise import optimise
+from edgewright_converters.quantise.decision import TfliteTarget
+from edgewright_converters.source import SourceModel
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class FloatGraphs:
+    """The optimised graphs by format; `graph` and `tflite` are None where the model does not have them."""
+
+    exported: Mapping[ModelFormat, ExportedGraph]
+    graph: FloatGraph | None
+    tflite: TfliteTarget | None
+
+
+def float_graphs(
+    model: SourceModel,
+    examples: Sequence[Mapping[str, Array]],
+    outputs: Mapping[str, Array],
+    wanted: Sequence[ModelFormat],
+) -> FloatGraphs:
+    """Export to what is wanted, and to ONNX in any case. Raises `ConversionError` for a format wanted in vain."""
+    exported: dict[ModelFormat, ExportedGraph] = {}
+    for model_format in ("onnx", "tflite"):
+        if model_format not in wanted and model_format != "onnx":
+            continue
+        try:
+            exported[model_format] = optimise(export(model, examples, outputs, model_format))
+        except ConversionError:
+            if model_format in wanted:
+                raise
+    graph = FloatGraph.of(exported["onnx"]) if "onnx" in exported else None
+    tflite = exported.get("tflite")
+    if graph is None or tflite is None:
+        return FloatGraphs(exported, graph, None)
+    found = correspond(Execution(graph), tflite, examples)
+    unknown = {
+        name
+        for layer in graph.layers
+        if not found.covers(layer.weight, layer.bias)
+        for name in (layer.weight, layer.bias)
+        if name is not None
+    } | {name for name in graph.scales if not found.covers(name)}
+    return FloatGraphs(exported, replace(graph, fixed=frozenset(unknown)), TfliteTarget(tflite, found))

@@ -1,0 +1,127 @@
+"""A float TFLite file opened up: its constants and operators, its activations on a sample, and a changed copy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgewright_converters.export import ExportedGraph
+from edgewright_converters.silence import silenced
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class TfliteOperator:
+    """An operator by the indices of its tensors; −1 stands for an optional input that is not there."""
+
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TfliteGraph:
+    """The one subgraph of a float model: tensor names, float constants by tensor index, operators."""
+
+    names: tuple[str, ...]
+    constants: Mapping[int, Array]
+    operators: tuple[TfliteOperator, ...]
+
+
+def open_tflite(graph: ExportedGraph) -> TfliteGraph:
+    """Read the structure and the float constants of a TFLite file."""
+    model = _model(graph.data)
+    subgraph = model.subgraphs[0]
+    constants = {}
+    for index, tensor in enumerate(subgraph.tensors):
+        data = model.buffers[tensor.buffer].data
+        if data is not None and len(data) and tensor.type == _float32():
+            constants[index] = np.frombuffer(bytes(data), np.float32).reshape(_shape(tensor))
+    operators = tuple(
+        TfliteOperator(tuple(int(i) for i in op.inputs), tuple(int(i) for i in op.outputs))
+        for op in subgraph.operators
+    )
+    return TfliteGraph(tuple(t.name.decode() for t in subgraph.tensors), constants, operators)
+
+
+def with_constants(graph: ExportedGraph, changed: Mapping[int, Array]) -> ExportedGraph:
+    """A copy of the file with some constants replaced, by tensor index.
+
+    Each gets a buffer of its own: equal constants share one, and only one of them may have changed.
+    """
+    from ai_edge_litert.schema_py_generated import BufferT
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = _model(graph.data)
+    for index, value in changed.items():
+        tensor = model.subgraphs[0].tensors[index]
+        buffer = BufferT()
+        buffer.data = np.frombuffer(np.ascontiguousarray(value, np.float32).tobytes(), np.uint8)
+        model.buffers.append(buffer)
+        tensor.buffer = len(model.buffers) - 1
+    used = {tensor.buffer for subgraph in model.subgraphs for tensor in subgraph.tensors}
+    for index in range(len(model.buffers)):
+        if index not in used and index not in {entry.buffer for entry in model.metadata or ()}:
+            model.buffers[index].data = None
+    with silenced():
+        data = bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    return ExportedGraph(graph.format, data, graph.inputs, graph.outputs)
+
+
+def activations(
+    graph: ExportedGraph, samples: Iterator[Mapping[str, Array]], constants: Mapping[int, Array]
+) -> Iterator[dict[int, Array]]:
+    """Every float activation of the graph by tensor index, for one sample after another.
+
+    `samples` are by source name, in the source's axis order. The arrays are views: use them before the next.
+    """
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    with silenced():
+        # A delegate would fuse operators, and with them the tensors in between.
+        interpreter = Interpreter(
+            model_content=graph.data,
+            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+            experimental_preserve_all_tensors=True,
+        )
+        interpreter.allocate_tensors()
+    details = {str(d["name"]): d for d in interpreter.get_input_details()}
+    floats = [
+        int(d["index"])
+        for d in interpreter.get_tensor_details()
+        if d["dtype"] is np.float32 and int(d["index"]) not in constants and d["name"]
+    ]
+    for sample in samples:
+        for spec in graph.inputs:
+            value = sample[spec.name]
+            stored = value.transpose(spec.permutation) if spec.permutation else value
+            detail = details[spec.runtime_name]
+            interpreter.set_tensor(detail["index"], np.ascontiguousarray(stored, detail["dtype"]))
+        interpreter.invoke()
+        made = {}
+        for index in floats:
+            try:
+                made[index] = interpreter.get_tensor(index)
+            except ValueError:  # a scratch tensor, which the operator before it has released
+                continue
+        yield made
+
+
+def _model(data: bytes) -> Any:
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    return flatbuffer_utils.read_model_from_bytearray(bytearray(data))
+
+
+def _float32() -> int:
+    from ai_edge_litert.schema_py_generated import TensorType
+
+    return int(TensorType.FLOAT32)
+
+
+def _shape(tensor: Any) -> tuple[int, ...]:
+    return tuple(int(n) for n in tensor.shape) if tensor.shape is not None else ()

@@ -1,0 +1,125 @@
+"""`Trial`: a candidate as the target's runtime executes it on a few calibration samples; `Goal`: when it is good.
+
+Trials steer the ladder. What they measure is on calibration data and is never shown as the artifact's accuracy;
+`verify` measures that on the evaluation data.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgewright.artifact.manifest import ModelFormat, Precision
+from edgewright.latency_benchmark import interleaved_seconds
+from edgewright_converters.calibration import Sample, SampleSet
+from edgewright_converters.export import ExportedGraph
+from edgewright_converters.quantise import QuantisedModel
+from edgewright_converters.statistics import proportion
+from edgewright_converters.verify import Reference, compare, open_specs
+
+Array = NDArray[Any]
+MOST_SAMPLES = 64
+LATENCY_SECONDS = 0.1
+
+ENOUGH_DB = 30.0
+"""Noise of a thousandth of the signal's power: further repairs would follow the few samples of the trial."""
+POOR_DB = 15.0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one candidate came to on the calibration samples it was tried on."""
+
+    format: ModelFormat
+    precision: Precision
+    sqnr_db: float
+    """Of the worst output."""
+    changed: int | None
+    """Samples whose top class is not that of float; None for a model that is no classifier."""
+    samples: int
+    model_bytes: int
+    seconds: float
+    """Median time of an inference on this host, one thread."""
+    float_seconds: float
+    """The same of the float model in the same runtime, measured in turn."""
+
+    @property
+    def changed_share(self) -> float | None:
+        return None if self.changed is None else self.changed / self.samples
+
+    @property
+    def speedup(self) -> float:
+        return self.float_seconds / self.seconds
+
+
+@dataclass(frozen=True)
+class Tryout:
+    """Tries one candidate after another on the same samples, against float outputs that are computed once."""
+
+    samples: tuple[Sample, ...]
+    outputs: Mapping[int, Mapping[str, Array]]
+    """Of the float model, by the identity of the sample's inputs."""
+    graph: ExportedGraph
+
+    @classmethod
+    def on(cls, reference: Reference, graph: ExportedGraph, samples: SampleSet) -> Tryout:
+        """Hold samples from all over the data; `graph` is the float model that speed is compared with."""
+        held = tuple(samples.spread(MOST_SAMPLES))
+        return cls(held, {id(s.inputs): reference(s.inputs) for s in held}, graph)
+
+    def run(self, candidate: QuantisedModel) -> Trial:
+        """Execute the candidate on every sample, and time it in turn with float."""
+        (compared,) = compare(
+            [candidate], self.samples, lambda inputs: self.outputs[id(inputs)], "calibration"
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            models = [
+                open_specs(Path(folder) / "float32", self.graph),
+                open_specs(Path(folder) / "candidate", candidate),
+            ]
+            times = interleaved_seconds(models, seconds=LATENCY_SECONDS)
+        report = compared.accuracy
+        agreement = report.agreement
+        float_seconds, seconds = (float(np.median(taken)) for taken in times)
+        return Trial(
+            candidate.format,
+            candidate.precision,
+            min(report.sqnr_db.values(), default=200.0),
+            None if agreement is None else round((1 - agreement.value) * agreement.samples),
+            report.samples,
+            len(candidate.data),
+            seconds,
+            float_seconds,
+        )
+
+
+@dataclass(frozen=True)
+class Goal:
+    """When the ladder may stop. A top class that is kept keeps its rightness, so the share of changed ones bounds
+    the drop of accuracy; half of the allowed drop leaves room for samples not seen."""
+
+    max_drop: float
+    """Points."""
+    min_sqnr_db: float | None = None
+
+    def met(self, trial: Trial) -> bool:
+        """Good enough, on the samples tried."""
+        share = trial.changed_share
+        if share is None:
+            return trial.sqnr_db >= (ENOUGH_DB if self.min_sqnr_db is None else self.min_sqnr_db + 1.0)
+        held = trial.sqnr_db >= max(ENOUGH_DB, self.min_sqnr_db or 0.0)
+        return held and share <= self.max_drop / 200
+
+    def clearly_missed(self, trial: Trial) -> bool:
+        """So far off that layers left in float are worth their time: not explained by the few samples tried."""
+        if self.min_sqnr_db is not None and trial.sqnr_db < self.min_sqnr_db:
+            return True
+        if trial.changed is None:
+            return self.min_sqnr_db is None and trial.sqnr_db < POOR_DB
+        return proportion(trial.changed, trial.samples).low > self.max_drop / 100
