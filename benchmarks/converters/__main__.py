@@ -109,5 +109,16 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def run() -> None:
+    """The command as a person meets it: an error is one line, and exit code 2."""
+    try:
+        main.main(standalone_mode=False)
+    except click.ClickException as error:
+        _say(f"benchmarks.converters: {error.format_message()}")
+        sys.exit(2)
+    except click.Abort:
+        sys.exit(130)
+
+
 if __name__ == "__main__":
-    main()
+    run()
