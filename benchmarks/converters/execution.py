@@ -90,21 +90,21 @@ def outputs(evaluation: Path, scores: Path, target: str) -> None:
 
 
 def latency(rounds: int, seconds: float, times: Path, targets: Sequence[str]) -> None:
-    """Write the median seconds of each model in each round, all models interleaved one inference each."""
-    models = [open_model(target) for target in targets]
-    medians = [[b.p50_s for b in benchmark_interleaved(models, seconds=seconds)] for _ in range(rounds)]
-    times.write_text(
-        json.dumps(
-            {
-                target: {
-                    "runtime": model.runtime,
-                    "takes": model.inputs[0].dtype,
-                    "seconds": [medians[r][i] for r in range(rounds)],
-                }
-                for i, (target, model) in enumerate(zip(targets, models, strict=True))
-            }
-        )
-    )
+    """Write the median seconds of each model in each round, all models interleaved one inference each.
+
+    Each round opens the models anew, in another order: where a session's memory happens to lie, and whose turn is
+    before, make differences of some percent that would otherwise look like the model's own.
+    """
+    rng = np.random.default_rng(0)
+    found: dict[str, dict[str, Any]] = {}
+    for _ in range(rounds):
+        order = [targets[i] for i in rng.permutation(len(targets))]
+        models = [open_model(target) for target in order]
+        measured = benchmark_interleaved(models, seconds=seconds)
+        for target, model, benchmark in zip(order, models, measured, strict=True):
+            new = {"runtime": model.runtime, "takes": model.inputs[0].dtype, "seconds": []}
+            found.setdefault(target, new)["seconds"].append(benchmark.p50_s)
+    times.write_text(json.dumps(found))
 
 
 def main() -> None:
