@@ -21,6 +21,9 @@ class BenchmarkModel:
     calibration_samples: int
     evaluation_samples: int
     transformer: bool = False
+    learning_rate: float = 2e-3
+    shifts: bool = True
+    """Whether it is trained on shifted images too; a transformer this small learns them too slowly."""
 
 
 def _residual() -> nn.Module:
@@ -69,6 +72,8 @@ MODELS = {
             512,
             10_000,
             transformer=True,
+            learning_rate=1e-3,
+            shifts=False,
         ),
         BenchmarkModel(
             "efficientnet-lite0", "EfficientNet-Lite0, ImageNet weights, photo crops", "photos",

@@ -99,11 +99,17 @@ class Block(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """4×4 patches of a 28×28 image as 49 tokens; the mean of the tokens is classified."""
+    """49 tokens of a 28×28 image, whose mean is classified.
+
+    The patches overlap, made by two strided convolutions: with cut 4×4 patches it does not reach 88 % in the time
+    (Xiao et al. 2021, "Early convolutions help transformers see better").
+    """
 
     def __init__(self, width: int = 48, heads: int = 4, blocks: int = 4) -> None:
         super().__init__()
-        self.patches = nn.Conv2d(1, width, 4, stride=4)
+        self.patches = nn.Sequential(
+            *_convolution(1, width // 2, 3, 2), nn.ReLU(), *_convolution(width // 2, width, 3, 2)
+        )
         self.position = nn.Parameter(torch.randn(1, 49, width) * 0.02)
         self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(blocks)))
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, CLASSES))

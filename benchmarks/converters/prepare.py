@@ -69,7 +69,14 @@ def _prepare_fashion_mnist(prepared: PreparedModel) -> None:
         def on_epoch(epoch: int, accuracy: float) -> None:
             print(f"{prepared.name}: epoch {epoch}, validation accuracy {accuracy:.2%}", file=sys.stderr)
 
-        weights = train(network, data, on_epoch, QUICK_EPOCHS if prepared.quick else MAX_EPOCHS)
+        weights = train(
+            network,
+            data,
+            on_epoch,
+            learning_rate=model.learning_rate,
+            shifts=model.shifts,
+            max_epochs=QUICK_EPOCHS if prepared.quick else MAX_EPOCHS,
+        )
         _write(prepared.weights, lambda path: torch.save(weights, path))
 
 

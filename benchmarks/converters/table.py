@@ -65,7 +65,7 @@ def _model(model: ModelResult) -> list[str]:
         _line(["---"] * len(COLUMNS)),
         *(_line(_cells(row)) for row in model.rows),
         "",
-        *_where_behind(model),
+        *_verdict(model),
     ]
 
 
@@ -93,14 +93,32 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
-def _where_behind(model: ModelResult) -> list[str]:
+def _verdict(model: ModelResult) -> list[str]:
+    """What a reader must not have to find in the table: where ours loses, to a peer or to float itself."""
+    lines = [
+        f"**{row.name} is slower than the float model in its own runtime: {_times(row.speed_up)}.**"
+        for row in model.rows
+        if row.tool == OURS and row.speed_up is not None and row.speed_up.high < 1
+    ]
     peers = [row for row in model.rows if row.against_ours is not None]
-    if not peers:
-        return ["Ours was compared with no peer here."]
     losses = behind(model)
-    if not losses:
-        return [f"Ours is at least as accurate and as fast as all {len(peers)} that ran."]
-    return ["Ours is behind:", "", *(f"- {row.name}: in {' and '.join(where)}" for row, where in losses)]
+    if not peers:
+        lines.append("Ours was compared with no peer here.")
+    elif losses:
+        named = "; ".join(f"{row.name} in {' and '.join(where)}" for row, where in losses)
+        lines.append(f"Ours is behind: {named}.")
+    else:
+        lines.append(f"Ours is behind none of the {len(peers)} that ran.")
+    lower = [
+        f"{row.name} {row.against_ours.accuracy.value * 100:+.2f}"
+        for row in peers
+        if row.against_ours
+        and row.against_ours.accuracy.value < 0
+        and accuracy_verdict(row.against_ours.accuracy) == "level"
+    ]
+    if lower:
+        lines.append(f"Lower, but within the interval, points: {', '.join(lower)}.")
+    return [part for line in lines for part in (line, "")][:-1]
 
 
 def _times(ratio: Ratio | None) -> str:

@@ -47,7 +47,7 @@ VARIANTS = (
     Variant("nncf", "openvino", "openvino", "nncf_quantise", "nncf"),
     Variant("nncf", "accuracy", "openvino", "nncf_quantise", "nncf", "labelled"),
     Variant("olive", "minmax", "onnx", "olive_quantise", "olive"),
-    Variant("olive", "entropy", "onnx", "olive_quantise", "olive"),
+    Variant("olive", "percentile", "onnx", "olive_quantise", "olive"),
     Variant("ai-edge-quantizer", "static", "tflite", "ai_edge_quantise", "ai-edge-quantizer"),
     Variant(
         "ai-edge-quantizer", "dynamic", "tflite", "ai_edge_quantise", "ai-edge-quantizer", "transformers"

@@ -22,7 +22,13 @@ OnEpoch = Callable[[int, float], None]
 
 
 def train(
-    network: nn.Module, data: FashionMnist, on_epoch: OnEpoch, max_epochs: int = MAX_EPOCHS
+    network: nn.Module,
+    data: FashionMnist,
+    on_epoch: OnEpoch,
+    *,
+    learning_rate: float,
+    shifts: bool,
+    max_epochs: int = MAX_EPOCHS,
 ) -> dict[str, Any]:
     """Train and return the weights of the epoch with the best validation accuracy."""
     torch.set_num_threads(THREADS)
@@ -30,14 +36,14 @@ def train(
     # Channels last trains these convolutions in two thirds of the time on a CPU.
     network.to(memory_format=torch.channels_last)
     x, y = torch.from_numpy(data.train.x), torch.from_numpy(data.train.y)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=1e-2)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=1e-2)
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, "max", factor=0.25, patience=1)
     best, best_epoch = 0.0, 0
     weights: dict[str, Any] = network.state_dict()
     for epoch in range(max_epochs):
         network.train()
         for rows in torch.randperm(len(x)).split(BATCH):
-            loss = nn.functional.cross_entropy(network(_augmented(x[rows])), y[rows])
+            loss = nn.functional.cross_entropy(network(_augmented(x[rows], shifts)), y[rows])
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -64,9 +70,8 @@ def accuracy(network: nn.Module, images: LabelledImages) -> float:
     return float(sum(hits)) / len(images.x)
 
 
-def _augmented(images: torch.Tensor) -> torch.Tensor:
-    """Shifted by up to two pixels, and mirrored half of the time."""
-    shift = torch.randint(-2, 3, (2,)).tolist()
-    moved = torch.roll(images, shift, dims=(2, 3))
+def _augmented(images: torch.Tensor, shifts: bool) -> torch.Tensor:
+    """Shifted by up to two pixels where asked, and mirrored half of the time."""
+    moved = torch.roll(images, torch.randint(-2, 3, (2,)).tolist(), dims=(2, 3)) if shifts else images
     mirrored = torch.rand(len(images), 1, 1, 1) < 0.5
     return torch.where(mirrored, moved.flip(3), moved)

@@ -97,7 +97,7 @@ def test_table_names_every_peer_that_ours_is_behind_and_in_what() -> None:
     )
     assert [(r.name, where) for r, where in behind(shown.models[0])] == [("nncf onnx", ("accuracy", "speed"))]
     text = markdown(shown, "picture.png")
-    assert "- nncf onnx: in accuracy and speed" in text
+    assert "Ours is behind: nncf onnx in accuracy and speed." in text
     assert "failed: ValueError: a \\| b" in text
     assert "**edgewright onnx**" in text
     table = [line for line in text.splitlines() if line.startswith("|")]
@@ -105,8 +105,15 @@ def test_table_names_every_peer_that_ours_is_behind_and_in_what() -> None:
 
 
 def test_table_says_so_where_ours_is_behind_nobody() -> None:
-    text = markdown(result(row("edgewright", "onnx"), row("onnxruntime", "minmax")), "picture.png")
-    assert "at least as accurate and as fast as all 1 that ran" in text
+    text = markdown(result(row("edgewright", "onnx"), row("onnxruntime", "minmax", accuracy=-5e-4)), "p.png")
+    assert "Ours is behind none of the 1 that ran." in text
+    assert "Lower, but within the interval, points: onnxruntime minmax -0.05." in text
+    assert "slower than the float model" not in text
+
+
+def test_table_says_so_where_our_int8_is_slower_than_float() -> None:
+    slow = row("edgewright", "tflite").model_copy(update={"speed_up": Ratio(value=0.16, low=0.1, high=0.2)})
+    assert "edgewright tflite is slower than the float model" in markdown(result(slow), "picture.png")
 
 
 def test_result_survives_its_json_and_is_drawn(tmp_path: Path) -> None:

@@ -16,7 +16,10 @@ from typing import Any
 import numpy as np
 from olive.data.registry import Registry
 
-METHODS = {"minmax": "MinMax", "entropy": "Entropy"}
+METHODS: dict[str, tuple[str, dict[str, float]]] = {
+    "minmax": ("MinMax", {}),
+    "percentile": ("Percentile", {"CalibPercentile": 99.99}),
+}
 
 
 class Samples:
@@ -42,6 +45,7 @@ def main() -> None:
     from olive.workflows import run
 
     source, calibration, output, variant, *_ = sys.argv[1:]
+    method, options = METHODS[variant]
     data = {
         "name": "calibration",
         "user_script": __file__,
@@ -56,7 +60,8 @@ def main() -> None:
         "precision": "int8",
         "activation_type": "uint8",
         "quant_format": "QDQ",
-        "calibrate_method": METHODS[variant],
+        "calibrate_method": method,
+        "extra_options": options,
     }
     with tempfile.TemporaryDirectory() as folder:
         run(
