@@ -6,6 +6,7 @@ import datetime
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -51,7 +52,8 @@ def main(models: str, tools: str, output: Path, quick: bool) -> None:
     """Measure our converters and other quantisers on the same models, data and runtimes.
 
     Models are trained and each peer's environment is made on the first run, and kept below
-    $XDG_CACHE_HOME/edgewright/benchmarks. The first full run takes about an hour on two cores, later ones half.
+    $XDG_CACHE_HOME/edgewright/benchmarks. On two cores the first full run takes about
+    half an hour, a later one a quarter of an hour.
     """
     chosen_models = _chosen(models, MODELS, "model")
     chosen_tools = _chosen(tools, TOOLS, "tool")
@@ -111,6 +113,8 @@ def _say(line: str) -> None:
 
 def run() -> None:
     """The command as a person meets it: an error is one line, and exit code 2."""
+    # As an exception, so that the step that runs is ended too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         main.main(standalone_mode=False)
     except click.ClickException as error:

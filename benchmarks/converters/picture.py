@@ -19,7 +19,7 @@ def draw(result: Result, path: Path) -> None:
     from matplotlib import pyplot as plt
 
     count = len(result.models)
-    figure, axes = plt.subplots(1, count, figsize=(5.5 * count, 5), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(1, count, figsize=(5.5 * count, 6), squeeze=False, layout="constrained")
     for axis, model in zip(axes[0], result.models, strict=True):
         _panel(axis, model)
     figure.suptitle(f"INT8 against float on {result.processor}, one thread, {result.date}")
@@ -53,4 +53,4 @@ def _panel(axis: object, model: ModelResult) -> None:
     axis.set_title(model.title, fontsize=10)
     axis.set_xlabel("speed-up over the float model in the same runtime")
     axis.set_ylabel("change of accuracy, points" if model.float_accuracy else "agreement − 100 %, points")
-    axis.legend(fontsize=7)
+    axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
