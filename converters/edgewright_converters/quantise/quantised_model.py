@@ -1,4 +1,4 @@
-"""`QuantisedModel`: the integer model in its target's format, and which algorithm makes it."""
+"""`QuantisedModel`: the model at a precision in its target's format, and which algorithm makes it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgewright.artifact.manifest import ModelFormat, Precision, TensorSpec
+from edgewright.errors import ConversionError
 from edgewright_converters.calibrate import CalibrationStats
 from edgewright_converters.export import ExportedGraph
 
@@ -14,14 +15,14 @@ ActivationDtype = Literal["uint8", "int8"]
 
 @dataclass(frozen=True)
 class QuantisedModel:
-    """A serialised integer model; `float_operators` lists what was left in float, by type and name."""
+    """A serialised model; `float_operators` lists what static INT8 left in float, by type and name."""
 
     format: ModelFormat
     precision: Precision
     data: bytes
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    float_operators: tuple[str, ...]
+    float_operators: tuple[str, ...] = ()
 
 
 def quantise(graph: ExportedGraph, stats: CalibrationStats, activation: ActivationDtype) -> QuantisedModel:
@@ -37,3 +38,22 @@ def quantise(graph: ExportedGraph, stats: CalibrationStats, activation: Activati
     from edgewright_converters.quantise.tflite_static import quantise_tflite
 
     return quantise_tflite(graph, stats)
+
+
+def quantise_as(graph: ExportedGraph, precision: Precision) -> QuantisedModel:
+    """The graph at a precision that takes no calibration. Raises `ConversionError`."""
+    if precision == "float32":
+        return QuantisedModel(graph.format, precision, graph.data, graph.inputs, graph.outputs)
+    if precision == "float16":
+        from edgewright_converters.quantise.half import quantise_half
+
+        return quantise_half(graph)
+    if precision == "int8-dynamic":
+        from edgewright_converters.quantise.dynamic import quantise_dynamic
+
+        return quantise_dynamic(graph)
+    if precision == "int8":
+        raise ConversionError("static INT8 takes calibrated ranges", remedy="call quantise with them")
+    from edgewright_converters.quantise.weight_only import quantise_weights
+
+    return quantise_weights(graph, 4 if precision == "int4-weights" else 8)
