@@ -20,7 +20,8 @@ from benchmarks.converters.environments import environment_python
 from benchmarks.converters.models import QUICK_CALIBRATION, QUICK_EVALUATION, BenchmarkModel
 from benchmarks.converters.results import AgainstOurs, ModelResult, Row
 from benchmarks.converters.tools import OURS, PEERS, SUFFIX, Runtime, Variant
-from edgewright_converters.statistics import paired_difference, proportion, sqnr_db
+from edgewright_converters.comparison import sqnr_db
+from edgewright_converters.statistics import paired_difference_of, proportion
 
 Array = NDArray[Any]
 Say = Callable[[str], None]
@@ -182,7 +183,7 @@ def _row(
     if ours is not None and made.variant.tool != OURS:
         against = AgainstOurs(
             ours=ours.variant.key,
-            accuracy=paired_difference(hits, judged.hits(ours.scores)),
+            accuracy=paired_difference_of(hits, judged.hits(ours.scores)),
             time=ratio(times[ours.target]["seconds"], timed["seconds"]),
         )
     return Row(
@@ -191,7 +192,7 @@ def _row(
         runtime=timed["runtime"],
         takes=timed["takes"],
         accuracy=proportion(int(hits.sum()), count) if judged.labelled else None,
-        change=paired_difference(judged.hits(judged.float_scores), hits) if judged.labelled else None,
+        change=paired_difference_of(judged.hits(judged.float_scores), hits) if judged.labelled else None,
         agreement=proportion(same, count),
         sqnr_db=sqnr_db(judged.float_scores, made.scores),
         latency_s=float(np.median(timed["seconds"])),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgewright.artifact.manifest import GateCheck, ModelFormat, Precision, Verdict
+from edgewright.artifact.manifest import GateCheck, ModelFormat, Precision, Verdict, computed_in
 from edgewright.figures import seconds, size
 from edgewright.runtime.memory import PeakMemory
 from edgewright_profiles import HardwareProfile, load_profile, profile_names
@@ -122,7 +122,8 @@ def _latency(profile: HardwareProfile, needs: Needs, limit: float) -> GateCheck:
             says=f"latency on the device could be neither measured nor predicted; {budget}",
             remedy="measure it on the device with 'edgewright bench'",
         )
-    predicted = predict_latency(profile, needs.work, needs.precision, threads=1)
+    arithmetic = computed_in(needs.precision, needs.format)
+    predicted = predict_latency(profile, needs.work, arithmetic, threads=1)
     low, high = predicted.low_seconds, predicted.high_seconds
     verdict: Verdict = "pass" if high <= limit else "fail" if low > limit else "inconclusive"
     remedy = "measure it on the device with 'edgewright bench'" if verdict == "inconclusive" else None

@@ -55,6 +55,13 @@ class _Sums:
         return min(1.0, max(-1.0, cosine)) if math.isfinite(cosine) else 0.0
 
 
+def sqnr_db(reference: Array, actual: Array) -> float:
+    """Signal to quantisation noise ratio of an output, decibels."""
+    sums = _Sums()
+    sums.add(reference, actual)
+    return sums.sqnr_db()
+
+
 @dataclass
 class Comparison:
     """The running comparison of one quantised model; `classification` names the output with the scores."""

@@ -17,7 +17,7 @@ def operator_work(graph: ExportedGraph, bytes_per_element: int) -> tuple[Operato
     """The work of each operator of an optimised float ONNX graph, held at `bytes_per_element`.
 
     MACs by operator: convolution, output elements × kernel elements × input channels a group; matrix product,
-    output elements × inner dimension; others none.
+    output elements × inner dimension; recurrent layer, time steps × its weights; others none.
     """
     proto = onnx.shape_inference.infer_shapes(onnx.load_from_string(graph.data)).graph
     shapes = {
@@ -62,4 +62,8 @@ def _macs(
         left = shapes.get(node.input[0]) or weights.get(node.input[0]) or (0,)
         transposed = any(a.name == "transA" and a.i for a in node.attribute)
         return "matmul", outputs * left[0 if transposed else -1]
+    if node.op_type in ("LSTM", "GRU", "RNN"):
+        # Time steps and batch come first in either `layout`.
+        steps = math.prod(shapes.get(node.input[0], (0,))[:2])
+        return "matmul", steps * sum(math.prod(weights.get(name, (0,))) for name in node.input[1:3])
     return "elementwise", 0

@@ -98,8 +98,8 @@ def _int8_share(verified: VerifiedModel, share: float | None, left: tuple[FloatO
     if left:
         says += f"; left in float: {', '.join(f'{o.type} {o.name}' for o in left[:3])}"
         says += f" and {len(left) - 3} more" if len(left) > 3 else ""
-    if verified.model.precision != "int8":
-        says = f"the artifact is {verified.model.precision}: {says}"
+    if verified.model.precision not in ("int8", "int8-dynamic"):
+        says = f"the artifact is {verified.model.precision}, which computes in float: {says}"
     elif actual == 0.0:
         verdict, says = "fail", f"none of the {what} run in INT8: the model was left in float"
         remedy = "replace the operators that have no INT8 form, or ask for the other --format"

@@ -3,12 +3,14 @@
 A file may ask for integers and the runtime still compute in float: ONNX Runtime does where it does not fuse an
 operator with the conversions around it. So its profiler is asked, which also gives each operator's time. LiteRT
 executes what the file says, and tells Python no times. An operator that cannot be found counts as float.
+Dynamic INT8 takes float and multiplies integers, which the kernel's type tells. Small weights alone are no INT8.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,8 +29,14 @@ from edgewright_profiles.cost import Kind, OperatorWork
 
 Array = NDArray[Any]
 PROFILED_RUNS = 20
-CONVERSIONS = frozenset({"QuantizeLinear", "DequantizeLinear", "QUANTIZE", "DEQUANTIZE"})
+CONVERSIONS = frozenset(
+    {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QUANTIZE", "DEQUANTIZE"}
+)
 """Crossings between integers and float: neither work in float, nor work of the model."""
+DYNAMIC = frozenset({"DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "MatMulInteger", "MatMulIntegerToFloat"})
+"""ONNX Runtime's kernels that quantise their float input and multiply integers (ContribOperators.md)."""
+_QUANTISED_NAME = re.compile(r"_(quant|Q\d+)$")
+"""What the quantisers add to the name of a node that they replace."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,7 @@ def executed_operators(
     if quantised.format == "onnx":
         return _onnx(quantised, graph, inputs)
     with silenced():
-        return _tflite(quantised.data)
+        return _tflite(quantised.data, dynamic=quantised.precision == "int8-dynamic")
 
 
 def int8_mac_share(operators: tuple[ExecutedOperator, ...]) -> float | None:
@@ -70,7 +78,8 @@ def _onnx(
     work = {operator.name: operator for operator in operator_work(graph, 1)}
     executed = []
     for name, (kind, integer, seconds) in kernels.items():
-        known = work.pop(name, None) or OperatorWork(name, "elementwise", 0, 0, 0)
+        source = name if name in work else _QUANTISED_NAME.sub("", name)
+        known = work.pop(source, None) or OperatorWork(name, "elementwise", 0, 0, 0)
         executed.append(ExecutedOperator(name, kind, known, integer, seconds))
     # What was fused under another name is in no kernel of its own; only multiply-accumulates must not be lost.
     executed += [ExecutedOperator(w.name, "unknown", w, False) for w in work.values() if w.macs]
@@ -107,12 +116,14 @@ def _profile(
         name = event["name"].removesuffix("_kernel_time")
         arguments = event["args"]
         taken = [dtype for tensor in arguments["input_type_shape"] for dtype in tensor]
-        kinds[name] = (arguments["op_name"], bool(taken) and not taken[0].startswith(("float", "double")))
+        kind = arguments["op_name"]
+        integer = bool(taken) and not taken[0].startswith(("float", "double"))
+        kinds[name] = (kind, integer or kind in DYNAMIC)
         times.setdefault(name, []).append(event["dur"] * 1e-6)
     return {name: (*kinds[name], float(np.median(times[name]))) for name in kinds}
 
 
-def _tflite(data: bytes) -> tuple[ExecutedOperator, ...]:
+def _tflite(data: bytes, *, dynamic: bool) -> tuple[ExecutedOperator, ...]:
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     # Without a delegate every operator of the file is listed, not the one that XNNPACK fuses them into.
@@ -126,18 +137,19 @@ def _tflite(data: bytes) -> tuple[ExecutedOperator, ...]:
         taken = [tensors[index] for index in operator["inputs"] if index in tensors]
         given = [tensors[index] for index in operator["outputs"] if index in tensors]
         name = given[0]["name"].rsplit("/", 1)[-1] if given else operator["op_name"]
-        kind, macs = _tflite_macs(operator["op_name"], taken, given)
+        kind, macs = tflite_macs(operator["op_name"], taken, given)
         # The weights are the second input of what multiplies; all else is activations.
         weights = math.prod(taken[1]["shape"].tolist()) if kind != "elementwise" else 0
         activations = sum(math.prod(t["shape"].tolist()) for t in (*taken, *given)) - weights
-        # Float in and integer weights is dynamic-range quantisation: slower than float, and not counted as INT8.
         integer = all(np.issubdtype(t["dtype"], np.integer) for t in (*taken[:2], *given))
+        # Float in and integer weights is a dynamic kernel: where static INT8 was asked for it is no INT8.
+        integer |= dynamic and kind != "elementwise" and np.issubdtype(taken[1]["dtype"], np.integer)
         work = OperatorWork(name, kind, macs, weights, activations)
         executed.append(ExecutedOperator(name, operator["op_name"], work, integer))
     return tuple(executed)
 
 
-def _tflite_macs(op: str, taken: list[dict[str, Any]], given: list[dict[str, Any]]) -> tuple[Kind, int]:
+def tflite_macs(op: str, taken: list[dict[str, Any]], given: list[dict[str, Any]]) -> tuple[Kind, int]:
     """As `cost.operator_work` counts them, from TFLite's own weight layouts (channels last)."""
     if op in ("CONV_2D", "DEPTHWISE_CONV_2D", "CONV_3D", "FULLY_CONNECTED", "BATCH_MATMUL"):
         outputs = sum(math.prod(t["shape"].tolist()) for t in given)

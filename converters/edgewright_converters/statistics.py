@@ -8,6 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgewright.artifact.manifest import Difference, Proportion
 
 Z_95 = 1.959963984540054
@@ -55,6 +58,16 @@ def paired_difference(*, both: int, lost: int, gained: int, neither: int) -> Dif
     high = delta + math.sqrt(max(0.0, u1**2 - 2 * phi * u1 * l2 + l2**2))
     return Difference(
         value=delta, low=max(-1.0, low), high=min(1.0, high), samples=n, lost=lost, gained=gained
+    )
+
+
+def paired_difference_of(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Difference:
+    """`paired_difference` from what was right by the first and by the second, sample by sample."""
+    return paired_difference(
+        both=int(np.sum(first & second)),
+        lost=int(np.sum(first & ~second)),
+        gained=int(np.sum(~first & second)),
+        neither=int(np.sum(~first & ~second)),
     )
 
 

@@ -22,7 +22,7 @@ from edgewright.latency_benchmark import host_processor, interleaved_seconds, su
 from edgewright.runtime.memory import PeakMemory, measure_peak_memory
 from edgewright.runtime.model import Model
 from edgewright.runtime.quantised_io import raw_input, real_output
-from edgewright.runtime.session import open_session
+from edgewright.runtime.session import open_session, runtimes_for
 from edgewright_converters.calibration import Sample
 from edgewright_converters.comparison import Comparison, classification_output
 from edgewright_converters.export import ExportedGraph
@@ -186,8 +186,9 @@ def _measured(quantised: QuantisedModel, graph: ExportedGraph, compared: Compare
 def open_specs(path: Path, specs: QuantisedModel | ExportedGraph) -> Model:
     path = path.with_suffix(f".{specs.format}")
     path.write_bytes(specs.data)
+    allowed = runtimes_for(specs.format, specs.precision) if isinstance(specs, QuantisedModel) else None
     with silenced():
-        session = open_session(path, specs.format)
+        session = open_session(path, specs.format, allowed=allowed)
     return Model(session, inputs=specs.inputs, outputs=specs.outputs)
 
 

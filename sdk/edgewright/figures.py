@@ -3,10 +3,13 @@ gate's verdict in plain words."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from edgewright.artifact.manifest import ArtifactManifest, Difference, LatencyFigure, Proportion
+from edgewright.artifact.manifest import (
+    ArtifactManifest,
+    Difference,
+    LatencyFigure,
+    Proportion,
+    computed_in,
+)
 
 
 def seconds(value: float | None) -> str:
@@ -63,8 +66,8 @@ def manifest_row(manifest: ArtifactManifest) -> list[str]:
         ", ".join(f"{value:.1f} dB" for value in accuracy.sqnr_db.values()),
         "–" if gate is None or gate.int8_mac_share is None else f"{gate.int8_mac_share:.1%}",
         _latency(_figure(manifest, "measured on host", "float32")),
-        _latency(_figure(manifest, "measured on host", "int8")),
-        _predicted(_figure(manifest, "predicted", "int8")),
+        _latency(_figure(manifest, "measured on host", manifest.precision)),
+        _predicted(_figure(manifest, "predicted", computed_in(manifest.precision, manifest.format))),
     ]
 
 

@@ -14,7 +14,7 @@ from benchmarks.converters.results import AgainstOurs, ModelResult, Ratio, Resul
 from benchmarks.converters.table import COLUMNS, markdown
 from benchmarks.converters.tools import PEERS, VARIANTS
 from edgewright.artifact.manifest import Difference
-from edgewright_converters.statistics import paired_difference, proportion
+from edgewright_converters.statistics import paired_difference_of, proportion
 
 SAME_SPEED = Ratio(value=1.0, low=0.9, high=1.1)
 
@@ -84,7 +84,7 @@ def test_verdict_on_accuracy_is_of_the_same_samples() -> None:
     peer = np.ones(10_000, bool)
     ours = peer.copy()
     ours[:100] = False
-    assert accuracy_verdict(paired_difference(peer, ours)) == "behind"
+    assert accuracy_verdict(paired_difference_of(peer, ours)) == "behind"
 
 
 def test_table_names_every_peer_that_ours_is_behind_and_in_what() -> None:

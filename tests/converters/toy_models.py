@@ -98,6 +98,42 @@ class HeatMaps(nn.Module):
         return fine, self.down(fine)
 
 
+class Memory(nn.Module):
+    """A sequence through an LSTM or a GRU, whose state goes in and comes out."""
+
+    def __init__(self, layer: type[nn.LSTM] | type[nn.GRU]) -> None:
+        super().__init__()
+        self.layer, self.head = layer(16, 64, batch_first=True), nn.Linear(64, 5)
+
+    def forward(
+        self, frames: torch.Tensor, state: torch.Tensor, cell: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        if cell is None:
+            out, state = self.layer(frames, state)
+            return {"scores": self.head(out[:, -1]), "next_state": state}
+        out, (state, cell) = self.layer(frames, (state, cell))
+        return {"scores": self.head(out[:, -1]), "next_state": state, "next_cell": cell}
+
+
+class Encoder(nn.Module):
+    """Token ids through two transformer layers; scores are over the tokens, by the embedding's weight if tied."""
+
+    def __init__(self, tied: bool) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(500, 64)
+        layer = nn.TransformerEncoderLayer(64, 4, 128, dropout=0.0, batch_first=True)
+        self.layers = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = nn.Linear(64, 500)
+        if tied:
+            self.head.weight = self.embedding.weight
+        # nn.TransformerEncoder copies one layer, which converters notice and share.
+        for parameter in self.layers.parameters():
+            nn.init.normal_(parameter, mean=parameter.mean().item(), std=0.1)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.head(self.layers(self.embedding(ids)).mean(1))
+
+
 class WritesInput(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -242,6 +278,31 @@ def recurrent() -> nn.Module:
 def heat_maps() -> nn.Module:
     torch.manual_seed(0)
     return HeatMaps()
+
+
+def lstm() -> nn.Module:
+    torch.manual_seed(0)
+    return Memory(nn.LSTM)
+
+
+def gru() -> nn.Module:
+    torch.manual_seed(0)
+    return Memory(nn.GRU)
+
+
+def encoder() -> nn.Module:
+    torch.manual_seed(0)
+    return Encoder(tied=False)
+
+
+def tied_encoder() -> nn.Module:
+    torch.manual_seed(0)
+    return Encoder(tied=True)
+
+
+def mlp() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(32, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 8))
 
 
 def remembers() -> nn.Module:

@@ -1,5 +1,5 @@
-"""One module an algorithm; `decision` turns what they decided into a `QuantisedModel` for either target."""
+"""One module an algorithm; `decision` turns what those of static INT8 decided into a model of either format."""
 
-from edgewright_converters.quantise.quantised_model import QuantisedModel
+from edgewright_converters.quantise.quantised_model import QuantisedModel, quantise_as
 
-__all__ = ["QuantisedModel"]
+__all__ = ["QuantisedModel", "quantise_as"]

@@ -13,9 +13,20 @@ from pydantic import BaseModel, Field
 from edgewright.contract import CONTRACT
 
 ModelFormat = Literal["onnx", "tflite"]
-Precision = Literal["float32", "int8"]
+Arithmetic = Literal["float32", "float16", "int8"]
+Precision = Literal["float32", "float16", "int8", "int8-dynamic", "int8-weights", "int4-weights"]
+"""How a model computes and is stored. `int8` is static: ranges were calibrated. `int8-dynamic` finds the ranges of
+activations at run time. `int8-weights` and `int4-weights` compute in float with small weights."""
 Verdict = Literal["pass", "fail", "inconclusive"]
 Dtype = Literal["float32", "float16", "int8", "uint8", "int16", "int32", "int64", "bool"]
+
+
+def computed_in(precision: Precision, model_format: ModelFormat) -> Arithmetic:
+    """What the multiplications run in, as profiles name it; TFLite's float16 is in the weights alone."""
+    if precision in ("int8", "int8-dynamic"):
+        return "int8"
+    return "float16" if precision == "float16" and model_format == "onnx" else "float32"
+
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 """A model name or version: safe in an OCI tag, an MQTT topic and a file name alike."""
