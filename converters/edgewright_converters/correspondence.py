@@ -152,7 +152,7 @@ def _activations(
 
     for sample in samples:
         execution.run(graph.feed(sample), visit)
-    for made in activations(tflite, iter(samples), opened.constants):
+    for made in activations(tflite, samples, opened):
         for index, value in made.items():
             theirs.setdefault(index, []).append(_fingerprint(value))
     prints = {name: np.stack(rows) for name, rows in mine.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,7 +73,7 @@ def with_constants(graph: ExportedGraph, changed: Mapping[int, Array]) -> Export
 
 
 def activations(
-    graph: ExportedGraph, samples: Iterator[Mapping[str, Array]], constants: Mapping[int, Array]
+    graph: ExportedGraph, samples: Iterable[Mapping[str, Array]], opened: TfliteGraph
 ) -> Iterator[dict[int, Array]]:
     """Every float activation of the graph by tensor index, for one sample after another.
 
@@ -93,7 +93,10 @@ def activations(
     floats = [
         int(d["index"])
         for d in interpreter.get_tensor_details()
-        if d["dtype"] is np.float32 and int(d["index"]) not in constants and d["name"]
+        if d["dtype"] is np.float32
+        # Past the file's own tensors come those that kernels make for themselves.
+        and int(d["index"]) < len(opened.names)
+        and int(d["index"]) not in opened.constants
     ]
     for sample in samples:
         for spec in graph.inputs:

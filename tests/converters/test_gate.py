@@ -55,7 +55,7 @@ def check(report: AccuracyReport, name: str = "accuracy", **limits: Any) -> Gate
 
 
 def verified(*operators: ExecutedOperator, data: bytes = b"x" * 1000, **changes: Any) -> VerifiedModel:
-    model = QuantisedModel("onnx", "int8", data, (), (), ())
+    model = QuantisedModel("onnx", "int8", data, (), ())
     accuracy = labelled(9800, 5, 5, 190)
     base = VerifiedModel(
         model, accuracy, GoldenVectors({}, {}), "r", (), 4000, SpeedUp(2.0, 1.9, 2.1, 50), operators,

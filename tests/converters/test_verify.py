@@ -22,7 +22,7 @@ def tiny(offset: int) -> QuantisedModel:
     """The integer model y = x + offset, whose scale is 0.5 and zero point 10."""
     model = tiny_onnx(offset)
     manifest = tiny_manifest(model, tiny_golden())
-    return QuantisedModel("onnx", "int8", model, manifest.inputs, manifest.outputs, ())
+    return QuantisedModel("onnx", "int8", model, manifest.inputs, manifest.outputs)
 
 
 def plus_half(inputs: Mapping[str, Array]) -> dict[str, Array]:

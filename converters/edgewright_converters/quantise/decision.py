@@ -90,7 +90,7 @@ def own_ranges(
     """
     opened = open_tflite(graph)
     ranges: dict[str, tuple[float, float]] = {}
-    for made in activations(graph, iter(samples), opened.constants):
+    for made in activations(graph, samples, opened):
         for index, value in made.items():
             name = opened.names[index]
             if value.size and (wanted is None or name in wanted):
