@@ -41,6 +41,14 @@ def main() -> None:
         load_sample_image("flower.jpg"),
         data.stereo_motorcycle()[0],
         data.camera(),
+        data.hubble_deep_field(),
+        data.immunohistochemistry(),
+        data.retina(),
+        data.coins(),
+        data.brick(),
+        data.grass(),
+        data.gravel(),
+        data.moon(),
     ]
     for_evaluation = [data.astronaut(), data.cat(), data.coffee(), data.rocket()]
     np.savez(calibration_path, x=crops(for_calibration, int(calibration_count), seed=0))

@@ -33,10 +33,10 @@ from edgewright_converters.package import Packable, package
 from edgewright_converters.precision_choice import Choice, choose
 from edgewright_converters.prediction import Work, predicted_latencies, work_of
 from edgewright_converters.quantise import QuantisedModel, quantise_as
-from edgewright_converters.quantise.decision import TfliteTarget, as_onnx, as_tflite, own_ranges
+from edgewright_converters.quantise.decision import Decision, TfliteTarget, as_onnx, as_tflite, own_ranges
 from edgewright_converters.quantise.tflite_static import quantise_tflite
 from edgewright_converters.repeatability import check_repeatable
-from edgewright_converters.source import SourceModel, check_takes, load_source
+from edgewright_converters.source import check_takes, load_source
 from edgewright_converters.targets import Setting, formats, settings
 from edgewright_converters.trial import Goal, Tryout
 from edgewright_converters.verify import VerifiedModel, verify
@@ -134,9 +134,10 @@ def convert(
 
     steps.next(f"exporting to {' and '.join(wanted)}")
     graphs = with_own_ranges(float_graphs(model, examples, outputs, wanted), samples)
+    tryout = Tryout.on(model.run, samples)
     climbing = None
     if precision in ("auto", "int8"):
-        climbing = _climbed(model, graphs, samples, sorted(set(chosen.values())), limits, effort, steps)
+        climbing = _climbed(tryout, graphs, samples, sorted(set(chosen.values())), limits, effort, steps)
     steps.skip_to(2 + len(climbed(effort)))
 
     steps.next("quantising")
@@ -144,7 +145,7 @@ def convert(
         setting: _chosen(
             setting,
             [p for p in profiles if chosen.get((p.name, setting.format)) == setting],
-            model,
+            tryout,
             graphs,
             climbing,
             samples,
@@ -199,7 +200,7 @@ class _Steps:
 
 
 def _climbed(
-    model: SourceModel,
+    tryout: Tryout,
     graphs: FloatGraphs,
     samples: SampleSet,
     wanted: Sequence[Setting],
@@ -213,16 +214,13 @@ def _climbed(
         return None
     first = wanted[0]
     count = min(samples.count, CALIBRATION_SAMPLES[effort])
-    tryout = Tryout.on(model.run, graphs.exported[first.format], samples)
-
-    def quantised_first(climbing: Any) -> QuantisedModel:
-        return _quantise(climbing, graphs.tflite, first)
+    exported = graphs.exported[first.format]
 
     return climb(
         graph,
         lambda wanted: (graph.feed(sample.inputs) for sample in samples.spread(wanted)),
         count,
-        lambda decision: tryout.run(quantised_first(decision)),
+        lambda decision: tryout.run(_quantise(decision, graphs.tflite, first), exported),
         Goal(limits.max_drop, limits.min_sqnr_db),
         effort,
         samples.where,
@@ -233,7 +231,7 @@ def _climbed(
 def _chosen(
     setting: Setting,
     profiles: Sequence[HardwareProfile],
-    model: SourceModel,
+    tryout: Tryout,
     graphs: FloatGraphs,
     climbing: Climb | None,
     samples: SampleSet,
@@ -257,14 +255,14 @@ def _chosen(
         static,
         exported,
         tuple(others),
-        Tryout.on(model.run, exported, samples).run,
+        lambda candidate: tryout.run(candidate, exported),
         Goal(limits.max_drop, limits.min_sqnr_db),
         same_architecture=all(p.soc.isa == platform.machine() for p in profiles),
         budget_bytes=min(budgets, default=None),
     )
 
 
-def _quantise(decision: Any, tflite: TfliteTarget | None, setting: Setting) -> QuantisedModel:
+def _quantise(decision: Decision, tflite: TfliteTarget | None, setting: Setting) -> QuantisedModel:
     if setting.format == "onnx":
         return as_onnx(decision, setting.activation, symmetric=setting.symmetric)
     assert tflite is not None

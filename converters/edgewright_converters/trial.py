@@ -65,22 +65,21 @@ class Tryout:
     samples: tuple[Sample, ...]
     outputs: Mapping[int, Mapping[str, Array]]
     """Of the float model, by the identity of the sample's inputs."""
-    graph: ExportedGraph
 
     @classmethod
-    def on(cls, reference: Reference, graph: ExportedGraph, samples: SampleSet) -> Tryout:
-        """Hold samples from all over the data; `graph` is the float model that speed is compared with."""
+    def on(cls, reference: Reference, samples: SampleSet) -> Tryout:
+        """Hold samples from all over the data."""
         held = tuple(samples.spread(MOST_SAMPLES))
-        return cls(held, {id(s.inputs): reference(s.inputs) for s in held}, graph)
+        return cls(held, {id(s.inputs): reference(s.inputs) for s in held})
 
-    def run(self, candidate: QuantisedModel) -> Trial:
-        """Execute the candidate on every sample, and time it in turn with float."""
+    def run(self, candidate: QuantisedModel, graph: ExportedGraph) -> Trial:
+        """Execute the candidate on every sample, and time it in turn with its float graph."""
         (compared,) = compare(
             [candidate], self.samples, lambda inputs: self.outputs[id(inputs)], "calibration"
         )
         with tempfile.TemporaryDirectory() as folder:
             models = [
-                open_specs(Path(folder) / "float32", self.graph),
+                open_specs(Path(folder) / "float32", graph),
                 open_specs(Path(folder) / "candidate", candidate),
             ]
             times = interleaved_seconds(models, seconds=LATENCY_SECONDS)

@@ -123,7 +123,7 @@ def test_exported_program_and_onnx_file_convert_too(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_precision_that_is_faster_than_int8_is_taken_and_said(tmp_path: Path) -> None:
     # So little work that crossing between float and integers costs more than integers save.
-    slow_in_int8 = dict(calibration={"x": IMAGES}, profile="x86-64-gateway", format="onnx")
+    slow_in_int8 = {"calibration": {"x": IMAGES}, "profile": "x86-64-gateway", "format": "onnx"}
     report = convert("toy_models:small", output=tmp_path / "out", **slow_in_int8)  # type: ignore[arg-type]
     (artifact,) = report.artifacts
     if artifact.precision == "int8":
