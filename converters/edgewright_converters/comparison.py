@@ -23,8 +23,8 @@ MAX_DB = 200.0
 
 
 @dataclass
-class _Sums:
-    """Of one output: squares of the float values, of the quantised ones, of their difference, and products."""
+class TensorSums:
+    """Of one tensor: squares of the float values, of the quantised ones, of their difference, and products."""
 
     signal: float = 0.0
     actual: float = 0.0
@@ -40,11 +40,7 @@ class _Sums:
         self.product += float(a @ b)
 
     def sqnr_db(self) -> float:
-        if self.noise == 0.0:
-            return MAX_DB
-        if self.signal == 0.0 or not math.isfinite(self.noise):
-            return -MAX_DB
-        return min(MAX_DB, max(-MAX_DB, 10.0 * math.log10(self.signal / self.noise)))
+        return decibels(self.signal, self.noise)
 
     def cosine(self) -> float:
         if self.noise == 0.0:
@@ -55,9 +51,18 @@ class _Sums:
         return min(1.0, max(-1.0, cosine)) if math.isfinite(cosine) else 0.0
 
 
+def decibels(signal: float, noise: float) -> float:
+    """The ratio of two powers in decibels, between the least and the most that are given."""
+    if noise == 0.0:
+        return MAX_DB
+    if signal == 0.0 or not math.isfinite(noise):
+        return -MAX_DB
+    return min(MAX_DB, max(-MAX_DB, 10.0 * math.log10(signal / noise)))
+
+
 def sqnr_db(reference: Array, actual: Array) -> float:
     """Signal to quantisation noise ratio of an output, decibels."""
-    sums = _Sums()
+    sums = TensorSums()
     sums.add(reference, actual)
     return sums.sqnr_db()
 
@@ -71,13 +76,13 @@ class Comparison:
     agreed: int = 0
     right: dict[tuple[bool, bool], int] = field(default_factory=dict)
     """Labelled samples by (right by the float model, right by the quantised one)."""
-    _sums: dict[str, _Sums] = field(default_factory=dict)
+    _sums: dict[str, TensorSums] = field(default_factory=dict)
 
     def add(self, reference: Mapping[str, Array], actual: Mapping[str, Array], label: int | None) -> None:
         """Take in one sample: the float outputs, the quantised model's as real values, and the class if known."""
         self.samples += 1
         for name, array in actual.items():
-            self._sums.setdefault(name, _Sums()).add(reference[name], array)
+            self._sums.setdefault(name, TensorSums()).add(reference[name], array)
         if self.classification is None:
             return
         expected = int(reference[self.classification].argmax())
