@@ -23,8 +23,8 @@ MAX_DB = 200.0
 
 
 @dataclass
-class TensorSums:
-    """Of one tensor: squares of the float values, of the quantised ones, of their difference, and products."""
+class _Sums:
+    """Of one output: squares of the float values, of the quantised ones, of their difference, and products."""
 
     signal: float = 0.0
     actual: float = 0.0
@@ -62,7 +62,7 @@ def decibels(signal: float, noise: float) -> float:
 
 def sqnr_db(reference: Array, actual: Array) -> float:
     """Signal to quantisation noise ratio of an output, decibels."""
-    sums = TensorSums()
+    sums = _Sums()
     sums.add(reference, actual)
     return sums.sqnr_db()
 
@@ -76,13 +76,13 @@ class Comparison:
     agreed: int = 0
     right: dict[tuple[bool, bool], int] = field(default_factory=dict)
     """Labelled samples by (right by the float model, right by the quantised one)."""
-    _sums: dict[str, TensorSums] = field(default_factory=dict)
+    _sums: dict[str, _Sums] = field(default_factory=dict)
 
     def add(self, reference: Mapping[str, Array], actual: Mapping[str, Array], label: int | None) -> None:
         """Take in one sample: the float outputs, the quantised model's as real values, and the class if known."""
         self.samples += 1
         for name, array in actual.items():
-            self._sums.setdefault(name, TensorSums()).add(reference[name], array)
+            self._sums.setdefault(name, _Sums()).add(reference[name], array)
         if self.classification is None:
             return
         expected = int(reference[self.classification].argmax())
