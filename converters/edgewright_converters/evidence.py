@@ -27,7 +27,9 @@ from edgewright_converters.layer_error import (
     layer_errors,
     stored_activations,
 )
+from edgewright_converters.precision_choice import Choice
 from edgewright_converters.quantise import QuantisedModel
+from edgewright_converters.trial import Trial
 
 Array = NDArray[Any]
 SAMPLES = 8
@@ -67,39 +69,42 @@ class Evidence:
     activations: tuple[Activation, ...]
     """Empty for a model that has no ONNX form: its ranges are true minimum and maximum."""
     files: tuple[FileErrors, ...]
+    trials: tuple[Trial, ...] = ()
+    """What was tried after the ladder, when the precision of each file was chosen."""
 
 
 def gather(
-    climbing: Climb | None, graphs: FloatGraphs, models: Sequence[QuantisedModel], samples: SampleSet
+    climbing: Climb | None, graphs: FloatGraphs, choices: Sequence[Choice], samples: SampleSet
 ) -> Evidence:
     """Run each model once more on some calibration samples, and put together what the ladder saw."""
     held = [sample.inputs for sample in samples.spread(SAMPLES)]
     files = []
-    for model in models:
-        reference, names = _reference(climbing, graphs, model.format)
+    for model in (choice.model for choice in choices):
+        reference, names = _reference(climbing, graphs, model)
         errors = layer_errors(
             zip(float_activations(reference, held), stored_activations(model, held), strict=True)
         )
         layers = tuple(replace(e, name=names.get(e.name) or _short(e.name)) for e in errors)
         files.append(FileErrors(digest_of(model.data), model.format, model.precision, layers, len(held)))
-    return Evidence(_activations(climbing) if climbing else (), tuple(files))
+    trials = tuple(trial for choice in choices for trial in choice.tried)
+    return Evidence(_activations(climbing) if climbing else (), tuple(files), trials)
 
 
 def _reference(
-    climbing: Climb | None, graphs: FloatGraphs, model_format: ModelFormat
+    climbing: Climb | None, graphs: FloatGraphs, model: QuantisedModel
 ) -> tuple[FloatGraph | ExportedGraph, dict[str, str]]:
-    """The float graph that a format's activations are compared with, and the ONNX names of its tensors.
+    """The float graph that a model's activations are compared with, and the ONNX names of its tensors.
 
-    Equalised as the quantised model is: equalisation changes what flows between layers, not what comes out.
+    Equalised where the model is: equalisation changes what flows between layers, not what comes out.
     """
-    if model_format == "onnx":
-        assert climbing is not None
-        return climbing.reference, {}
-    if climbing is None or graphs.tflite is None:
+    graph = climbing.reference if climbing and model.precision == "int8" else graphs.graph
+    if model.format == "onnx":
+        assert graph is not None
+        return graph, {}
+    if graph is None or graphs.tflite is None:
         return graphs.exported["tflite"], {}
     tflite = graphs.tflite
-    graph = carried_over(climbing.reference, tflite.exported, tflite.found)
-    return graph, dict(tflite.found.activations)
+    return carried_over(graph, tflite.exported, tflite.found), dict(tflite.found.activations)
 
 
 def _short(name: str) -> str:

@@ -6,7 +6,7 @@ converted to TFLite, by the ranges of its TFLite graph and without repairs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from edgewright.artifact.manifest import ModelFormat
 from edgewright.errors import ConversionError
+from edgewright_converters.calibration import Sample
 from edgewright_converters.correspondence import correspond
 from edgewright_converters.execution import Execution
 from edgewright_converters.export import ExportedGraph, export
 from edgewright_converters.float_graph import FloatGraph
 from edgewright_converters.optimise import optimise
-from edgewright_converters.quantise.decision import TfliteTarget
+from edgewright_converters.quantise.decision import TfliteTarget, own_ranges
 from edgewright_converters.source import SourceModel
 
 Array = NDArray[Any]
@@ -63,3 +64,13 @@ def float_graphs(
         if name is not None
     } | {name for name in graph.scales if not found.covers(name)}
     return FloatGraphs(exported, replace(graph, fixed=frozenset(unknown)), TfliteTarget(tflite, found))
+
+
+def with_own_ranges(graphs: FloatGraphs, samples: Iterable[Sample]) -> FloatGraphs:
+    """The graphs with the ranges of the TFLite activations that no tensor of the ONNX graph stands for."""
+    tflite = graphs.tflite
+    if tflite is None or not tflite.found.unmatched:
+        return graphs
+    inputs = (sample.inputs for sample in samples)
+    ranges = own_ranges(tflite.exported, inputs, tflite.found.unmatched)
+    return replace(graphs, tflite=replace(tflite, own_ranges=ranges))

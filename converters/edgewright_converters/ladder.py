@@ -34,6 +34,10 @@ CALIBRATION_SAMPLES: Mapping[Effort, int] = {"quick": 64, "standard": 256, "thor
 HARM_DB = 0.5
 """A rung may lose this much by itself and still be kept for what later rungs make of it."""
 
+WORTH_DB = 3.0
+"""What equalisation must gain. It leaves every channel without headroom, so that data unlike the calibration data
+is clipped: on other photos it cost EfficientNet-Lite0 6 dB, while it gained 0.3 dB on the calibration photos."""
+
 
 @dataclass(frozen=True)
 class Rung:
@@ -158,7 +162,7 @@ def climb(
         equalised = Execution(equalise(graph, statistics))
         again = observe(equalised, samples(count), where)
         chosen = choose_ranges(again, histograms(equalised, samples(count), again))
-        if judge(EQUALISATION, Decision(equalised.graph, chosen), begun, HARM_DB):
+        if judge(EQUALISATION, Decision(equalised.graph, chosen), begun, -WORTH_DB):
             execution, statistics = equalised, again
     held = list(samples(sweep_samples(graph, count)))
     repairs: dict[Rung, Repair] = {CORRECTION: corrected, RECONSTRUCTION: reconstructed}

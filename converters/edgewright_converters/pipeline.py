@@ -7,30 +7,34 @@ distinct setting, however many profiles ask for it.
 from __future__ import annotations
 
 import math
+import platform
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from numpy.typing import NDArray
 
-from edgewright.artifact.manifest import ArtifactManifest, ModelFormat, Verdict
+from edgewright.artifact.manifest import ArtifactManifest, ModelFormat, Precision, Verdict
 from edgewright.durable_file import check_writable
 from edgewright.errors import ConversionError, DataError
 from edgewright_converters.accuracy_gate import GateLimits
+from edgewright_converters.alternatives import alternatives
 from edgewright_converters.batches import Data
 from edgewright_converters.calibration import SampleSet, load_samples, unexercised
 from edgewright_converters.comparison import classification_output
 from edgewright_converters.evidence import Evidence, gather
 from edgewright_converters.gate import gate, worst
-from edgewright_converters.graphs import FloatGraphs, float_graphs
+from edgewright_converters.graphs import FloatGraphs, float_graphs, with_own_ranges
 from edgewright_converters.ladder import CALIBRATION_SAMPLES, Attempt, Climb, Effort, climb, climbed
+from edgewright_converters.large_blocks import give_back_large_blocks
 from edgewright_converters.package import Packable, package
+from edgewright_converters.precision_choice import Choice, choose
 from edgewright_converters.prediction import Work, predicted_latencies, work_of
-from edgewright_converters.quantise import QuantisedModel
+from edgewright_converters.quantise import QuantisedModel, quantise_as
 from edgewright_converters.quantise.decision import TfliteTarget, as_onnx, as_tflite, own_ranges
 from edgewright_converters.quantise.tflite_static import quantise_tflite
 from edgewright_converters.repeatability import check_repeatable
@@ -86,6 +90,7 @@ def convert(
     max_drop: float = 1.0,
     min_sqnr: float | None = None,
     effort: Effort = "standard",
+    precision: Precision | Literal["auto"] = "auto",
     keep_failed: bool = False,
     report: str | Path | None = None,
     on_step: OnStep | None = None,
@@ -99,8 +104,9 @@ def convert(
 
     The report's `verdict` is the gate's: accuracy may drop by `max_drop` points, each output's SQNR must reach
     `min_sqnr` decibels where given, and the profile's budgets hold. `effort` bounds how far the ladder of repairs
-    is climbed for it. After a `fail` nothing is written unless `keep_failed`. `report` is where an HTML page with
-    the pictures goes, whatever the verdict. Raises `EdgewrightError` of the kind that fits, with nothing written.
+    is climbed for it. `precision` is INT8 unless that turns out slower than float or too far from it. After a
+    `fail` nothing is written unless `keep_failed`. `report` is where an HTML page with the pictures goes, whatever
+    the verdict. Raises `EdgewrightError` of the kind that fits, with nothing written.
     """
     limits = GateLimits(max_drop, min_sqnr)
     if not (0 <= max_drop <= 100 and (min_sqnr is None or math.isfinite(min_sqnr))):
@@ -110,6 +116,7 @@ def convert(
         )
     if report is not None:
         check_writable(Path(report))
+    give_back_large_blocks()
     started = time.perf_counter()
     profiles = [load_profile(p) for p in ([profile] if isinstance(profile, str) else profile)]
     model = load_source(source, weights)
@@ -135,11 +142,27 @@ def convert(
     steps.expect("verify", VERIFY_S + VERIFY_SAMPLE_S * judged.count)
 
     steps.next("export", f"exporting to {' and '.join(wanted)}")
-    graphs = float_graphs(model, examples, outputs, wanted)
-    climbing = _climbed(model, graphs, samples, sorted(set(chosen.values())), limits, effort, steps)
+    graphs = with_own_ranges(float_graphs(model, examples, outputs, wanted), samples)
+    climbing = None
+    if precision in ("auto", "int8"):
+        climbing = _climbed(model, graphs, samples, sorted(set(chosen.values())), limits, effort, steps)
 
     steps.next("quantise", "quantising")
-    quantised = _quantised(graphs, climbing, samples, chosen.values())
+    choices = {
+        setting: _chosen(
+            setting,
+            [p for p in profiles if chosen.get((p.name, setting.format)) == setting],
+            model,
+            graphs,
+            climbing,
+            samples,
+            limits,
+            precision,
+        )
+        for setting in sorted(set(chosen.values()))
+    }
+    quantised = {setting: choice.model for setting, choice in choices.items()}
+    warnings += tuple(f"{s.format}: {c.reason}" for s, c in choices.items() if c.reason)
     steps.next("verify", f"verifying {len(quantised)} artifacts against float on {judged.count} samples")
     pairs = [(one, graphs.exported[one.format]) for one in quantised.values()]
     data: Literal["evaluation", "calibration"] = "evaluation"
@@ -150,7 +173,7 @@ def convert(
     evidence = None
     if report is not None:
         steps.next("look", "looking at every layer for the report")
-        evidence = gather(climbing, graphs, list(quantised.values()), samples)
+        evidence = gather(climbing, graphs, list(choices.values()), samples)
     steps.next("package", "packaging")
     work = work_of(graphs.exported["onnx"]) if "onnx" in graphs.exported else None
     elapsed = time.perf_counter() - started
@@ -211,19 +234,38 @@ def _climbed(
     )
 
 
-def _quantised(
-    graphs: FloatGraphs, climbing: Climb | None, samples: SampleSet, wanted: Any
-) -> dict[Setting, QuantisedModel]:
-    distinct = sorted(set(wanted))
+def _chosen(
+    setting: Setting,
+    profiles: Sequence[HardwareProfile],
+    model: SourceModel,
+    graphs: FloatGraphs,
+    climbing: Climb | None,
+    samples: SampleSet,
+    limits: GateLimits,
+    precision: Precision | Literal["auto"],
+) -> Choice:
+    """The model of a setting: static INT8 or, where that loses, what the alternatives come to."""
+    exported = graphs.exported[setting.format]
+    if precision != "auto" and precision != "int8":
+        return Choice(quantise_as(exported, precision), None, ())
     if climbing is None:
-        exported = graphs.exported["tflite"]
         ranges = own_ranges(exported, (sample.inputs for sample in samples))
-        return {setting: quantise_tflite(exported, ranges) for setting in distinct}
-    tflite = graphs.tflite
-    if tflite is not None and tflite.found.unmatched:
-        ranges = own_ranges(tflite.exported, (s.inputs for s in samples), tflite.found.unmatched)
-        tflite = replace(tflite, own_ranges=ranges)
-    return {setting: _quantise(climbing.decision, tflite, setting) for setting in distinct}
+        static = quantise_tflite(exported, ranges)
+    else:
+        static = _quantise(climbing.decision, graphs.tflite, setting)
+    if precision == "int8":
+        return Choice(static, None, ())
+    budgets = [p.budgets.artifact_bytes for p in profiles if p.budgets.artifact_bytes is not None]
+    others = {other.precision: None for p in profiles for other in alternatives(exported, p)}
+    return choose(
+        static,
+        exported,
+        tuple(others),
+        Tryout.on(model.run, exported, samples).run,
+        Goal(limits.max_drop, limits.min_sqnr_db),
+        same_architecture=all(p.soc.isa == platform.machine() for p in profiles),
+        budget_bytes=min(budgets, default=None),
+    )
 
 
 def _quantise(decision: Any, tflite: TfliteTarget | None, setting: Setting) -> QuantisedModel:

@@ -31,6 +31,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Any:
         calibration={"x": IMAGES},
         evaluation={"x": IMAGES, "y": labels},
         profile=PROFILES,
+        precision="int8",
         output=output,
     )
 
@@ -98,6 +99,7 @@ def test_exported_program_and_onnx_file_convert_too(tmp_path: Path) -> None:
         calibration={"x": IMAGES},
         profile="raspberry-pi-5",
         format="onnx",
+        precision="int8",
         output=tmp_path / "a",
     )
     assert report.artifacts[0].accuracy.sqnr_db["output"] > 15
@@ -108,10 +110,28 @@ def test_exported_program_and_onnx_file_convert_too(tmp_path: Path) -> None:
         node.name = ""  # as other tools may leave them
     onnx.save(proto, str(tmp_path / "net.onnx"))
     again = convert(
-        tmp_path / "net.onnx", calibration={"x": IMAGES}, profile="raspberry-pi-5", output=tmp_path / "b"
+        tmp_path / "net.onnx",
+        calibration={"x": IMAGES},
+        profile="raspberry-pi-5",
+        precision="int8",
+        output=tmp_path / "b",
     )
     assert [m.format for m in again.artifacts] == ["onnx"]
     assert again.artifacts[0].gate is not None and again.artifacts[0].gate.int8_mac_share == 1.0
+
+
+@pytest.mark.slow
+def test_precision_that_is_faster_than_int8_is_taken_and_said(tmp_path: Path) -> None:
+    # So little work that crossing between float and integers costs more than integers save.
+    slow_in_int8 = dict(calibration={"x": IMAGES}, profile="x86-64-gateway", format="onnx")
+    report = convert("toy_models:small", output=tmp_path / "out", **slow_in_int8)  # type: ignore[arg-type]
+    (artifact,) = report.artifacts
+    if artifact.precision == "int8":
+        assert artifact.gate is not None and report.warnings == ()
+    else:
+        assert "times float's speed on this host" in report.warnings[0]
+    forced = convert("toy_models:small", output=tmp_path / "forced", precision="int8", **slow_in_int8)  # type: ignore[arg-type]
+    assert forced.artifacts[0].precision == "int8"
 
 
 @pytest.mark.parametrize(
@@ -176,7 +196,7 @@ def test_channel_that_the_data_leaves_dead_is_reported(tmp_path: Path) -> None:
     dead = IMAGES.copy()
     dead[:, 1] = 0.0
     report = convert("toy_models:small", calibration=dead, profile="raspberry-pi-5", format="onnx",
-                     output=tmp_path / "out")  # fmt: skip
+                     precision="int8", output=tmp_path / "out")  # fmt: skip
     assert ["1 of 2 channels of input 'image'" in warning for warning in report.warnings] == [True]
 
 

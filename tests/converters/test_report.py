@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import html
+import math
 import re
 from dataclasses import replace
 from itertools import pairwise
@@ -16,9 +17,10 @@ from edgewright_converters.ladder import RUNGS
 from edgewright_converters.layer_error import LayerError
 from edgewright_converters.pipeline import ConversionReport, convert
 from edgewright_converters.report import page
-from edgewright_converters.report.candidates import front
+from edgewright_converters.report.candidates import candidates, front, tried
 from edgewright_converters.report.layers import in_order, layers
 from edgewright_converters.report.scatter import labels, round_step
+from edgewright_converters.trial import Trial
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.standard_normal((24, 2, 12, 12)).astype(np.float32)
@@ -36,6 +38,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[ConversionReport, st
         profile=["raspberry-pi-5", "jetson-orin-nano"],
         output=folder / "out",
         min_sqnr=100.0,
+        precision="int8",
         report=folder / "pages" / "page.html",
     )
     return report, (folder / "pages" / "page.html").read_text(encoding="utf-8")
@@ -105,6 +108,17 @@ def test_path_that_cannot_be_written_is_found_before_the_model_is_even_read(
         convert("nowhere.pt2", calibration={"x": IMAGES}, profile="raspberry-pi-5", output=tmp_path / "out",
                 report=tmp_path / path)  # fmt: skip
     assert "\n" not in str(caught.value)
+
+
+def test_precisions_tried_after_the_ladder_are_candidates_by_letter() -> None:
+    trials = (
+        Trial("tflite", "int8", 20.0, 1, 10, 1000, 2e-3, 1e-3),
+        Trial("tflite", "float32", 200.0, 0, 10, 4000, 1e-3, 1e-3),
+    )
+    first, second = tried((), trials, ())
+    assert (first.label, first.what) == ("a", "choice of precision, tflite int8, not kept")
+    assert first.agreement == 0.9 and second.sqnr_db == math.inf
+    assert "<td>b<td>choice of precision, tflite float32" in candidates((), trials, ())
 
 
 def test_name_of_a_layer_is_text_and_not_markup() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from conftest import PROFILE, free_port
 from edgewright.artifact.layout import Layout
+from edgewright_cli.output import about
 
 
 def edgewright(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -152,6 +153,12 @@ def test_model_that_passes_the_gate_exits_with_0_even_when_strict(net: Path, tmp
 def test_limit_that_makes_no_sense_is_bad_input(net: Path, tmp_path: Path) -> None:
     done = convert(net, tmp_path / "out", "net:net", "--max-drop", "-1")
     assert done.returncode == 2 and "--max-drop" in done.stderr
+
+
+def test_time_left_claims_no_more_than_an_estimate_can() -> None:
+    words = [about(left) for left in (-3.0, 4.0, 41.0, 89.0, 100.0, 200.0)]
+    assert words[:2] == ["a few seconds left"] * 2
+    assert words[2:] == ["about 45 s left", "about 90 s left", "about 2 min left", "about 3 min left"]
 
 
 def test_ladder_is_explained_without_a_model_to_convert() -> None:

@@ -9,7 +9,7 @@ slope goes into the scale of the channel's weights and the offset into its bias:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,8 @@ def corrected(view: LayerView) -> tuple[Array, Array | None]:
 
 def line_corrected(view: LayerView, weight: Array) -> tuple[Array, Array | None]:
     """`weight`, which is on its grid, and the bias, with each output channel's line corrected."""
-    slope, offset = channel_lines(view.outputs, view.run(weight, view.bias), view.axis)
+    got = view.run(weight, view.bias)
+    slope, offset = channel_lines(view.outputs, got, view.shape[view.axis], view.axis)
     if view.bias is None:
         # Nowhere to put an offset; a slope without it would move the mean.
         return weight, None
@@ -42,9 +43,11 @@ def line_corrected(view: LayerView, weight: Array) -> tuple[Array, Array | None]
     return weight * slope.reshape(shape), slope * view.bias + offset
 
 
-def channel_lines(expected: Sequence[Array], got: Sequence[Array], axis: int) -> tuple[Array, Array]:
+def channel_lines(
+    expected: Iterable[Array], got: Iterable[Array], channels: int, axis: int
+) -> tuple[Array, Array]:
     """Slope and offset of each channel's least squares line from `got` to `expected`, over all samples."""
-    count, sums = 0, np.zeros((4, expected[0].shape[axis]))
+    count, sums = 0, np.zeros((4, channels))
     for one, other in zip(expected, got, strict=True):
         x, y = (np.moveaxis(a, axis, 0).reshape(a.shape[axis], -1).astype(np.float64) for a in (other, one))
         sums += np.stack([x.sum(1), y.sum(1), (x * x).sum(1), (x * y).sum(1)])

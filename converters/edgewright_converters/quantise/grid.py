@@ -33,13 +33,23 @@ class ActivationGrid:
         scale = (high - low) / STEPS or 1.0
         return cls(scale, round(-low / scale))
 
-    def rounded(self, values: Array) -> Array:
-        """Each value as the nearest one of the grid."""
+    def codes(self, values: Array) -> Array:
+        """Each value as the 8-bit integer that stands for the nearest one of the grid."""
         steps = np.multiply(values, np.float32(1.0 / self.scale), dtype=np.float32)
         np.rint(steps, out=steps)
-        np.clip(steps, -self.zero_point, STEPS - self.zero_point, out=steps)
-        steps *= np.float32(self.scale)
-        return steps
+        steps += np.float32(self.zero_point)
+        return np.clip(steps, 0, STEPS, out=steps).astype(np.uint8)
+
+    def values(self, codes: Array) -> Array:
+        """What 8-bit integers stand for."""
+        reals = codes.astype(np.float32)
+        reals -= np.float32(self.zero_point)
+        reals *= np.float32(self.scale)
+        return reals
+
+    def rounded(self, values: Array) -> Array:
+        """Each value as the nearest one of the grid."""
+        return self.values(self.codes(values))
 
 
 def weight_scales(weight: Array, channel_axis: int) -> Array:

@@ -28,7 +28,7 @@ STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 ROWS_PER_INPUT = 8
 """Equations needed for each unknown of an output channel; with fewer, the fit follows the samples' noise."""
 MOST_ROWS = 8192
-MOST_VALUES = 8_000_000
+MOST_VALUES = 4_000_000
 """Bounds the equations of one layer to some 100 MB."""
 DAMPING = 0.01
 """Of the mean diagonal, added to the Hessian (GPTQ, section 3.3)."""
@@ -46,8 +46,7 @@ def reconstructed(view: LayerView) -> tuple[Array, Array | None]:
     """Fit, round and correct one layer; a layer with too few equations is only rounded and corrected."""
     plain = rounded_weight(view.weight, view.layer.channel_axis)
     taps = math.prod(view.weight.shape) // view.weight.shape[view.layer.channel_axis]
-    positions = sum(output.size for output in view.outputs) // view.outputs[0].shape[view.axis]
-    rows = min(positions, MOST_ROWS, MOST_VALUES // (taps * view.layer.groups))
+    rows = min(view.positions, MOST_ROWS, MOST_VALUES // (taps * view.layer.groups))
     if view.bias is None or view.layer.node.op_type == "ConvTranspose" or rows < ROWS_PER_INPUT * taps:
         return line_corrected(view, plain)
     each = rows // len(view.inputs)
@@ -60,7 +59,7 @@ def reconstructed(view: LayerView) -> tuple[Array, Array | None]:
 
 
 def _equations(view: LayerView, samples: slice, each: int) -> _Equations:
-    inputs, outputs = view.inputs[samples], view.outputs[samples]
+    inputs, outputs = view.inputs.some(samples), view.outputs.some(samples)
     rng = np.random.default_rng(0)
     pairs = [_rows(view, x, y, each, rng) for x, y in zip(inputs, outputs, strict=True)]
     x = np.concatenate([p[0] for p in pairs], axis=1).astype(np.float64)

@@ -1,19 +1,21 @@
 """One walk through a graph with its float and its quantised values side by side, repairing layer after layer.
 
-The quantised path carries what INT8 stores (activations on their grids, weights on theirs) as real numbers, so
-each repair sees the error that really reaches its layer, including what was left by the layers before it. The
-result is judged elsewhere, as the target executes it.
+The quantised path carries what INT8 stores (activations on their grids, weights on theirs), so each repair sees
+the error that really reaches its layer, including what was left by the layers before it. More samples make better
+repairs, and every sample is held at every step; so between steps stored activations are held as their 8-bit
+codes, and float ones in half precision, whose error is 60 dB below the signal. The result is judged elsewhere, as
+the target executes it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from edgewright_converters.execution import Execution, Step, side_by_side
@@ -21,27 +23,87 @@ from edgewright_converters.float_graph import FloatGraph, WeightLayer
 from edgewright_converters.quantise.grid import ActivationGrid, rounded_weight
 
 Array = NDArray[Any]
-SWEEP_BYTES = 480_000_000
+SWEEP_BYTES = 450_000_000
 """Bounds the activations that are held at once, and so how many samples a sweep uses."""
+BYTES_A_VALUE = 7
+"""Of the largest tensor: half precision before and after an operator, codes before it, half precision after."""
+MOST_SAMPLES = 128
+HALF_MAX = 60_000.0
+"""Of half precision; a tensor that comes near it is held in single precision."""
 
-MOST_SAMPLES = 64
+
+@dataclass(frozen=True)
+class Stack:
+    """One tensor of every sample in one block of memory, which goes back to the system as a whole.
+
+    Iterating unpacks one sample after another: all at once would not fit.
+    """
+
+    data: Array
+    grid: ActivationGrid | None = None
+
+    @classmethod
+    def like(cls, value: Array, samples: int, grid: ActivationGrid | None) -> Stack:
+        """Room for `samples` tensors like `value`."""
+        dtype: Any = value.dtype
+        if grid is not None:
+            dtype = np.uint8
+        elif dtype == np.float32 and np.abs(value).max(initial=0.0) < HALF_MAX / 16:
+            dtype = np.float16
+        return cls(np.empty((samples, *value.shape), dtype), grid)
+
+    def put(self, index: int, value: Array) -> None:
+        """Pack one sample's tensor."""
+        if self.grid is not None:
+            self.data[index] = self.grid.codes(value)
+        elif self.data.dtype == np.float16:
+            bounded = np.clip(value, -HALF_MAX, HALF_MAX)
+            # torch converts ten times as fast as numpy.
+            self.data[index] = torch.from_numpy(bounded).half().numpy()
+        else:
+            self.data[index] = value
+
+    def __getitem__(self, index: int) -> Array:
+        held: Array = self.data[index]
+        if self.grid is not None:
+            return self.grid.values(held)
+        if held.dtype == np.float16:
+            single: Array = torch.from_numpy(held).float().numpy()
+            return single
+        return held
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __iter__(self) -> Iterator[Array]:
+        return (self[index] for index in range(len(self)))
+
+    def some(self, samples: slice) -> Stack:
+        """The tensors of some of the samples."""
+        return Stack(self.data[samples], self.grid)
 
 
 @dataclass(frozen=True)
 class LayerView:
     """What a repair sees of a layer: its inputs as INT8 holds them and its outputs as float has them.
 
-    Arrays are one per sample. `axis` runs over the output's channels. `run` computes the outputs that other
-    weights would give from the quantised inputs.
+    One array a sample, each time they are iterated over. `axis` runs over the output's channels and `shape` is
+    one output's. `run` computes the outputs that other weights would give from the quantised inputs.
     """
 
     layer: WeightLayer
-    inputs: Sequence[Array]
-    outputs: Sequence[Array]
+    inputs: Stack
+    outputs: Stack
     axis: int
+    shape: tuple[int, ...]
     weight: Array
     bias: Array | None
-    run: Callable[[Array, Array | None], list[Array]]
+    run: Callable[[Array, Array | None], Iterable[Array]]
+
+    @property
+    def positions(self) -> int:
+        """Values of one output channel over all samples."""
+        return len(self.outputs) * math.prod(self.shape) // self.shape[self.axis]
 
 
 Repair = Callable[[LayerView], tuple[Array, Array | None]]
@@ -65,15 +127,14 @@ def rounded_only(view: LayerView) -> tuple[Array, Array | None]:
 
 def sweep_samples(graph: FloatGraph, available: int) -> int:
     """How many samples a sweep may hold within `SWEEP_BYTES`."""
-    largest = max((math.prod(graph.shapes.get(name, ())) * 4 for name in graph.float_tensors), default=1)
-    # Either path holds an operator's input and output.
-    return max(4, min(available, MOST_SAMPLES, SWEEP_BYTES // (2 * 2 * largest)))
+    largest = max((math.prod(graph.shapes.get(name, ())) for name in graph.float_tensors), default=1)
+    return max(4, min(available, MOST_SAMPLES, SWEEP_BYTES // (BYTES_A_VALUE * max(largest, 1))))
 
 
 def sweep(
     execution: Execution,
     ranges: Mapping[str, tuple[float, float]],
-    samples: Sequence[Mapping[str, Array]],
+    samples: Iterable[Mapping[str, Array]],
     repair: Repair = rounded_only,
     in_float: frozenset[str] = frozenset(),
 ) -> Sweep:
@@ -81,35 +142,36 @@ def sweep(
     graph = execution.graph
     layers = {layer.output: layer for layer in graph.layers}
     grids = {name: ActivationGrid.over(*ranges[name]) for name in graph.quantised_tensors if name in ranges}
-    live_float: list[dict[str, Array]] = [dict(sample) for sample in samples]
-    live_int8: list[dict[str, Array]] = [
-        {name: _stored(name, value, grids) for name, value in sample.items()} for sample in samples
-    ]
+    first = list(samples)
+    count = len(first)
+    live_float: dict[str, Stack] = {}
+    live_int8: dict[str, Stack] = {}
+    for name in first[0]:
+        for live, grid in ((live_float, None), (live_int8, grids.get(name))):
+            live[name] = Stack.like(first[0][name], count, grid)
+            for index, sample in enumerate(first):
+                live[name].put(index, sample[name])
     weights = dict(graph.weights)
     noise: dict[str, float] = {}
     for step in execution.steps:
-        reference = list(side_by_side(partial(step.run, weights=graph.weights), live_float))
+        _advance(step, graph.weights, live_float, {}, count)
         layer = layers.get(step.outputs[0])
         if layer is not None and layer.name not in in_float:
-            view = _view(graph, step, layer, weights, live_int8, reference)
+            view = _view(graph, step, layer, weights, live_int8, live_float)
             repairable = graph.changeable(layer.weight, layer.bias)
             weight, bias = (repair if repairable else rounded_only)(view)
             weights[layer.weight] = weight.astype(np.float32)
             if layer.bias is not None and bias is not None:
                 weights[layer.bias] = bias.astype(np.float32)
-        for live, made in zip(live_float, reference, strict=True):
-            live.update(made)
-        advance = partial(_stored_outputs, step, weights, grids)
-        for live, made in zip(live_int8, side_by_side(advance, live_int8), strict=True):
-            live.update(made)
+        _advance(step, weights, live_int8, grids, count)
         for name in step.outputs:
             if name in grids:
-                noise[name] = _noise_db(name, live_float, live_int8)
+                noise[name] = _noise_db(live_float[name], live_int8[name])
         for name in step.done:
-            for live in (*live_float, *live_int8):
-                live.pop(name, None)
+            live_float.pop(name, None)
+            live_int8.pop(name, None)
     repaired = {name: value for name, value in weights.items() if name not in graph.fixed}
-    return Sweep(graph.with_weights(repaired), noise, len(samples))
+    return Sweep(graph.with_weights(repaired), noise, count)
 
 
 def _view(
@@ -117,51 +179,67 @@ def _view(
     step: Step,
     layer: WeightLayer,
     weights: Mapping[str, Array],
-    live: Sequence[Mapping[str, Array]],
-    reference: Sequence[Mapping[str, Array]],
+    live: Mapping[str, Stack],
+    reference: Mapping[str, Stack],
 ) -> LayerView:
     # A bias that a later Add holds cannot be seen here; it moves the output all the same.
     inside = layer.bias in step.inputs
+    outputs = reference[layer.output]
 
-    def run(weight: Array, bias: Array | None) -> list[Array]:
-        changed = {layer.weight: weight.astype(np.float32)}
-        if inside and layer.bias is not None and bias is not None:
-            changed[layer.bias] = bias.astype(np.float32)
-        current = {**weights, **changed}
-        outputs = [made[layer.output] for made in side_by_side(partial(step.run, weights=current), live)]
-        if not inside and layer.bias is not None and bias is not None:
-            shift = bias.astype(np.float32) - graph.weights[layer.bias]
-            outputs = [output + shift for output in outputs]
-        return outputs
+    def run(weight: Array, bias: Array | None) -> Iterable[Array]:
+        current = {**weights, layer.weight: weight.astype(np.float32)}
+        shift: Array | None = None
+        if layer.bias is not None and bias is not None:
+            if inside:
+                current[layer.bias] = bias.astype(np.float32)
+            else:
+                shift = bias.astype(np.float32) - graph.weights[layer.bias]
+
+        def output(index: int) -> Array:
+            made: Array = step.run(_inputs(step, live, index), current)[layer.output]
+            return made + shift if shift is not None else made
+
+        return side_by_side(output, range(len(outputs)))
 
     return LayerView(
         layer,
-        [tensors[layer.input] for tensors in live],
-        [tensors[layer.output] for tensors in reference],
+        live[layer.input],
+        outputs,
         graph.channel_axes[layer.output],
+        outputs.data.shape[1:],
         weights[layer.weight],
         weights[layer.bias] if layer.bias is not None else None,
         run,
     )
 
 
-def _stored_outputs(
-    step: Step, weights: Mapping[str, Array], grids: Mapping[str, ActivationGrid], live: Mapping[str, Array]
-) -> dict[str, Array]:
-    return {name: _stored(name, value, grids) for name, value in step.run(live, weights).items()}
+def _advance(
+    step: Step,
+    weights: Mapping[str, Array],
+    live: dict[str, Stack],
+    grids: Mapping[str, ActivationGrid],
+    count: int,
+) -> None:
+    """Run a step on every sample and hold what it makes."""
+    made = side_by_side(lambda index: step.run(_inputs(step, live, index), weights), range(count))
+    stacks: dict[str, Stack] = {}
+    for index, outputs in enumerate(made):
+        for name, value in outputs.items():
+            if index == 0:
+                stacks[name] = Stack.like(value, count, grids.get(name))
+            stacks[name].put(index, value)
+    live.update(stacks)
 
 
-def _stored(name: str, value: Array, grids: Mapping[str, ActivationGrid]) -> Array:
-    return grids[name].rounded(value) if name in grids else value
+def _inputs(step: Step, live: Mapping[str, Stack], index: int) -> dict[str, Array]:
+    return {name: live[name][index] for name in step.inputs if name in live}
 
 
-def _noise_db(
-    name: str, live_float: Sequence[Mapping[str, Array]], live_int8: Sequence[Mapping[str, Array]]
-) -> float:
+def _noise_db(expected: Stack, got: Stack) -> float:
     signal = noise = 0.0
-    for expected, got in zip(live_float, live_int8, strict=True):
-        flat = expected[name].reshape(-1)
-        error = flat - got[name].reshape(-1)
+    for one, other in zip(expected, got, strict=True):
+        flat = one.reshape(-1)
+        error = flat - other.reshape(-1)
         signal += float(flat @ flat)
         noise += float(error @ error)
     return 10 * math.log10(signal / noise) if signal > 0 and noise > 0 else 200.0

@@ -38,7 +38,7 @@ def page(report: ConversionReport) -> str:
         "<h2>What each rung of the ladder bought</h2>",
         rungs(report.attempts),
         "<h2>Accuracy against latency and size</h2>",
-        candidates(report.attempts, report.artifacts),
+        candidates(report.attempts, report.evidence.trials if report.evidence else (), report.artifacts),
     ]
     if (evidence := report.evidence) is not None:
         users: dict[str, list[str]] = {}
@@ -46,7 +46,7 @@ def page(report: ConversionReport) -> str:
             users.setdefault(manifest.model_digest, []).append(manifest.profile)
         named = {digest: ", ".join(profiles) for digest, profiles in users.items()}
         sections += ["<h2>Error of each layer as the target computes it</h2>", layers(evidence, named)]
-        if evidence.activations:
+        if evidence.activations and any(file.precision == "int8" for file in evidence.files):
             sections += ["<h2>Range of each activation and its grid</h2>", ranges(evidence)]
     if report.artifacts:
         made = report.artifacts[0].provenance

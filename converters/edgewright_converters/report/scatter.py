@@ -56,15 +56,16 @@ def scatter(
     x_label: str,
     y_label: str,
     x_text: Callable[[float], str],
+    beyond_text: str,
 ) -> str:
     """The picture. The x axis starts at nought; a y of infinity stands on a line above all others."""
     finite = [point.y for point in points if math.isfinite(point.y)]
     low, high = min(finite, default=0.0), max(finite, default=1.0)
     pad = 0.12 * ((high - low) or abs(high) or 1.0)
     beyond = high + 2 * pad
-    endless = len(finite) < len(points)
+    some_beyond = len(finite) < len(points)
     x = Axis(0.0, max(point.x for point in points) * 1.08 or 1.0, LEFT, RIGHT)
-    y = Axis(low - pad, (beyond if endless else high) + pad, BOTTOM, TOP)
+    y = Axis(low - pad, (beyond if some_beyond else high) + pad, BOTTOM, TOP)
 
     def place(across: float, up: float) -> tuple[float, float]:
         return x.at(across), y.at(up if math.isfinite(up) else beyond)
@@ -74,9 +75,9 @@ def scatter(
         if tick <= high + pad / 2:
             parts.append(f"<line class=grid x1={LEFT} x2={RIGHT} y1={y.at(tick):.1f} y2={y.at(tick):.1f} />")
             parts.append(_text(LEFT - 6, y.at(tick) + 4, f"{tick:.4g}", "end"))
-    if endless:
+    if some_beyond:
         parts.append(f"<line class=grid x1={LEFT} x2={RIGHT} y1={y.at(beyond):.1f} y2={y.at(beyond):.1f} />")
-        parts.append(_text(LEFT - 6, y.at(beyond) + 4, "∞", "end"))
+        parts.append(_text(LEFT - 6, y.at(beyond) + 4, beyond_text, "end"))
     parts += [_text(x.at(t), BOTTOM + 15, x_text(t) if t else "0", "middle") for t in x.ticks]
     parts.append(f"<line class=axis x1={LEFT} x2={RIGHT} y1={BOTTOM} y2={BOTTOM} />")
     parts.append(_text((LEFT + RIGHT) / 2, HEIGHT - 8, x_label, "middle"))
