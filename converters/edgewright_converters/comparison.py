@@ -40,11 +40,7 @@ class _Sums:
         self.product += float(a @ b)
 
     def sqnr_db(self) -> float:
-        if self.noise == 0.0:
-            return MAX_DB
-        if self.signal == 0.0 or not math.isfinite(self.noise):
-            return -MAX_DB
-        return min(MAX_DB, max(-MAX_DB, 10.0 * math.log10(self.signal / self.noise)))
+        return decibels(self.signal, self.noise)
 
     def cosine(self) -> float:
         if self.noise == 0.0:
@@ -53,6 +49,15 @@ class _Sums:
         cosine = self.product / norm if norm > 0.0 else 0.0
         # Outputs with a NaN or an infinity point nowhere.
         return min(1.0, max(-1.0, cosine)) if math.isfinite(cosine) else 0.0
+
+
+def decibels(signal: float, noise: float) -> float:
+    """The ratio of two powers in decibels, between the least and the most that are given."""
+    if noise == 0.0:
+        return MAX_DB
+    if signal == 0.0 or not math.isfinite(noise):
+        return -MAX_DB
+    return min(MAX_DB, max(-MAX_DB, 10.0 * math.log10(signal / noise)))
 
 
 def sqnr_db(reference: Array, actual: Array) -> float:

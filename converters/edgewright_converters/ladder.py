@@ -105,6 +105,8 @@ class Climb:
     attempts: tuple[Attempt, ...]
     met: bool
     statistics: Mapping[str, TensorStatistics]
+    reference: FloatGraph
+    """What `decision` repairs: equalised where that was kept, its weights unrounded as float has them."""
 
 
 Try = Callable[[Decision], Trial]
@@ -191,7 +193,7 @@ def climb(
                 break
             number *= 2
             begun = time.perf_counter()
-    return Climb(best, tuple(attempts), goal.met(trial), statistics)
+    return Climb(best, tuple(attempts), goal.met(trial), statistics, execution.graph)
 
 
 def _min_max(statistics: Mapping[str, TensorStatistics]) -> dict[str, ActivationRange]:

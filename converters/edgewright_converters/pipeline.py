@@ -10,7 +10,7 @@ import math
 import platform
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,12 +19,14 @@ import torch
 from numpy.typing import NDArray
 
 from edgewright.artifact.manifest import ArtifactManifest, ModelFormat, Precision, Verdict
+from edgewright.durable_file import check_writable
 from edgewright.errors import ConversionError, DataError
 from edgewright_converters.accuracy_gate import GateLimits
 from edgewright_converters.alternatives import alternatives
 from edgewright_converters.batches import Data
 from edgewright_converters.calibration import SampleSet, load_samples, unexercised
 from edgewright_converters.comparison import classification_output
+from edgewright_converters.evidence import Evidence, gather
 from edgewright_converters.gate import gate, worst
 from edgewright_converters.graphs import FloatGraphs, float_graphs, with_own_ranges
 from edgewright_converters.ladder import CALIBRATION_SAMPLES, Attempt, Climb, Effort, climb, climbed
@@ -37,14 +39,13 @@ from edgewright_converters.quantise.decision import Decision, TfliteTarget, as_o
 from edgewright_converters.quantise.tflite_static import quantise_tflite
 from edgewright_converters.repeatability import check_repeatable
 from edgewright_converters.source import check_takes, load_source
+from edgewright_converters.steps import VERIFY_S, VERIFY_SAMPLE_S, OnStep, Steps
 from edgewright_converters.targets import Setting, formats, settings
 from edgewright_converters.trial import Goal, Tryout
 from edgewright_converters.verify import VerifiedModel, verify
 from edgewright_profiles import HardwareProfile, load_profile
 
 Array = NDArray[Any]
-OnStep = Callable[[int, int, str], None]
-"""Told before each step: how many are done, how many there are, and what comes now."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ class ConversionReport:
     warnings: tuple[str, ...] = ()
     attempts: tuple[Attempt, ...] = ()
     """The rungs that were climbed, in order, and what each bought."""
+    evidence: Evidence | None = None
+    """Every activation and its error; gathered only where a report was asked for."""
 
     @property
     def verdict(self) -> Verdict:
@@ -89,6 +92,7 @@ def convert(
     effort: Effort = "standard",
     precision: Precision | Literal["auto"] = "auto",
     keep_failed: bool = False,
+    report: str | Path | None = None,
     on_step: OnStep | None = None,
 ) -> ConversionReport:
     """Convert a model to INT8 artifacts, one per profile and format, verified as their runtime executes them.
@@ -101,8 +105,8 @@ def convert(
     The report's `verdict` is the gate's: accuracy may drop by `max_drop` points, each output's SQNR must reach
     `min_sqnr` decibels where given, and the profile's budgets hold. `effort` bounds how far the ladder of repairs
     is climbed for it. `precision` is INT8 unless that turns out slower than float or too far from it. After a
-    `fail` nothing is written unless `keep_failed`. Raises `EdgewrightError` of the kind that fits, with nothing
-    written.
+    `fail` nothing is written unless `keep_failed`. `report` is where an HTML page with the pictures goes, whatever
+    the verdict. Raises `EdgewrightError` of the kind that fits, with nothing written.
     """
     limits = GateLimits(max_drop, min_sqnr)
     if not (0 <= max_drop <= 100 and (min_sqnr is None or math.isfinite(min_sqnr))):
@@ -110,6 +114,8 @@ def convert(
             f"max_drop is {max_drop:g} points and min_sqnr {min_sqnr} dB",
             remedy="give a drop from 0 to 100, and a finite number of decibels",
         )
+    if report is not None:
+        check_writable(Path(report))
     give_back_large_blocks()
     started = time.perf_counter()
     profiles = [load_profile(p) for p in ([profile] if isinstance(profile, str) else profile)]
@@ -117,9 +123,11 @@ def convert(
     wanted = formats(model, profiles, format)
     name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", model.name).strip("-._") or "model"
     chosen = settings(profiles, wanted)
-    steps = _Steps(on_step, total=5 + len(climbed(effort)))
+    rungs = (rung.name for rung in climbed(effort))
+    look = () if report is None else ("look",)
+    steps = Steps(on_step, ("read", "export", *rungs, "quantise", "verify", *look, "package"))
 
-    steps.next("reading the data")
+    steps.next("read", "reading the data")
     samples = load_samples(calibration, model.input_names, model.optional_names)
     warnings = unexercised(samples)
     model = model.taking(samples.input_names)
@@ -131,16 +139,16 @@ def convert(
     for labelled in (samples, judged):
         _check_labels(labelled, outputs)
     check_repeatable(model, examples)
+    steps.expect("verify", VERIFY_S + VERIFY_SAMPLE_S * judged.count)
 
-    steps.next(f"exporting to {' and '.join(wanted)}")
+    steps.next("export", f"exporting to {' and '.join(wanted)}")
     graphs = with_own_ranges(float_graphs(model, examples, outputs, wanted), samples)
     tryout = Tryout.on(model.run, samples)
     climbing = None
     if precision in ("auto", "int8"):
         climbing = _climbed(tryout, graphs, samples, sorted(set(chosen.values())), limits, effort, steps)
-    steps.skip_to(2 + len(climbed(effort)))
 
-    steps.next("quantising")
+    steps.next("quantise", "quantising")
     choices = {
         setting: _chosen(
             setting,
@@ -156,14 +164,18 @@ def convert(
     }
     quantised = {setting: choice.model for setting, choice in choices.items()}
     warnings += tuple(f"{s.format}: {c.reason}" for s, c in choices.items() if c.reason)
-    steps.next(f"verifying {len(quantised)} artifacts against float on {judged.count} samples")
+    steps.next("verify", f"verifying {len(quantised)} artifacts against float on {judged.count} samples")
     pairs = [(one, graphs.exported[one.format]) for one in quantised.values()]
     data: Literal["evaluation", "calibration"] = "evaluation"
     if evaluation is None or _same(evaluation, calibration):
         data = "calibration"
     verified = dict(zip(quantised, verify(pairs, judged, model.run, data), strict=True))
 
-    steps.next("packaging")
+    evidence = None
+    if report is not None:
+        steps.next("look", "looking at every layer for the report")
+        evidence = gather(climbing, graphs, list(choices.values()), samples)
+    steps.next("package", "packaging")
     work = work_of(graphs.exported["onnx"]) if "onnx" in graphs.exported else None
     elapsed = time.perf_counter() - started
     packables = _judged(profiles, chosen, verified, work, limits, elapsed)
@@ -181,22 +193,14 @@ def convert(
     elapsed = time.perf_counter() - started
     digest = release.digest if release else None
     attempts = climbing.attempts if climbing else ()
-    return ConversionReport(name, version, kept, digest, tuple(manifests), elapsed, warnings, attempts)
+    result = ConversionReport(
+        name, version, kept, digest, tuple(manifests), elapsed, warnings, attempts, evidence
+    )
+    if report is not None:
+        from edgewright_converters.report import write_page
 
-
-class _Steps:
-    """Counts the steps for whoever shows progress."""
-
-    def __init__(self, on_step: OnStep | None, total: int) -> None:
-        self._on_step, self._total, self._done = on_step, total, 0
-
-    def next(self, what: str) -> None:
-        if self._on_step is not None:
-            self._on_step(self._done, self._total, what)
-        self._done += 1
-
-    def skip_to(self, done: int) -> None:
-        self._done = max(self._done, done)
+        write_page(result, Path(report))
+    return result
 
 
 def _climbed(
@@ -206,7 +210,7 @@ def _climbed(
     wanted: Sequence[Setting],
     limits: GateLimits,
     effort: Effort,
-    steps: _Steps,
+    steps: Steps,
 ) -> Climb | None:
     """The decision that the ladder comes to; None for a model that has no ONNX form to decide on."""
     graph = graphs.graph
@@ -224,7 +228,7 @@ def _climbed(
         Goal(limits.max_drop, limits.min_sqnr_db),
         effort,
         samples.where,
-        lambda rung: steps.next(f"{rung.name}: {rung.what}"),
+        lambda rung: steps.next(rung.name, f"{rung.name}: {rung.what}"),
     )
 
 

@@ -1,15 +1,17 @@
-"""A float TFLite file opened up: its constants and operators, its activations on a sample, and a changed copy."""
+"""A TFLite file opened up: its constants and operators, its activations on a sample, and a changed copy."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgewright.runtime.quantised_io import raw_input
 from edgewright_converters.export import ExportedGraph
+from edgewright_converters.quantise.quantised_model import QuantisedModel
 from edgewright_converters.silence import silenced
 
 Array = NDArray[Any]
@@ -25,27 +27,32 @@ class TfliteOperator:
 
 @dataclass(frozen=True)
 class TfliteGraph:
-    """The one subgraph of a float model: tensor names, float constants by tensor index, operators."""
+    """The one subgraph of a model: tensor names, float constants by tensor index, operators."""
 
     names: tuple[str, ...]
     constants: Mapping[int, Array]
     operators: tuple[TfliteOperator, ...]
+    grids: Mapping[int, tuple[float, int]] = field(default_factory=dict)
+    """Scale and zero point of the activations that are integers, by tensor index."""
 
 
-def open_tflite(graph: ExportedGraph) -> TfliteGraph:
+def open_tflite(graph: ExportedGraph | QuantisedModel) -> TfliteGraph:
     """Read the structure and the float constants of a TFLite file."""
     model = _model(graph.data)
     subgraph = model.subgraphs[0]
-    constants = {}
+    constants, grids = {}, {}
     for index, tensor in enumerate(subgraph.tensors):
         data = model.buffers[tensor.buffer].data
-        if data is not None and len(data) and tensor.type == _float32():
-            constants[index] = np.frombuffer(bytes(data), np.float32).reshape(_shape(tensor))
+        if data is not None and len(data):
+            if tensor.type == _float32():
+                constants[index] = np.frombuffer(bytes(data), np.float32).reshape(_shape(tensor))
+        elif (found := tensor.quantization) is not None and found.scale is not None and len(found.scale) == 1:
+            grids[index] = float(found.scale[0]), int(found.zeroPoint[0])
     operators = tuple(
         TfliteOperator(tuple(int(i) for i in op.inputs), tuple(int(i) for i in op.outputs))
         for op in subgraph.operators
     )
-    return TfliteGraph(tuple(t.name.decode() for t in subgraph.tensors), constants, operators)
+    return TfliteGraph(tuple(t.name.decode() for t in subgraph.tensors), constants, operators, grids)
 
 
 def with_constants(graph: ExportedGraph, changed: Mapping[int, Array]) -> ExportedGraph:
@@ -73,9 +80,9 @@ def with_constants(graph: ExportedGraph, changed: Mapping[int, Array]) -> Export
 
 
 def activations(
-    graph: ExportedGraph, samples: Iterable[Mapping[str, Array]], opened: TfliteGraph
+    graph: ExportedGraph | QuantisedModel, samples: Iterable[Mapping[str, Array]], opened: TfliteGraph
 ) -> Iterator[dict[int, Array]]:
-    """Every float activation of the graph by tensor index, for one sample after another.
+    """Every activation of the graph by tensor index, float or as the integers stored, one sample after another.
 
     `samples` are by source name, in the source's axis order. The arrays are views: use them before the next.
     """
@@ -90,23 +97,20 @@ def activations(
         )
         interpreter.allocate_tensors()
     details = {str(d["name"]): d for d in interpreter.get_input_details()}
-    floats = [
+    wanted = [
         int(d["index"])
         for d in interpreter.get_tensor_details()
-        if d["dtype"] is np.float32
+        if (d["dtype"] is np.float32 or int(d["index"]) in opened.grids)
         # Past the file's own tensors come those that kernels make for themselves.
         and int(d["index"]) < len(opened.names)
         and int(d["index"]) not in opened.constants
     ]
     for sample in samples:
         for spec in graph.inputs:
-            value = sample[spec.name]
-            stored = value.transpose(spec.permutation) if spec.permutation else value
-            detail = details[spec.runtime_name]
-            interpreter.set_tensor(detail["index"], np.ascontiguousarray(stored, detail["dtype"]))
+            interpreter.set_tensor(details[spec.runtime_name]["index"], raw_input(sample[spec.name], spec))
         interpreter.invoke()
         made = {}
-        for index in floats:
+        for index in wanted:
             try:
                 made[index] = interpreter.get_tensor(index)
             except ValueError:  # a scratch tensor, which the operator before it has released

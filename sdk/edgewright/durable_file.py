@@ -21,6 +21,7 @@ _CAUSES = {
     errno.EROFS: ("the file system is read-only", "remount it writable or choose another folder"),
     errno.EACCES: ("permission denied", "choose a folder that this user may write"),
     errno.EPERM: ("permission denied", "choose a folder that this user may write"),
+    errno.EISDIR: ("is a folder", "name a file in it"),
     errno.ENOTDIR: ("a part of the path is a file, not a folder", "choose another folder"),
 }
 
@@ -70,3 +71,19 @@ def write_durably(path: Path, data: bytes) -> None:
     """Replace the file at `path` by `data`, durably and in one step. Raises `StorageError`."""
     with durable_writer(path) as file:
         file.write(data)
+
+
+def check_writable(path: Path) -> None:
+    """Raise `StorageError` where a small file could not be written at `path` now; leaves nothing behind.
+
+    For work of minutes that ends in a file: what can be known of its end is known before it begins.
+    """
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "")
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(1 << 16))
+            file.flush()
+    except OSError as error:
+        raise storage_error(error, path) from None

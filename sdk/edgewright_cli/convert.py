@@ -11,7 +11,18 @@ from edgewright.figures import MANIFEST_COLUMNS, gate_lines, manifest_row
 from edgewright_cli.output import json_option, print_json, print_table, progress
 
 if TYPE_CHECKING:
+    from edgewright_converters.ladder import Effort
     from edgewright_converters.pipeline import ConversionReport
+
+
+class _Explain(click.Option):
+    """Answers as soon as the command line is read: what else a conversion requires may be missing."""
+
+    def handle_parse_result(self, ctx: click.Context, opts: Any, args: list[str]) -> tuple[Any, list[str]]:
+        if opts.get(self.name) and not ctx.resilient_parsing:
+            explain(opts.get("effort"), as_json=bool(opts.get("as_json")))
+            ctx.exit()
+        return super().handle_parse_result(ctx, opts, args)
 
 
 @click.command(
@@ -22,7 +33,8 @@ Examples:
   edgewright convert net.onnx --calibration photos/ --profile raspberry-pi-4 --format onnx --output out/ --json
   edgewright convert speech.pt2 --calibration speech_data:batches --profile raspberry-pi-5 --output registry/
   edgewright convert m:net --calibration train.npz --evaluation test.npz --max-drop 0.5 --strict \\
-      --profile raspberry-pi-5 --output registry/
+      --profile raspberry-pi-5 --output registry/ --report page.html
+  edgewright convert --explain
 \b
 Exit codes: 0 the gate passed, or left accuracy open with a warning; 3 it failed, or left it open and --strict was
 given; 2 bad input.
@@ -55,9 +67,27 @@ given; 2 bad input.
     metavar="POINTS",
     help="Points of accuracy that INT8 may lose.",
 )
+@click.option(
+    "--effort",
+    type=click.Choice(["quick", "standard", "thorough"]),
+    default="standard",
+    show_default=True,
+    help="How far the ladder of repairs is climbed.",
+)
 @click.option("--min-sqnr", type=float, metavar="DB", help="Decibels that every output must reach.")
 @click.option("--keep-failed", is_flag=True, help="Write artifacts that failed too, marked so.")
 @click.option("--strict", is_flag=True, help="Exit with 3 where accuracy could not be decided.")
+@click.option(
+    "--report", type=click.Path(path_type=Path), metavar="FILE", help="HTML page with the pictures."
+)
+@click.option(
+    "--explain",
+    cls=_Explain,
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    help="List the rungs of the ladder, convert nothing.",
+)
 @json_option
 def convert(
     source: str,
@@ -71,8 +101,10 @@ def convert(
     version: str,
     max_drop: float,
     min_sqnr: float | None,
+    effort: Effort,
     keep_failed: bool,
     strict: bool,
+    report: Path | None,
     as_json: bool,
 ) -> None:
     """Convert SOURCE to INT8 artifacts, verified as their runtime executes them and judged by a gate.
@@ -88,7 +120,7 @@ def convert(
     from edgewright_converters.pipeline import convert as run
 
     with progress("converting") as show:
-        report = run(
+        made = run(
             source,
             weights=weights,
             calibration=calibration,
@@ -100,17 +132,61 @@ def convert(
             version=version,
             max_drop=max_drop,
             min_sqnr=min_sqnr,
+            effort=effort,
             keep_failed=keep_failed,
+            report=report,
             on_step=show,
         )
     if as_json:
-        print_json(report_document(report))
+        print_json(report_document(made))
     else:
-        print_report(report)
-    if report.verdict == "inconclusive":
+        print_report(made)
+        if report is not None:
+            click.echo(f"Report: {report}")
+    if made.verdict == "inconclusive":
         click.echo("warning: accuracy could not be decided; the artifacts are marked inconclusive", err=True)
-    if report.verdict == "fail" or (strict and report.verdict != "pass"):
+    if made.verdict == "fail" or (strict and made.verdict != "pass"):
         raise click.exceptions.Exit(3)
+
+
+def explain(effort: str | None, *, as_json: bool) -> None:
+    """The rungs of the ladder: what each does and costs, and which efforts climb it; of one effort where named."""
+    from edgewright_converters.ladder import CALIBRATION_SAMPLES, RUNGS, SECONDS, climbed
+
+    if effort is not None and effort not in SECONDS:
+        raise click.BadParameter(f"'{effort}' is none of {', '.join(SECONDS)}", param_hint="'--effort'")
+    efforts = [one for one in SECONDS if effort in (None, one)]
+    rungs = [rung for rung in RUNGS if any(rung in climbed(one) for one in efforts)]
+    rows = [
+        {
+            "rung": rung.name,
+            "what": rung.what,
+            "cost": rung.cost,
+            "costs_run_time": rung.costs_run_time,
+            "efforts": [one for one in efforts if rung in climbed(one)],
+        }
+        for rung in rungs
+    ]
+    limits = {
+        one: {"seconds": SECONDS[one], "calibration_samples": CALIBRATION_SAMPLES[one]} for one in efforts
+    }
+    if as_json:
+        print_json({"rungs": rows, "efforts": limits})
+        return
+    print_table(
+        ("rung", "what it does", "cost here", "slower on the device", "effort"),
+        [
+            (rung.name, rung.what, rung.cost, "yes" if rung.costs_run_time else "no",
+             ", ".join(one for one in efforts if rung in climbed(one)))
+            for rung in rungs
+        ],
+        title="The ladder, climbed from the top until accuracy is met; a rung that does not help is not kept",
+    )  # fmt: skip
+    for one, limit in limits.items():
+        click.echo(
+            f"{one}: starts no rung after {limit['seconds']:.0f} s, "
+            f"calibrates on up to {limit['calibration_samples']} samples"
+        )
 
 
 def report_document(report: ConversionReport) -> dict[str, Any]:

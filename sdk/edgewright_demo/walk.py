@@ -148,7 +148,9 @@ def _convert_all(
             output=registry,
             name="digits",
             version=version,
-            on_step=lambda done, total, what: console.print(f"  [{done + 1}/{total}] {what}", markup=False),
+            on_step=lambda done, total, what, _: console.print(
+                f"  [{done + 1}/{total}] {what}", markup=False
+            ),
         )
         story.manifests += report.artifacts
     console.print("EfficientNet-Lite0")
@@ -159,7 +161,7 @@ def _convert_all(
         profile=PROFILES,
         output=registry,
         name="efficientnet-lite0",
-        on_step=lambda done, total, what: console.print(f"  [{done + 1}/{total}] {what}", markup=False),
+        on_step=lambda done, total, what, _: console.print(f"  [{done + 1}/{total}] {what}", markup=False),
     )
     story.manifests += report.artifacts
     for manifest in story.manifests:

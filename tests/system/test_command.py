@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +11,16 @@ import pytest
 
 from conftest import PROFILE, free_port
 from edgewright.artifact.layout import Layout
+from edgewright_cli.output import about
 
 
 def edgewright(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run the real command."""
     command = [sys.executable, "-m", "edgewright_cli.main", *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=120, check=False)
+
+
+CONVERT = ("convert", "m:f", "--calibration", "no.npz", "--output", "o", "--profile", PROFILE)
 
 
 @pytest.mark.parametrize("command", ["", "profile", "convert", "inspect", "bench", "agent", "fleet", "demo"])
@@ -54,6 +59,9 @@ def test_artifact_is_inspected_and_measured(registry: Layout) -> None:
         (("fleet", "devices", "--fleet", "f", "--broker", "127.0.0.1:{port}"), "cannot be reached"),
         (("fleet", "devices", "--fleet", "f", "--broker", "here"), "write HOST:PORT"),
         (("convert", "m:f", "--calibration", "no.npz", "--output", "o"), "--profile"),
+        (("convert", "--explain", "--effort", "some"), "--effort"),
+        ((*CONVERT, "--report", "text.onnx/page.html"), "text.onnx/page.html: a part of the path is a file"),
+        ((*CONVERT, "--report", "."), "is a folder"),
         (("nonsense",), "nonsense"),
     ],
 )
@@ -145,3 +153,38 @@ def test_model_that_passes_the_gate_exits_with_0_even_when_strict(net: Path, tmp
 def test_limit_that_makes_no_sense_is_bad_input(net: Path, tmp_path: Path) -> None:
     done = convert(net, tmp_path / "out", "net:net", "--max-drop", "-1")
     assert done.returncode == 2 and "--max-drop" in done.stderr
+
+
+def test_time_left_claims_no_more_than_an_estimate_can() -> None:
+    words = [about(left) for left in (-3.0, 4.0, 41.0, 89.0, 100.0, 200.0)]
+    assert words[:2] == ["a few seconds left"] * 2
+    assert words[2:] == ["about 45 s left", "about 90 s left", "about 2 min left", "about 3 min left"]
+
+
+def test_ladder_is_explained_without_a_model_to_convert() -> None:
+    from edgewright_converters.ladder import RUNGS
+
+    shown = edgewright("convert", "--explain")
+    assert shown.returncode == 0, shown.stderr
+    for rung in RUNGS:
+        assert rung.name in shown.stdout and rung.what in shown.stdout and rung.cost in shown.stdout
+    assert "quick: starts no rung after 15 s" in shown.stdout
+    document = json.loads(edgewright("convert", "--json", "--explain").stdout)
+    assert [rung["rung"] for rung in document["rungs"]] == [rung.name for rung in RUNGS]
+    assert document["rungs"][0]["efforts"] == ["quick", "standard", "thorough"]
+    assert document["efforts"]["thorough"]["seconds"] == 900.0
+    quick = json.loads(edgewright("convert", "--explain", "--effort", "quick", "--json").stdout)
+    assert {rung["rung"] for rung in quick["rungs"]} == {r.name for r in RUNGS if r.effort == "quick"}
+
+
+@pytest.mark.slow
+def test_report_is_written_and_progress_says_about_how_long_is_left(net: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    done = convert(net, tmp_path / "out", "net:net", "--effort", "quick", "--report", str(page))
+    assert done.returncode == 0, done.stderr
+    assert f"Report: {page}" in done.stdout
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+    steps = [line for line in done.stderr.splitlines() if line.startswith("[")]
+    assert re.match(r"\[1/(\d+)\] reading the data \(about .* left\)", steps[0])
+    assert all(line.endswith(" left)") for line in steps)
+    assert any("looking at every layer for the report" in line for line in steps)

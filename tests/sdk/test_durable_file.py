@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+
+import pytest
+
+from edgewright.durable_file import check_writable
+from edgewright.errors import StorageError
+
+
+def test_check_leaves_nothing_behind_and_wants_no_folder_yet(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new" / "folder" / "page.html")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_existing_file_is_kept_by_the_check(tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text("old")
+    check_writable(tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"), [(".", "is a folder"), ("file/page.html", "a part of the path is a file")]
+)
+def test_path_that_can_be_no_file_is_one_line(tmp_path: Path, path: str, problem: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=problem) as caught:
+        check_writable(tmp_path / path)
+    assert "\n" not in str(caught.value)
+
+
+def test_disk_that_takes_no_more_is_found_by_the_check(tmp_path: Path) -> None:
+    # A file-size limit makes the kernel itself refuse the write, as a full disk does.
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+        with pytest.raises(StorageError):
+            check_writable(tmp_path / "page.html")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
