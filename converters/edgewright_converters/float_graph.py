@@ -94,8 +94,10 @@ class FloatGraph:
         )
 
     def changeable(self, *initialisers: str | None) -> bool:
-        """Whether a repair may replace all of these."""
-        return not any(name in self.fixed for name in initialisers)
+        """Whether a repair may replace all of these: what several operators share cannot suit each of them."""
+        return not any(
+            name in self.fixed or len(self.consumers.get(name, ())) > 1 for name in initialisers if name
+        )
 
     def exported(self) -> ExportedGraph:
         """Serialise with the current weights."""
@@ -197,6 +199,8 @@ class FloatGraph:
         else:
             groups = attribute(node, "group", 1)
             axis = 0 if node.op_type == "Conv" else 1
+            if axis == 1 and groups > 1:
+                bias = None  # a scale is for a channel of every group: what goes into one bias would not fit
         if value.ndim < 2 or not np.issubdtype(value.dtype, np.floating):
             return None
         return WeightLayer(

@@ -17,6 +17,7 @@ from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 from edgewright.artifact.manifest import Quantisation, TensorSpec
 from edgewright.errors import ConversionError
 from edgewright_converters.export import ExportedGraph
+from edgewright_converters.float_graph import attribute
 from edgewright_converters.quantise.quantised_model import ActivationDtype, QuantisedModel
 from edgewright_converters.quantise.tflite_static import replace_spec
 from edgewright_converters.silence import silenced
@@ -39,16 +40,21 @@ def quantise_onnx(
     measured = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
     operators = sorted({*QLinearOpsRegistry, *QDQRegistry})
     options = {"ActivationSymmetric": symmetric, "WeightSymmetric": True}
+    proto = _untied(onnx.load_from_string(graph.data))
+    # A scale for each channel of a group fits no bias, and ONNX Runtime has no integer kernel for it anyway.
+    unfit = {
+        n.name for n in proto.graph.node if n.op_type == "ConvTranspose" and attribute(n, "group", 1) > 1
+    }
     try:
         quantiser = QDQQuantizer(
-            onnx.load_from_string(graph.data),
+            proto,
             True,  # per channel
             False,  # full 8-bit weight range: VNNI and Arm dot products do not saturate
             QuantType.QInt8,
             _TYPES[activation],
             TensorsData(CalibrationMethod.MinMax, measured),
             [],
-            sorted(in_float),
+            sorted(in_float | unfit),
             operators,
             options,
         )
@@ -65,6 +71,30 @@ def quantise_onnx(
     proto = onnx.shape_inference.infer_shapes(proto)
     onnx.checker.check_model(proto)
     return QuantisedModel("onnx", "int8", proto.SerializeToString(), inputs, outputs)
+
+
+def _untied(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Give each kind of operator that shares a constant its own: their scales run over different axes.
+
+    An embedding tied to the head would otherwise hand the head's scale per row on as that of its output.
+    """
+    users: dict[str, tuple[str, int, int]] = {}
+    copies: dict[tuple[str, tuple[str, int, int]], str] = {}
+    constants = {i.name: i for i in proto.graph.initializer if i.data_type == onnx.TensorProto.FLOAT}
+    for node in proto.graph.node:
+        for index, name in enumerate(node.input):
+            if name not in constants:
+                continue
+            use = (node.op_type, index, attribute(node, "transB", 0))
+            if users.setdefault(name, use) == use:
+                continue
+            if (name, use) not in copies:
+                copies[name, use] = f"{name}_of_{node.name}"
+                copy = proto.graph.initializer.add()
+                copy.CopyFrom(constants[name])
+                copy.name = copies[name, use]
+            node.input[index] = copies[name, use]
+    return proto
 
 
 def _constants(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
