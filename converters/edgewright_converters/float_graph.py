@@ -31,6 +31,7 @@ _CHANNELS_FIRST = (
     "GlobalAveragePool",
     "BatchNormalization",
 )
+_LAYOUTS = ("Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 _CHANNELS_LAST = ("Gemm", "MatMul", "LayerNormalization", "Softmax")
 
 
@@ -135,6 +136,15 @@ class FloatGraph:
     @cached_property
     def output_names(self) -> frozenset[str]:
         return frozenset(value.name for value in self.proto.graph.output)
+
+    @cached_property
+    def shown(self) -> frozenset[str]:
+        """The outputs, and what becomes one by being laid out anew: such a tensor has its output's range."""
+        found = set(self.output_names)
+        for node in reversed(self.nodes):
+            if node.op_type in _LAYOUTS and node.output[0] in found:
+                found.add(node.input[0])
+        return frozenset(found)
 
     @cached_property
     def float_tensors(self) -> tuple[str, ...]:

@@ -91,7 +91,7 @@ def histograms(
         name: np.zeros(BINS, np.int64)
         for name, found in statistics.items()
         if name in execution.graph.quantised_tensors
-        and name not in execution.graph.output_names
+        and name not in execution.graph.shown
         and found.range[1] > found.range[0]
     }
 

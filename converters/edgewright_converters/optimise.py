@@ -40,6 +40,7 @@ def optimise(graph: ExportedGraph) -> ExportedGraph:
     _pool_means(optimised.graph)
     _name_nodes(optimised.graph)
     _own_biases(optimised.graph)
+    _no_factors(optimised.graph)
     optimised = onnx.shape_inference.infer_shapes(optimised)
     return replace(graph, data=optimised.SerializeToString())
 
@@ -94,6 +95,22 @@ def _output_channels(node: onnx.NodeProto, weight: onnx.TensorProto) -> int:
     if node.op_type == "ConvTranspose":
         return int(weight.dims[1] * attributes.get("group", 1))
     return int(weight.dims[1 if node.op_type == "Gemm" and not attributes.get("transB", 0) else 0])
+
+
+def _no_factors(graph: onnx.GraphProto) -> None:
+    """Multiply the factors of a Gemm into its constants: quantised, its bias would lose its own."""
+    constants = {i.name: i for i in graph.initializer}
+    for node in graph.node:
+        factors = [a for a in node.attribute if a.name in ("alpha", "beta") and a.f != 1.0]
+        if node.op_type != "Gemm" or not factors or not set(node.input[1:]) <= set(constants):
+            continue
+        for factor in factors:
+            index = 1 if factor.name == "alpha" else 2
+            name = f"{node.input[index]}_of_{node.name}"
+            value = numpy_helper.to_array(constants[node.input[index]]) * np.float32(factor.f)
+            graph.initializer.append(numpy_helper.from_array(value, name))
+            node.input[index] = name
+            node.attribute.remove(factor)
 
 
 def _name_nodes(graph: onnx.GraphProto) -> None:

@@ -90,7 +90,7 @@ def run_whole(graph: FloatGraph, sample: Mapping[str, Array]) -> dict[str, Array
 
 
 def conv_chain(*, activation: str = "Relu", channels: int = 6, unequal: bool = True) -> FloatGraph:
-    """Convolution, activation, convolution; `unequal` channels between them lie three orders of magnitude apart."""
+    """Convolution, activation, convolution; `unequal` channels lie three orders of magnitude apart."""
     weight = normal(channels, 3, 3, 3, scale=0.3)
     bias = normal(channels, scale=0.1)
     if unequal:

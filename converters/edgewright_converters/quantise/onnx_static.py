@@ -17,7 +17,7 @@ from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 from edgewright.artifact.manifest import Quantisation, TensorSpec
 from edgewright.errors import ConversionError
 from edgewright_converters.export import ExportedGraph
-from edgewright_converters.float_graph import attribute
+from edgewright_converters.float_graph import ACTIVATIONS, attribute
 from edgewright_converters.quantise.quantised_model import ActivationDtype, QuantisedModel
 from edgewright_converters.quantise.tflite_static import replace_spec
 from edgewright_converters.silence import silenced
@@ -41,10 +41,6 @@ def quantise_onnx(
     operators = sorted({*QLinearOpsRegistry, *QDQRegistry})
     options = {"ActivationSymmetric": symmetric, "WeightSymmetric": True}
     proto = _untied(onnx.load_from_string(graph.data))
-    # A scale for each channel of a group fits no bias, and ONNX Runtime has no integer kernel for it anyway.
-    unfit = {
-        n.name for n in proto.graph.node if n.op_type == "ConvTranspose" and attribute(n, "group", 1) > 1
-    }
     try:
         quantiser = QDQQuantizer(
             proto,
@@ -54,7 +50,7 @@ def quantise_onnx(
             _TYPES[activation],
             TensorsData(CalibrationMethod.MinMax, measured),
             [],
-            sorted(in_float | unfit),
+            sorted(in_float | _unfit(proto.graph)),
             operators,
             options,
         )
@@ -95,6 +91,24 @@ def _untied(proto: onnx.ModelProto) -> onnx.ModelProto:
                 copy.name = copies[name, use]
             node.input[index] = copies[name, use]
     return proto
+
+
+def _unfit(graph: onnx.GraphProto) -> set[str]:
+    """Nodes that the quantiser would get wrong, by name."""
+    shown = {value.name for value in graph.output}
+    return {
+        node.name
+        for node in graph.node
+        # A scale for each channel of a group fits no bias, and ONNX Runtime has no integer kernel for it anyway.
+        if (node.op_type == "ConvTranspose" and attribute(node, "group", 1) > 1)
+        # It would drop the factor of the bias.
+        or (
+            node.op_type == "Gemm"
+            and (attribute(node, "alpha", 1.0), attribute(node, "beta", 1.0)) != (1.0, 1.0)
+        )
+        # It would fuse the activation into an output that is to be seen before it.
+        or (node.op_type in ACTIVATIONS and node.input[0] in shown)
+    }
 
 
 def _constants(graph: onnx.GraphProto) -> dict[str, np.ndarray]:

@@ -32,7 +32,7 @@ def quantise_tflite(
         *recipe.static_wi8_ai8(),
         *(
             {
-                "regex": f"^{re.escape(name)}$",
+                "regex": f"^{re.escape(name)};$",  # what ends each name of an operator's outputs
                 "operation": "*",
                 "algorithm_key": "no_quantize",
                 "op_config": {},

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx_graphs import conv_chain, samples_of, statistics_of
+from onnx_graphs import conv_chain, float_graph, node, samples_of, statistics_of
 
 from edgewright_converters.execution import Execution
 from edgewright_converters.observation import BINS, histograms
@@ -87,3 +87,10 @@ def test_range_of_a_graph_output_is_never_narrowed() -> None:
     assert "y" not in counted and {"x", "a"} <= set(counted)
     found = choose_ranges(statistics, counted)["y"]
     assert (found.low, found.high, found.method) == (*statistics["y"].range, "min-max")
+
+
+def test_tensor_that_is_only_reshaped_into_an_output_is_not_narrowed_either() -> None:
+    nodes = [node("Exp", "x", "e"), node("Transpose", "e", "t", perm=[0, 2, 1]), node("Flatten", "t", "y")]
+    graph = float_graph(nodes, {"x": (1, 3, 4)}, ["y"], {})
+    samples = samples_of(graph)
+    assert set(histograms(Execution(graph), samples, statistics_of(graph, samples))) == {"x"}
