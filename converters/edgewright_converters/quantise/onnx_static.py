@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +41,7 @@ def quantise_onnx(
     operators = sorted({*QLinearOpsRegistry, *QDQRegistry})
     options = {"ActivationSymmetric": symmetric, "WeightSymmetric": True}
     proto = _untied(onnx.load_from_string(graph.data))
+    unfit = _unfit(proto.graph)
     try:
         quantiser = QDQQuantizer(
             proto,
@@ -50,7 +51,7 @@ def quantise_onnx(
             _TYPES[activation],
             TensorsData(CalibrationMethod.MinMax, measured),
             [],
-            sorted(in_float | _unfit(proto.graph)),
+            sorted(in_float | unfit),
             operators,
             options,
         )
@@ -60,6 +61,7 @@ def quantise_onnx(
             path = Path(folder) / "quantised.onnx"
             quantiser.model.save_model_to_file(str(path), False)
             proto = onnx.load(str(path))
+        _hold_in_float(proto.graph, in_float | unfit)
     except (ValueError, RuntimeError, KeyError) as error:
         raise ConversionError(f"the ONNX graph cannot be quantised ({error})") from None
     inputs = tuple(_integer_input(proto.graph, spec) for spec in graph.inputs)
@@ -109,6 +111,27 @@ def _unfit(graph: onnx.GraphProto) -> set[str]:
         # It would fuse the activation into an output that is to be seen before it.
         or (node.op_type in ACTIVATIONS and node.input[0] in shown)
     }
+
+
+def _hold_in_float(graph: onnx.GraphProto, names: Set[str]) -> None:
+    """Put an operator that does nothing after each layer left in float.
+
+    Between a DequantizeLinear and a QuantizeLinear, ONNX Runtime would round the layer's weights by itself when it
+    loads the model, with one scale for all channels (its WeightBiasQuantization): worse than what we left out.
+    """
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        nodes.append(node)
+        if node.name in names and node.op_type in ("Conv", "ConvTranspose", "Gemm"):
+            output, inner = node.output[0], f"{node.output[0]}_in_float"
+            node.output[0] = inner
+            # Identity would be optimised away before.
+            nodes.append(
+                onnx.helper.make_node("LeakyRelu", [inner], [output], f"{node.name}_held", alpha=1.0)
+            )
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
 
 
 def _constants(graph: onnx.GraphProto) -> dict[str, np.ndarray]:

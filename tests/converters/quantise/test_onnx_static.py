@@ -10,9 +10,11 @@ import pytest
 from onnx_graphs import Array, bounds_of, conv_chain, float_graph, node, normal, run_whole, samples_of
 
 from edgewright.errors import ConversionError
+from edgewright_converters.execution import Execution
 from edgewright_converters.float_graph import FloatGraph
 from edgewright_converters.quantise import QuantisedModel
 from edgewright_converters.quantise.onnx_static import quantise_onnx
+from edgewright_converters.quantise.sweep import rounded_only, sweep
 from edgewright_converters.verify import open_specs
 
 
@@ -130,6 +132,26 @@ def test_layer_named_to_stay_in_float_has_a_float_weight() -> None:
     stored = {i.name: i.data_type for i in onnx.load_from_string(model.data).graph.initializer}
     assert stored["w1"] == onnx.TensorProto.FLOAT and stored["w2_quantized"] == onnx.TensorProto.INT8
     assert decibels(graph, model, samples)["y"] > decibels(graph, quantised(graph, samples), samples)["y"]
+
+
+@pytest.mark.parametrize("activation", ["Relu", "LeakyRelu"])
+def test_layer_left_in_float_is_not_rounded_by_the_runtime_either(activation: str) -> None:
+    # ONNX Runtime quantises float weights between integer tensors by itself, with one scale for all channels.
+    nodes = [
+        node("Conv", "x w0 b0", "c"), node(activation, "c", "a"),
+        node("Conv", "a w1 b1", "d"), node(activation, "d", "e"),
+        node("Conv", "e w2 b2", "y"),
+    ]  # fmt: skip
+    weights = {f"w{i}": normal(6, 6, 1, 1) for i in range(3)} | {f"b{i}": normal(6) for i in range(3)}
+    weights["w1"] = weights["w1"] * np.geomspace(0.01, 1, 6, dtype=np.float32)[:, None, None, None]
+    weights["b1"] = weights["b1"] * np.geomspace(0.01, 1, 6, dtype=np.float32)
+    graph = float_graph(nodes, {"x": (1, 6, 8, 8)}, ["y"], weights)
+    samples = samples_of(graph)
+    names = frozenset({graph.layers[1].name})
+    expected = sweep(Execution(graph), bounds_of(graph, samples), samples, rounded_only, names).noise_db["y"]
+    assert decibels(graph, quantised(graph, samples, in_float=names), samples)["y"] == pytest.approx(
+        expected, abs=0.5
+    )
 
 
 def test_embedding_tied_to_the_head_keeps_both_near_to_float() -> None:
