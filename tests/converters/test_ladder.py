@@ -52,14 +52,14 @@ class Coarse(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.first, self.coarse = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
-        self.last, self.head = nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8, 10)
+        self.last = nn.Conv2d(8, 8, 3, padding=1)
         with torch.no_grad():
             self.first.weight[0], self.first.bias[0] = 0.0, -4.0
-            self.coarse.weight[:, 0] = 30.0
+            self.coarse.weight[:, 0] = 300.0
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         x = functional.hardswish(self.coarse(functional.hardswish(self.first(image))))
-        return self.head(functional.hardswish(self.last(x)).mean((2, 3)))
+        return self.last(x)
 
 
 @functools.cache
@@ -131,7 +131,7 @@ def test_no_layer_stays_in_float_for_a_goal_that_is_nearly_met() -> None:
 
 @pytest.mark.slow
 def test_layers_stay_in_float_where_nothing_else_helps() -> None:
-    found, announced, tried = climbing("coarse", Goal(100.0, 30.0))
+    found, announced, tried = climbing("coarse", Goal(1.0))
     assert MIXED in announced
     mixed = [attempt for attempt in found.attempts if attempt.rung == MIXED.name]
     assert mixed and 0 < len(found.decision.in_float) < len(found.decision.graph.layers)
