@@ -35,12 +35,14 @@ def exported_graph(
     inputs: Mapping[str, tuple[int, ...]],
     outputs: Sequence[str],
     weights: Mapping[str, Array],
+    dtype: str = "float32",
 ) -> ExportedGraph:
-    """The nodes as a float ONNX file with every shape inferred."""
+    """The nodes as a float ONNX file with every shape inferred; `dtype` is that of its inputs."""
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     proto = helper.make_graph(
         list(nodes),
         "g",
-        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in inputs.items()],
+        [helper.make_tensor_value_info(n, kind, s) for n, s in inputs.items()],
         [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in outputs],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in weights.items()],
     )
@@ -53,7 +55,7 @@ def exported_graph(
     return ExportedGraph(
         "onnx",
         model.SerializeToString(),
-        tuple(spec_of(n, n, np.empty(s, np.float32)) for n, s in inputs.items()),
+        tuple(spec_of(n, n, np.empty(s, dtype)) for n, s in inputs.items()),
         tuple(spec_of(n, n, array) for n, array in made.items()),
     )
 
@@ -63,8 +65,9 @@ def float_graph(
     inputs: Mapping[str, tuple[int, ...]],
     outputs: Sequence[str],
     weights: Mapping[str, Array],
+    dtype: str = "float32",
 ) -> FloatGraph:
-    return FloatGraph.of(exported_graph(nodes, inputs, outputs, weights))
+    return FloatGraph.of(exported_graph(nodes, inputs, outputs, weights, dtype))
 
 
 def samples_of(graph: FloatGraph, count: int = 8, scale: float = 1.0) -> list[dict[str, Array]]:

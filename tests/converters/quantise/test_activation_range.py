@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx_graphs import conv_chain, float_graph, node, samples_of, statistics_of
 
@@ -42,6 +42,7 @@ DISTRIBUTIONS = st.builds(
 
 
 @given(DISTRIBUTIONS)
+@settings(max_examples=40, deadline=None)
 def test_chosen_range_never_leaves_more_error_than_minimum_and_maximum(values: Any) -> None:
     low, high, counts = histogram(values)
     chosen = choose_range(low, high, counts)
@@ -57,6 +58,7 @@ def test_chosen_range_never_leaves_more_error_than_minimum_and_maximum(values: A
 
 
 @given(DISTRIBUTIONS)
+@settings(max_examples=40, deadline=None)
 def test_chosen_range_is_within_the_true_one_and_keeps_nought(values: Any) -> None:
     low, high, counts = histogram(values)
     chosen = choose_range(low, high, counts)

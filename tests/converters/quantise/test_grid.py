@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -12,6 +12,7 @@ WEIGHTS = hnp.arrays(np.float32, hnp.array_shapes(min_dims=2, max_dims=4, max_si
 
 
 @given(FLOATS, FLOATS, hnp.arrays(np.float32, 32, elements=FLOATS))
+@settings(deadline=None)
 def test_rounding_onto_an_activation_grid_twice_changes_nothing(
     low: float, high: float, values: np.ndarray
 ) -> None:
@@ -21,6 +22,7 @@ def test_rounding_onto_an_activation_grid_twice_changes_nothing(
 
 
 @given(FLOATS, FLOATS, hnp.arrays(np.float32, 32, elements=st.floats(0, 1, width=32)))
+@settings(deadline=None)
 def test_value_within_the_range_moves_by_half_a_step_at_most(
     low: float, high: float, shares: np.ndarray
 ) -> None:
@@ -36,6 +38,7 @@ def test_value_within_the_range_moves_by_half_a_step_at_most(
 
 
 @given(FLOATS, FLOATS)
+@settings(deadline=None)
 def test_activation_grid_holds_nought_exactly_and_has_a_byte_for_zero_point(low: float, high: float) -> None:
     grid = ActivationGrid.over(min(low, high), max(low, high))
     assert grid.scale > 0 and 0 <= grid.zero_point <= 255
@@ -43,6 +46,7 @@ def test_activation_grid_holds_nought_exactly_and_has_a_byte_for_zero_point(low:
 
 
 @given(WEIGHTS, st.data())
+@settings(deadline=None)
 def test_rounding_a_weight_twice_changes_nothing(weight: np.ndarray, data: st.DataObject) -> None:
     axis = data.draw(st.integers(0, weight.ndim - 1))
     once = rounded_weight(weight, axis)
@@ -50,6 +54,7 @@ def test_rounding_a_weight_twice_changes_nothing(weight: np.ndarray, data: st.Da
 
 
 @given(WEIGHTS, st.data())
+@settings(deadline=None)
 def test_rounded_weight_is_within_half_a_step_of_its_channel(weight: np.ndarray, data: st.DataObject) -> None:
     axis = data.draw(st.integers(0, weight.ndim - 1))
     scales = weight_scales(weight, axis)

@@ -171,6 +171,22 @@ def test_embedding_tied_to_the_head_keeps_both_near_to_float() -> None:
     assert decibels(graph, quantised(graph, samples), samples)["y"] > 25
 
 
+def test_token_ids_that_are_laid_out_anew_stay_integers() -> None:
+    nodes = [
+        node("Unsqueeze", "ids axis", "u"),
+        node("Transpose", "u", "t", perm=[0, 2, 1]),
+        node("Gather", "e t", "g"),
+        node("ReduceMean", "g axes", "m", keepdims=0),
+        node("Gemm", "m w", "y"),
+    ]
+    weights = {"axis": np.array([1]), "axes": np.array([1, 2]), "e": normal(50, 8), "w": normal(8, 3)}
+    graph = float_graph(nodes, {"ids": (1, 12)}, ["y"], weights, dtype="int64")
+    samples = [{"ids": np.random.default_rng(i).integers(0, 50, (1, 12))} for i in range(8)]
+    model = quantised(graph, samples)
+    assert [spec.dtype for spec in (*model.inputs, *model.outputs)] == ["int64", "uint8"]
+    assert decibels(graph, model, samples)["y"] > 25
+
+
 def test_graph_that_cannot_be_quantised_is_one_line() -> None:
     graph = conv_chain()
     ranges = {name: bounds for name, bounds in bounds_of(graph, samples_of(graph)).items() if name != "a"}
