@@ -119,10 +119,10 @@ def _placement(value: Array, index: int, constant: Array) -> Placement | None:
 
 
 def _biases(bias: Array, holders: Sequence[Any], tflite: TfliteGraph) -> tuple[Placement, ...] | None:
-    """The third input of the operators that hold a weight; None where one of them has another bias."""
+    """The last input of the operators that hold a weight; None where one of them has another bias."""
     places: dict[int, Placement] = {}
     for operator in holders:
-        index = operator.inputs[2] if len(operator.inputs) > 2 else -1
+        index = operator.inputs[-1]
         constant = tflite.constants.get(index)
         if constant is None or not _equal(bias, constant):
             return None

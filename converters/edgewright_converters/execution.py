@@ -19,6 +19,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import helper
 
+from edgewright.errors import ConversionError
 from edgewright_converters.float_graph import FloatGraph
 
 Array = NDArray[Any]
@@ -61,7 +62,14 @@ class Execution:
 
     @cached_property
     def steps(self) -> tuple[Step, ...]:
-        """Built once, by running the graph on noughts: each session must know the dtypes of its inputs."""
+        """Built once, by running the graph on noughts: each session must know the dtypes of its inputs.
+
+        Raises `ConversionError` for control flow: what its branches compute has no range before it runs.
+        """
+        for node in self.graph.nodes:
+            if any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in node.attribute):
+                problem = f"{node.op_type} of node '{node.name}' is control flow, which cannot be calibrated"
+                raise ConversionError(problem, remedy="unroll the loop, or export with the branch fixed")
         done = self._done()
         live: dict[str, Array] = {
             spec.runtime_name: np.zeros(spec.shape, spec.dtype) for spec in self.graph.inputs

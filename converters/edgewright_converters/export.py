@@ -83,6 +83,8 @@ def spec_of(
 def _to_onnx(
     model: SourceModel, program: torch.export.ExportedProgram, outputs: Mapping[str, Array]
 ) -> ExportedGraph:
+    # A recurrent model may give its state out under the name by which it takes it; in a file names are unique.
+    names = [f"{name}_out" if name in model.input_names else name for name in outputs]
     try:
         with silenced():
             exported = torch.onnx.export(
@@ -90,7 +92,7 @@ def _to_onnx(
                 (),
                 dynamo=True,
                 input_names=list(model.input_names),
-                output_names=list(outputs),
+                output_names=names,
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
@@ -99,9 +101,8 @@ def _to_onnx(
     proto = exported.model_proto
     samples = _graph_tensors(proto)
     inputs = tuple(spec_of(n, n, samples[n]) for n in model.input_names)
-    return ExportedGraph(
-        "onnx", proto.SerializeToString(), inputs, tuple(spec_of(n, n, a) for n, a in outputs.items())
-    )
+    made = tuple(spec_of(n, inside, a) for inside, (n, a) in zip(names, outputs.items(), strict=True))
+    return ExportedGraph("onnx", proto.SerializeToString(), inputs, made)
 
 
 def _to_tflite(

@@ -31,6 +31,7 @@ _CHANNELS_FIRST = (
     "GlobalAveragePool",
     "BatchNormalization",
 )
+_LAYOUTS = ("Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 _CHANNELS_LAST = ("Gemm", "MatMul", "LayerNormalization", "Softmax")
 
 
@@ -94,8 +95,10 @@ class FloatGraph:
         )
 
     def changeable(self, *initialisers: str | None) -> bool:
-        """Whether a repair may replace all of these."""
-        return not any(name in self.fixed for name in initialisers)
+        """Whether a repair may replace all of these: what several operators share cannot suit each of them."""
+        return not any(
+            name in self.fixed or len(self.consumers.get(name, ())) > 1 for name in initialisers if name
+        )
 
     def exported(self) -> ExportedGraph:
         """Serialise with the current weights."""
@@ -133,6 +136,15 @@ class FloatGraph:
     @cached_property
     def output_names(self) -> frozenset[str]:
         return frozenset(value.name for value in self.proto.graph.output)
+
+    @cached_property
+    def shown(self) -> frozenset[str]:
+        """The outputs, and what becomes one by being laid out anew: such a tensor has its output's range."""
+        found = set(self.output_names)
+        for node in reversed(self.nodes):
+            if node.op_type in _LAYOUTS and node.output[0] in found:
+                found.add(node.input[0])
+        return frozenset(found)
 
     @cached_property
     def float_tensors(self) -> tuple[str, ...]:
@@ -197,6 +209,8 @@ class FloatGraph:
         else:
             groups = attribute(node, "group", 1)
             axis = 0 if node.op_type == "Conv" else 1
+            if axis == 1 and groups > 1:
+                bias = None  # a scale is for a channel of every group: what goes into one bias would not fit
         if value.ndim < 2 or not np.issubdtype(value.dtype, np.floating):
             return None
         return WeightLayer(

@@ -74,7 +74,8 @@ def observe(
     for name in low:
         if not (np.isfinite(low[name]).all() and np.isfinite(high[name]).all()):
             problem = f"the calibration data drives tensor '{name}' to infinity"
-            raise DataError(problem, where=where, remedy="look for outliers in the data")
+            remedy = "look for outliers in the data, or mask attention by a large number in place of infinity"
+            raise DataError(problem, where=where, remedy=remedy)
     return {name: TensorStatistics(low[name], high[name], power[name] / count) for name in low}
 
 
@@ -91,7 +92,7 @@ def histograms(
         name: np.zeros(BINS, np.int64)
         for name, found in statistics.items()
         if name in execution.graph.quantised_tensors
-        and name not in execution.graph.output_names
+        and name not in execution.graph.shown
         and found.range[1] > found.range[0]
     }
 

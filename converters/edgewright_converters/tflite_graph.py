@@ -43,11 +43,12 @@ def open_tflite(graph: ExportedGraph | QuantisedModel) -> TfliteGraph:
     constants, grids = {}, {}
     for index, tensor in enumerate(subgraph.tensors):
         data = model.buffers[tensor.buffer].data
-        if data is not None and len(data):
-            if tensor.type == _float32():
-                constants[index] = np.frombuffer(bytes(data), np.float32).reshape(_shape(tensor))
-        elif (found := tensor.quantization) is not None and found.scale is not None and len(found.scale) == 1:
-            grids[index] = float(found.scale[0]), int(found.zeroPoint[0])
+        if _is_constant(model, tensor):
+            constants[index] = np.frombuffer(bytes(data), np.float32).reshape(_shape(tensor))
+        elif data is None or not len(data):
+            grid = _grid(tensor)
+            if grid is not None:
+                grids[index] = grid
     operators = tuple(
         TfliteOperator(tuple(int(i) for i in op.inputs), tuple(int(i) for i in op.outputs))
         for op in subgraph.operators
@@ -61,7 +62,6 @@ def with_constants(graph: ExportedGraph, changed: Mapping[int, Array]) -> Export
     Each gets a buffer of its own: equal constants share one, and only one of them may have changed.
     """
     from ai_edge_litert.schema_py_generated import BufferT
-    from ai_edge_litert.tools import flatbuffer_utils
 
     model = _model(graph.data)
     for index, value in changed.items():
@@ -74,9 +74,44 @@ def with_constants(graph: ExportedGraph, changed: Mapping[int, Array]) -> Export
     for index in range(len(model.buffers)):
         if index not in used and index not in {entry.buffer for entry in model.metadata or ()}:
             model.buffers[index].data = None
-    with silenced():
-        data = bytes(flatbuffer_utils.convert_object_to_bytearray(model))
-    return ExportedGraph(graph.format, data, graph.inputs, graph.outputs)
+    return _written(graph, model)
+
+
+def with_own_biases(graph: ExportedGraph) -> ExportedGraph:
+    """Give every layer a bias of its own, nought where it has none: a repair of one layer moves no other.
+
+    litert-torch lets layers without a bias share one tensor of noughts, and leaves it out of matrix products.
+    """
+    from ai_edge_litert.schema_py_generated import BufferT, BuiltinOperator, TensorT
+
+    at = {
+        BuiltinOperator.CONV_2D: 2,
+        BuiltinOperator.DEPTHWISE_CONV_2D: 2,
+        BuiltinOperator.FULLY_CONNECTED: 2,
+        BuiltinOperator.TRANSPOSE_CONV: 3,
+    }
+    model = _model(graph.data)
+    subgraph = model.subgraphs[0]
+    taken: set[int] = set()
+    for operator in subgraph.operators:
+        code = model.operatorCodes[operator.opcodeIndex]
+        position = at.get(max(code.builtinCode, code.deprecatedBuiltinCode))
+        if position is None or not _is_constant(model, subgraph.tensors[operator.inputs[1]]):
+            continue
+        bias = int(operator.inputs[position]) if len(operator.inputs) > position else -1
+        if bias >= 0 and bias not in taken:
+            taken.add(bias)
+            continue
+        output = subgraph.tensors[operator.outputs[0]]
+        tensor, buffer = TensorT(), BufferT()
+        tensor.name, tensor.type = output.name + b"_bias", _float32()
+        tensor.shape, tensor.buffer = np.array(_shape(output)[-1:], np.int32), len(model.buffers)
+        shared = model.buffers[subgraph.tensors[bias].buffer].data if bias >= 0 else None
+        buffer.data = np.zeros(4 * _shape(output)[-1], np.uint8) if shared is None else shared
+        model.buffers.append(buffer)
+        operator.inputs = np.array([*operator.inputs[:position], len(subgraph.tensors)], np.int32)
+        subgraph.tensors.append(tensor)
+    return _written(graph, model)
 
 
 def activations(
@@ -122,6 +157,27 @@ def _model(data: bytes) -> Any:
     from ai_edge_litert.tools import flatbuffer_utils
 
     return flatbuffer_utils.read_model_from_bytearray(bytearray(data))
+
+
+def _written(graph: ExportedGraph, model: Any) -> ExportedGraph:
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    with silenced():
+        data = bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    return ExportedGraph(graph.format, data, graph.inputs, graph.outputs)
+
+
+def _grid(tensor: Any) -> tuple[float, int] | None:
+    """Scale and zero point of a tensor that has one of each."""
+    found = tensor.quantization
+    if found is None or found.scale is None or len(found.scale) != 1:
+        return None
+    return float(found.scale[0]), int(found.zeroPoint[0])
+
+
+def _is_constant(model: Any, tensor: Any) -> bool:
+    data = model.buffers[tensor.buffer].data
+    return data is not None and len(data) > 0 and tensor.type == _float32()
 
 
 def _float32() -> int:

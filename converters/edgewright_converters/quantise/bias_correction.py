@@ -39,8 +39,9 @@ def line_corrected(view: LayerView, weight: Array) -> tuple[Array, Array | None]
         return weight, None
     shape = [1] * weight.ndim
     shape[view.layer.channel_axis] = -1
-    # output = slope · (x·W + bias) + offset
-    return weight * slope.reshape(shape), slope * view.bias + offset
+    # output = slope · (x·W + bias) + offset; the outputs of a MatMul are without its bias, which an Add holds.
+    bias = view.bias if view.layer.node.op_type == "MatMul" else slope * view.bias
+    return weight * slope.reshape(shape), bias + offset
 
 
 def channel_lines(

@@ -103,6 +103,8 @@ def _groups(graph: FloatGraph) -> Iterable[_Group]:
 
 def _scalable(layer: WeightLayer, graph: FloatGraph) -> bool:
     """A layer whose input and output channels can both be scaled: weights of its own, and no groups of many."""
+    if any(name and name != layer.bias for name in layer.node.input[2:]):
+        return False  # its bias is computed, and would have to be scaled too
     users = graph.consumers[layer.weight]
     if len(users) != 1 or (layer.bias is not None and len(graph.consumers[layer.bias]) != 1):
         return False

@@ -19,6 +19,9 @@ STEPS = 255
 WEIGHT_MAX = 127
 """Symmetric weights leave −128 unused, as both targets do."""
 
+_LEAST_SCALE = float(np.finfo(np.float32).tiny)
+"""Below it a step is no normal number, and its inverse none at all. What is that small is nought."""
+
 
 @dataclass(frozen=True)
 class ActivationGrid:
@@ -30,7 +33,8 @@ class ActivationGrid:
     @classmethod
     def over(cls, low: float, high: float) -> ActivationGrid:
         low, high = min(low, 0.0), max(high, 0.0)
-        scale = (high - low) / STEPS or 1.0
+        scale = (high - low) / STEPS
+        scale = scale if scale > _LEAST_SCALE else 1.0
         return cls(scale, round(-low / scale))
 
     def codes(self, values: Array) -> Array:
@@ -53,10 +57,13 @@ class ActivationGrid:
 
 
 def weight_scales(weight: Array, channel_axis: int) -> Array:
-    """The scale of each output channel, shaped to broadcast against the weight; 1 where a channel is nought."""
+    """The scale of each output channel, shaped to broadcast against the weight; 1 where a channel is nought.
+
+    Channels that weight decay left as denormal numbers count as nought.
+    """
     axes = tuple(axis for axis in range(weight.ndim) if axis != channel_axis)
     largest = np.abs(weight).max(axis=axes, keepdims=True)
-    return np.where(largest > 0, largest / WEIGHT_MAX, 1.0).astype(np.float32)
+    return np.where(largest > WEIGHT_MAX * _LEAST_SCALE, largest / WEIGHT_MAX, 1.0).astype(np.float32)
 
 
 def rounded_weight(weight: Array, channel_axis: int) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 from edgewright.artifact.manifest import Quantisation, TensorSpec
 from edgewright.errors import ConversionError
 from edgewright_converters.export import ExportedGraph
+from edgewright_converters.float_graph import ACTIVATIONS, attribute
 from edgewright_converters.quantise.quantised_model import ActivationDtype, QuantisedModel
 from edgewright_converters.quantise.tflite_static import replace_spec
 from edgewright_converters.silence import silenced
@@ -39,16 +40,18 @@ def quantise_onnx(
     measured = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
     operators = sorted({*QLinearOpsRegistry, *QDQRegistry})
     options = {"ActivationSymmetric": symmetric, "WeightSymmetric": True}
+    proto = _untied(onnx.load_from_string(graph.data))
+    unfit = _unfit(proto.graph)
     try:
         quantiser = QDQQuantizer(
-            onnx.load_from_string(graph.data),
+            proto,
             True,  # per channel
             False,  # full 8-bit weight range: VNNI and Arm dot products do not saturate
             QuantType.QInt8,
             _TYPES[activation],
             TensorsData(CalibrationMethod.MinMax, measured),
             [],
-            sorted(in_float),
+            sorted(in_float | unfit),
             operators,
             options,
         )
@@ -58,6 +61,7 @@ def quantise_onnx(
             path = Path(folder) / "quantised.onnx"
             quantiser.model.save_model_to_file(str(path), False)
             proto = onnx.load(str(path))
+        _hold_in_float(proto.graph, in_float | unfit)
     except (ValueError, RuntimeError, KeyError) as error:
         raise ConversionError(f"the ONNX graph cannot be quantised ({error})") from None
     inputs = tuple(_integer_input(proto.graph, spec) for spec in graph.inputs)
@@ -65,6 +69,69 @@ def quantise_onnx(
     proto = onnx.shape_inference.infer_shapes(proto)
     onnx.checker.check_model(proto)
     return QuantisedModel("onnx", "int8", proto.SerializeToString(), inputs, outputs)
+
+
+def _untied(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Give each kind of operator that shares a constant its own: their scales run over different axes.
+
+    An embedding tied to the head would otherwise hand the head's scale per row on as that of its output.
+    """
+    users: dict[str, tuple[str, int, int]] = {}
+    copies: dict[tuple[str, tuple[str, int, int]], str] = {}
+    constants = {i.name: i for i in proto.graph.initializer if i.data_type == onnx.TensorProto.FLOAT}
+    for node in proto.graph.node:
+        for index, name in enumerate(node.input):
+            if name not in constants:
+                continue
+            use = (node.op_type, index, attribute(node, "transB", 0))
+            if users.setdefault(name, use) == use:
+                continue
+            if (name, use) not in copies:
+                copies[name, use] = f"{name}_of_{node.name}"
+                copy = proto.graph.initializer.add()
+                copy.CopyFrom(constants[name])
+                copy.name = copies[name, use]
+            node.input[index] = copies[name, use]
+    return proto
+
+
+def _unfit(graph: onnx.GraphProto) -> set[str]:
+    """Nodes that the quantiser would get wrong, by name."""
+    shown = {value.name for value in graph.output}
+    return {
+        node.name
+        for node in graph.node
+        # A scale for each channel of a group fits no bias, and ONNX Runtime has no integer kernel for it anyway.
+        if (node.op_type == "ConvTranspose" and attribute(node, "group", 1) > 1)
+        # It would drop the factor of the bias.
+        or (
+            node.op_type == "Gemm"
+            and (attribute(node, "alpha", 1.0), attribute(node, "beta", 1.0)) != (1.0, 1.0)
+        )
+        # It would fuse the activation into an output that is to be seen before it.
+        or (node.op_type in ACTIVATIONS and node.input[0] in shown)
+    }
+
+
+def _hold_in_float(graph: onnx.GraphProto, names: Set[str]) -> None:
+    """Put an operator that does nothing after each layer left in float.
+
+    Between a DequantizeLinear and a QuantizeLinear, ONNX Runtime would round the layer's weights by itself when it
+    loads the model, with one scale for all channels (its WeightBiasQuantization): worse than what we left out.
+    """
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        nodes.append(node)
+        if node.name in names and node.op_type in ("Conv", "ConvTranspose", "Gemm"):
+            output, inner = node.output[0], f"{node.output[0]}_in_float"
+            node.output[0] = inner
+            # Identity would be optimised away before.
+            nodes.append(
+                onnx.helper.make_node("LeakyRelu", [inner], [output], f"{node.name}_held", alpha=1.0)
+            )
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
 
 
 def _constants(graph: onnx.GraphProto) -> dict[str, np.ndarray]:

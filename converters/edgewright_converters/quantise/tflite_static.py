@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +32,7 @@ def quantise_tflite(
         *recipe.static_wi8_ai8(),
         *(
             {
-                "regex": f"^{re.escape(name)}$",
+                "regex": f"^{re.escape(name)};$",  # what ends each name of an operator's outputs
                 "operation": "*",
                 "algorithm_key": "no_quantize",
                 "op_config": {},
@@ -46,25 +47,41 @@ def quantise_tflite(
         raise ConversionError(f"the TFLite graph cannot be quantised ({error})") from None
     data = bytes(result.quantized_model)
     with silenced():
-        inputs, outputs = _stored_as(graph.inputs, data), _stored_as(graph.outputs, data)
-        return QuantisedModel("tflite", "int8", data, inputs, outputs)
+        before, after = _details(graph.data), _details(data)
+    return QuantisedModel(
+        "tflite",
+        "int8",
+        data,
+        _stored_as(graph.inputs, before, after),
+        _stored_as(graph.outputs, before, after),
+    )
 
 
-def _stored_as(specs: tuple[TensorSpec, ...], data: bytes) -> tuple[TensorSpec, ...]:
+Details = list[dict[str, Any]]
+
+
+def _details(data: bytes) -> Details:
+    """Inputs, then outputs, in the order of the file, which quantising keeps.
+
+    Not by name: an output that the graph also uses inside gets another one. Nor by the signature, which goes on
+    naming the old tensor.
+    """
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_content=data)
-    runner = interpreter.get_signature_runner()
-    details = [*runner.get_input_details().values(), *runner.get_output_details().values()]
-    by_name = {str(detail["name"]): detail for detail in details}
-    stored = []
-    for spec in specs:
-        detail = by_name[spec.runtime_name]
-        scale, zero_point = detail["quantization"]
-        quantisation = Quantisation(scale=float(scale), zero_point=int(zero_point)) if scale > 0 else None
-        dtype = detail["dtype"].__name__
-        stored.append(replace_spec(spec, dtype, quantisation))
-    return tuple(stored)
+    return [*interpreter.get_input_details(), *interpreter.get_output_details()]
+
+
+def _stored_as(specs: tuple[TensorSpec, ...], before: Details, after: Details) -> tuple[TensorSpec, ...]:
+    names = [str(detail["name"]) for detail in before]
+    return tuple(_as_stored(spec, after[names.index(spec.runtime_name)]) for spec in specs)
+
+
+def _as_stored(spec: TensorSpec, detail: Mapping[str, Any]) -> TensorSpec:
+    scale, zero_point = detail["quantization"]
+    quantisation = Quantisation(scale=float(scale), zero_point=int(zero_point)) if scale > 0 else None
+    renamed = spec.model_copy(update={"runtime_name": str(detail["name"])})
+    return replace_spec(renamed, detail["dtype"].__name__, quantisation)
 
 
 def replace_spec(spec: TensorSpec, dtype: str, quantisation: Quantisation | None) -> TensorSpec:

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import functools
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from onnx_graphs import float_graph, node
+from torch import nn
+from torch.nn import functional
+from torch_layers import Prepared, prepare
+
+from edgewright.errors import DataError
+from edgewright_converters.float_graph import FloatGraph
+from edgewright_converters.ladder import MIXED, RUNGS, Climb, Effort, Rung, climb, climbed
+from edgewright_converters.quantise.decision import Decision, as_onnx
+from edgewright_converters.trial import Goal, Trial, Tryout
+
+NAMES = [rung.name for rung in RUNGS]
+
+
+class Hard(nn.Module):
+    """A mobile network's block whose channels lie three orders of magnitude apart, as batch norm leaves them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 16, 3, stride=2, padding=1), nn.ReLU(),
+            nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.ReLU(),
+            nn.Conv2d(16, 24, 1), nn.ReLU(),
+            nn.Conv2d(24, 24, 3, padding=1, groups=24), nn.ReLU(),
+        )  # fmt: skip
+        self.head = nn.Linear(24, 10)
+        with torch.no_grad():
+            for layer, after in ((self.body[0], self.body[2]), (self.body[4], self.body[6])):
+                factors = torch.logspace(-3, 0, layer.out_channels)[torch.randperm(layer.out_channels)]
+                layer.weight.mul_(factors[:, None, None, None])
+                layer.bias.mul_(factors)
+                after.weight.div_(factors[:, None, None, None])
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(image).mean((2, 3)))
+
+
+class Coarse(nn.Module):
+    """A dead channel with large weights on it: they set the scale, and all that matters is rounded away.
+
+    Hard-swish stands between the layers, through which channels cannot be rescaled.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.coarse = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.last = nn.Conv2d(8, 8, 3, padding=1)
+        with torch.no_grad():
+            self.first.weight[0], self.first.bias[0] = 0.0, -4.0
+            self.coarse.weight[:, 0] = 300.0
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        x = functional.hardswish(self.coarse(functional.hardswish(self.first(image))))
+        return self.last(x)
+
+
+@functools.cache
+def model(kind: str) -> Prepared:
+    torch.manual_seed(1)
+    if kind == "easy":
+        return prepare(nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4)), (16,), 32)
+    return prepare(Hard() if kind == "hard" else Coarse(), (3, 16, 16), 32)
+
+
+def climbing(kind: str, goal: Goal, effort: Effort = "standard") -> tuple[Climb, list[Rung], list[Decision]]:
+    one = model(kind)
+    graph = one.graphs.graph
+    assert graph is not None
+    tryout = Tryout.on(one.source.run, one.samples)
+    announced: list[Rung] = []
+    tried: list[Decision] = []
+
+    def attempt(decision: Decision) -> Trial:
+        tried.append(decision)
+        return tryout.run(as_onnx(decision, "uint8"), one.graphs.exported["onnx"])
+
+    found = climb(
+        graph,
+        lambda wanted: (graph.feed(sample.inputs) for sample in one.samples.spread(wanted)),
+        one.samples.count,
+        attempt,
+        goal,
+        effort,
+        one.samples.where,
+        announced.append,
+    )
+    return found, announced, tried
+
+
+def test_efforts_climb_more_and_more_and_what_costs_run_time_comes_last() -> None:
+    efforts: tuple[Effort, ...] = ("quick", "standard", "thorough")
+    quick, standard, thorough = (climbed(effort) for effort in efforts)
+    assert set(quick) < set(standard) <= set(thorough)
+    assert [rung.costs_run_time for rung in RUNGS] == [False] * (len(RUNGS) - 1) + [True]
+
+
+@pytest.mark.slow
+def test_easy_model_stays_on_the_first_rung() -> None:
+    found, announced, tried = climbing("easy", Goal(50.0, 20.0))
+    assert found.met and [attempt.rung for attempt in found.attempts] == [NAMES[0]]
+    assert [rung.name for rung in announced] == [NAMES[0]] and len(tried) == 1
+    assert found.decision.graph is model("easy").graphs.graph and not found.decision.in_float
+
+
+@pytest.mark.slow
+def test_hard_model_climbs_until_it_is_good_and_records_every_attempt() -> None:
+    found, announced, tried = climbing("hard", Goal(100.0, 30.0))
+    assert len(found.attempts) == len(tried) > 1
+    order = [NAMES.index(attempt.rung) for attempt in found.attempts]
+    assert order == sorted(order) and [NAMES.index(rung.name) for rung in announced] == sorted(set(order))
+    kept = [attempt.trial.sqnr_db for attempt in found.attempts if attempt.kept]
+    assert kept[-1] > kept[0] + 3
+    assert all(later >= earlier - 0.5 for earlier, later in itertools.pairwise(kept))
+    assert all(attempt.seconds > 0 for attempt in found.attempts)
+
+
+@pytest.mark.slow
+def test_no_layer_stays_in_float_for_a_goal_that_is_nearly_met() -> None:
+    found, announced, _ = climbing("hard", Goal(100.0))
+    # No classifier's miss: all changed classes are allowed, so that only the noise keeps the ladder going.
+    assert MIXED not in announced and not found.decision.in_float
+
+
+@pytest.mark.slow
+def test_layers_stay_in_float_where_nothing_else_helps() -> None:
+    found, announced, tried = climbing("coarse", Goal(1.0))
+    assert MIXED in announced
+    mixed = [attempt for attempt in found.attempts if attempt.rung == MIXED.name]
+    assert mixed and 0 < len(found.decision.in_float) < len(found.decision.graph.layers)
+    others = [attempt.trial.sqnr_db for attempt in found.attempts if attempt.rung != MIXED.name]
+    assert max(attempt.trial.sqnr_db for attempt in mixed) > max(others)
+    sizes = [len(decision.in_float) for decision in tried if decision.in_float]
+    assert sizes == sorted(sizes)
+
+
+@pytest.mark.slow
+def test_quick_effort_fits_no_weights_and_leaves_no_layer_in_float() -> None:
+    found, announced, _ = climbing("coarse", Goal(0.0, 150.0), "quick")
+    assert not found.met and not found.decision.in_float
+    assert {rung.effort for rung in announced} == {"quick"}
+
+
+def test_data_that_drives_the_model_to_infinity_is_said_so() -> None:
+    graph = float_graph([node("Exp", "x", "e"), node("Exp", "e", "y")], {"x": (1, 4)}, ["y"], {})
+
+    def never(decision: Decision) -> Trial:
+        raise AssertionError(decision)
+
+    with pytest.raises(DataError, match="to infinity"):
+        climb_on(graph, np.full((1, 4), 10, np.float32), never)
+
+
+def climb_on(graph: FloatGraph, x: np.ndarray, attempt: object) -> None:
+    climb(graph, lambda wanted: [{"x": x}], 1, attempt, Goal(1.0), "quick", "data", lambda rung: None)  # type: ignore[arg-type]
