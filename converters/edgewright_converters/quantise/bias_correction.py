@@ -32,8 +32,7 @@ def corrected(view: LayerView) -> tuple[Array, Array | None]:
 
 def line_corrected(view: LayerView, weight: Array) -> tuple[Array, Array | None]:
     """`weight`, which is on its grid, and the bias, with each output channel's line corrected."""
-    got = view.run(weight, view.bias)
-    slope, offset = channel_lines(view.outputs, got, view.shape[view.axis], view.axis)
+    slope, offset = channel_lines(view.outputs, view.run(weight, view.bias), view.axis)
     if view.bias is None:
         # Nowhere to put an offset; a slope without it would move the mean.
         return weight, None
@@ -44,14 +43,12 @@ def line_corrected(view: LayerView, weight: Array) -> tuple[Array, Array | None]
     return weight * slope.reshape(shape), bias + offset
 
 
-def channel_lines(
-    expected: Iterable[Array], got: Iterable[Array], channels: int, axis: int
-) -> tuple[Array, Array]:
+def channel_lines(expected: Iterable[Array], got: Iterable[Array], axis: int) -> tuple[Array, Array]:
     """Slope and offset of each channel's least squares line from `got` to `expected`, over all samples."""
-    count, sums = 0, np.zeros((4, channels))
+    count, sums = 0, np.zeros((4, 1))
     for one, other in zip(expected, got, strict=True):
         x, y = (np.moveaxis(a, axis, 0).reshape(a.shape[axis], -1).astype(np.float64) for a in (other, one))
-        sums += np.stack([x.sum(1), y.sum(1), (x * x).sum(1), (x * y).sum(1)])
+        sums = sums + np.stack([x.sum(1), y.sum(1), (x * x).sum(1), (x * y).sum(1)])
         count += x.shape[1]
     mean_x, mean_y, square, product = sums / count
     variance, covariance = square - mean_x**2, product - mean_x * mean_y
