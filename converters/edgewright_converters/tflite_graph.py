@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -92,12 +93,15 @@ def with_own_biases(graph: ExportedGraph) -> ExportedGraph:
     }
     model = _model(graph.data)
     subgraph = model.subgraphs[0]
+    users = Counter(int(index) for operator in subgraph.operators for index in operator.inputs)
     taken: set[int] = set()
     for operator in subgraph.operators:
         code = model.operatorCodes[operator.opcodeIndex]
         position = at.get(max(code.builtinCode, code.deprecatedBuiltinCode))
         if position is None or not _is_constant(model, subgraph.tensors[operator.inputs[1]]):
             continue
+        if users[int(operator.inputs[1])] > 1:
+            continue  # the steps of an unrolled loop, say: what several operators share is not repaired
         bias = int(operator.inputs[position]) if len(operator.inputs) > position else -1
         if bias >= 0 and bias not in taken:
             taken.add(bias)

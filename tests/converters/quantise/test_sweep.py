@@ -122,8 +122,8 @@ def test_repairs_leave_no_more_noise_than_rounding(build: Any) -> None:
         for name, repair in REPAIRS.items()
     }
     for output in graph.output_names:
-        assert noise["correction"][output] >= noise["rounding"][output] - 0.05
-        assert noise["reconstruction"][output] >= noise["rounding"][output] - 0.05
+        assert noise["correction"][output] >= noise["rounding"][output] - 0.3
+        assert noise["reconstruction"][output] >= noise["rounding"][output] - 0.3
 
 
 def test_what_is_fixed_or_shared_is_rounded_and_handed_back_as_it_was() -> None:
