@@ -11,6 +11,7 @@ from edgewright.figures import MANIFEST_COLUMNS, gate_lines, manifest_row
 from edgewright_cli.output import json_option, print_json, print_table, progress
 
 if TYPE_CHECKING:
+    from edgewright.artifact.manifest import Precision
     from edgewright_converters.ladder import Effort
     from edgewright_converters.pipeline import ConversionReport
 
@@ -74,6 +75,13 @@ given; 2 bad input.
     show_default=True,
     help="How far the ladder of repairs is climbed.",
 )
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "float16", "int8", "int8-dynamic", "int8-weights", "int4-weights"]),
+    default="auto",
+    show_default=True,
+    help="auto: int8, unless it is slower than float or too far from it.",
+)
 @click.option("--min-sqnr", type=float, metavar="DB", help="Decibels that every output must reach.")
 @click.option("--keep-failed", is_flag=True, help="Write artifacts that failed too, marked so.")
 @click.option("--strict", is_flag=True, help="Exit with 3 where accuracy could not be decided.")
@@ -102,6 +110,7 @@ def convert(
     max_drop: float,
     min_sqnr: float | None,
     effort: Effort,
+    precision: Precision | Literal["auto"],
     keep_failed: bool,
     strict: bool,
     report: Path | None,
@@ -133,6 +142,7 @@ def convert(
             max_drop=max_drop,
             min_sqnr=min_sqnr,
             effort=effort,
+            precision=precision,
             keep_failed=keep_failed,
             report=report,
             on_step=show,

@@ -12,7 +12,7 @@ from edgewright_converters.float_graph import FloatGraph
 from edgewright_converters.quantise.bias_correction import corrected
 from edgewright_converters.quantise.grid import ActivationGrid, rounded_weight
 from edgewright_converters.quantise.reconstruction import reconstructed
-from edgewright_converters.quantise.sweep import Repair, rounded_only, sweep, sweep_samples
+from edgewright_converters.quantise.sweep import MOST_SAMPLES, Repair, rounded_only, sweep, sweep_samples
 
 REPAIRS: dict[str, Repair] = {
     "rounding": rounded_only,
@@ -98,7 +98,8 @@ def test_noise_that_a_sweep_tells_is_that_of_the_graph_it_returns(build: Any, re
             expected = run_whole(graph, sample)[name].astype(np.float64)
             signal += float(np.square(expected).sum())
             noise += float(np.square(expected - as_int8(rounded, ranges, sample)[name]).sum())
-        assert found.noise_db[name] == pytest.approx(10 * np.log10(signal / noise), abs=0.2)
+        # Tensors held in half precision turn a few roundings over, which shows where an output has few values.
+        assert found.noise_db[name] == pytest.approx(10 * np.log10(signal / noise), abs=1.0)
 
 
 @pytest.mark.parametrize("repair", REPAIRS.values(), ids=REPAIRS)
@@ -161,7 +162,7 @@ def test_layer_named_to_stay_in_float_keeps_its_weight() -> None:
 
 def test_samples_held_shrink_with_the_largest_tensor() -> None:
     graph = conv_chain()
-    assert sweep_samples(graph, 1000) == 64 and sweep_samples(graph, 10) == 10
+    assert sweep_samples(graph, 1000) == MOST_SAMPLES and sweep_samples(graph, 10) == 10
     nodes = [node("Relu", "x", "y")]
     large = float_graph(nodes, {"x": (1, 64, 512, 512)}, ["y"], {})
     assert sweep_samples(large, 1000) < 10
