@@ -7,7 +7,7 @@ artifacts of a release agree with each other.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from edgewright_converters.correspondence import Correspondence, carried_over
 from edgewright_converters.export import ExportedGraph
 from edgewright_converters.float_graph import FloatGraph
 from edgewright_converters.quantise.activation_range import ActivationRange
+from edgewright_converters.quantise.grid import ActivationGrid, holding_bias
 from edgewright_converters.quantise.onnx_static import quantise_onnx
 from edgewright_converters.quantise.quantised_model import ActivationDtype, QuantisedModel
 from edgewright_converters.quantise.tflite_static import quantise_tflite
@@ -35,6 +36,21 @@ class Decision:
     noise_db: Mapping[str, float] = field(default_factory=dict)
     """Signal to noise of each activation as the last sweep computed it, decibels; empty before any."""
 
+    def storable(self) -> Decision:
+        """The decision with every bias small enough for 32 bits."""
+        changed = {}
+        for layer in self.graph.layers:
+            chosen = self.ranges.get(layer.input)
+            if layer.bias is None or chosen is None or not self.graph.changeable(layer.weight, layer.bias):
+                continue
+            bias, weight = self.graph.weights[layer.bias], self.graph.weights[layer.weight]
+            if bias.size == weight.shape[layer.channel_axis]:
+                scale = ActivationGrid.over(chosen.low, chosen.high).scale
+                held = holding_bias(weight, bias, layer.channel_axis, scale)
+                if held is not weight:
+                    changed[layer.weight] = held
+        return replace(self, graph=self.graph.with_weights(changed)) if changed else self
+
     def bounds(self) -> dict[str, tuple[float, float]]:
         """Low and high of each activation."""
         return {name: (chosen.low, chosen.high) for name, chosen in self.ranges.items()}
@@ -52,7 +68,7 @@ class TfliteTarget:
 def as_onnx(decision: Decision, activation: ActivationDtype, *, symmetric: bool = False) -> QuantisedModel:
     """The decision as an ONNX model. Raises `ConversionError`."""
     return quantise_onnx(
-        decision.graph.exported(),
+        decision.storable().graph.exported(),
         decision.bounds(),
         activation,
         symmetric=symmetric,
@@ -76,7 +92,7 @@ def as_tflite(decision: Decision, target: TfliteTarget) -> QuantisedModel:
         opened.names[op.outputs[0]] for op in opened.operators if op.outputs and places & set(op.inputs)
     }
     return quantise_tflite(
-        carried_over(decision.graph, target.exported, target.found), ranges, frozenset(in_float)
+        carried_over(decision.storable().graph, target.exported, target.found), ranges, frozenset(in_float)
     )
 
 

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 STEPS = 255
 """Steps of an 8-bit activation; uint8 and int8 differ by a shift of the zero point alone."""
+BIAS_STEPS = 2**29
+"""A quarter of what a 32-bit bias can count to: the accumulator adds the products to it."""
 WEIGHT_MAX = 127
 """Symmetric weights leave −128 unused, as both targets do."""
 
@@ -70,4 +72,24 @@ def rounded_weight(weight: Array, channel_axis: int) -> Array:
     """A weight as INT8 holds it. Doing it twice changes nothing."""
     scales = weight_scales(weight, channel_axis)
     result: Array = (np.rint(weight / scales) * scales).astype(np.float32)
+    return result
+
+
+def holding_bias(weight: Array, bias: Array, channel_axis: int, input_scale: float) -> Array:
+    """`weight` with the scale of each channel large enough for its bias to fit into 32 bits.
+
+    A bias is stored in units of input scale × weight scale. In a channel whose weights are all but nought it would
+    saturate, and what float makes a constant would come out as another one. There the largest weight is raised
+    until the bias takes a quarter of the range; by then it moves the output by a 30,000th of the bias at most.
+    """
+    needed = np.abs(bias.astype(np.float64)) / (input_scale * BIAS_STEPS)
+    rows = np.moveaxis(weight, channel_axis, 0).reshape(len(needed), -1).copy()
+    small = np.flatnonzero(np.abs(rows).max(axis=1) / WEIGHT_MAX < needed)
+    if not small.size:
+        return weight
+    largest = np.abs(rows[small]).argmax(axis=1)
+    signs = np.where(rows[small, largest] < 0, -1.0, 1.0)
+    rows[small, largest] = signs * needed[small] * WEIGHT_MAX
+    shape = np.moveaxis(weight, channel_axis, 0).shape
+    result: Array = np.ascontiguousarray(np.moveaxis(rows.reshape(shape), 0, channel_axis))
     return result

@@ -5,7 +5,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edgewright_converters.quantise.grid import ActivationGrid, rounded_weight, weight_scales
+from edgewright_converters.quantise.grid import (
+    BIAS_STEPS,
+    ActivationGrid,
+    holding_bias,
+    rounded_weight,
+    weight_scales,
+)
 
 FLOATS = st.floats(-1e4, 1e4, width=32)
 WEIGHTS = hnp.arrays(np.float32, hnp.array_shapes(min_dims=2, max_dims=4, max_side=5), elements=FLOATS)
@@ -73,3 +79,22 @@ def test_channel_of_denormal_numbers_counts_as_nought() -> None:
     weight[1] = 1.0
     np.testing.assert_array_equal(rounded_weight(weight, 0)[0], 0.0)
     assert ActivationGrid.over(0.0, 1e-42).scale == 1.0
+
+
+@given(WEIGHTS, st.data(), st.floats(1e-6, 10.0))
+@settings(deadline=None)
+def test_every_bias_fits_into_32_bits_and_weights_that_hold_theirs_are_left_alone(
+    weight: np.ndarray, data: st.DataObject, input_scale: float
+) -> None:
+    axis = data.draw(st.integers(0, weight.ndim - 1))
+    bias = data.draw(hnp.arrays(np.float32, weight.shape[axis], elements=FLOATS))
+    held = holding_bias(weight, bias, axis, input_scale)
+    scales = weight_scales(held, axis).reshape(-1).astype(np.float64)
+    steps = np.abs(bias) / (input_scale * scales)
+    dead = np.abs(held).max(axis=tuple(i for i in range(held.ndim) if i != axis)) < 1e-30
+    assert np.all((steps <= BIAS_STEPS * (1 + 1e-5)) | dead)
+    own = np.abs(bias) / (input_scale * weight_scales(weight, axis).reshape(-1).astype(np.float64))
+    kept = np.moveaxis(held == weight, axis, 0).reshape(len(bias), -1).all(axis=1)
+    # A channel of noughts has no scale of its own.
+    empty = ~np.moveaxis(weight, axis, 0).reshape(len(bias), -1).any(axis=1)
+    assert np.all(kept | (own > BIAS_STEPS * (1 - 1e-5)) | empty)
