@@ -26,6 +26,10 @@ Array = NDArray[Any]
 CHANNELS_LAST = (0, 2, 3, 1)
 
 
+class UnsupportedOperatorError(ConversionError):
+    """A target lacks an operator of the model."""
+
+
 @dataclass(frozen=True)
 class ExportedGraph:
     """A serialised float model; `inputs` and `outputs` tie source names to names inside the file."""
@@ -238,8 +242,8 @@ def _unsupported(
                 line = user_line(node.meta.get("stack_trace") or "")
                 place = f" in {module}{f' ({line})' if line else ''}"
                 break
-    other = "TFLite" if target == "ONNX" else "ONNX"
-    remedy = f"replace it in the model, or ask for --format {other.lower()} if {other} takes it"
-    return ConversionError(
-        f"operator {operator}{place} has no {target} form", where=model.label, remedy=remedy
+    return UnsupportedOperatorError(
+        f"operator {operator}{place} has no {target} form",
+        where=model.label,
+        remedy="replace it in the model",
     )

@@ -17,7 +17,7 @@ from edgewright.errors import ConversionError
 from edgewright_converters.calibration import Sample
 from edgewright_converters.correspondence import correspond
 from edgewright_converters.execution import Execution
-from edgewright_converters.export import ExportedGraph, export
+from edgewright_converters.export import ExportedGraph, UnsupportedOperatorError, export
 from edgewright_converters.float_graph import FloatGraph
 from edgewright_converters.optimise import optimise
 from edgewright_converters.quantise.decision import TfliteTarget, own_ranges
@@ -48,6 +48,9 @@ def float_graphs(
             continue
         try:
             exported[model_format] = optimise(export(model, examples, outputs, model_format))
+        except UnsupportedOperatorError as error:
+            if model_format in wanted:
+                raise _with_the_other(error, model, examples, outputs, model_format) from None
         except ConversionError:
             if model_format in wanted:
                 raise
@@ -64,6 +67,24 @@ def float_graphs(
         if name is not None
     } | {name for name in graph.scales if not found.covers(name)}
     return FloatGraphs(exported, replace(graph, fixed=frozenset(unknown)), TfliteTarget(tflite, found))
+
+
+def _with_the_other(
+    error: UnsupportedOperatorError,
+    model: SourceModel,
+    examples: Sequence[Mapping[str, Array]],
+    outputs: Mapping[str, Array],
+    lacking: ModelFormat,
+) -> UnsupportedOperatorError:
+    """The error, saying whether the other format takes the operator: it is tried."""
+    other: ModelFormat = "tflite" if lacking == "onnx" else "onnx"
+    try:
+        export(model, examples, outputs, other)
+    except ConversionError:
+        remedy = f"{error.remedy}: {other} does not take it either"
+    else:
+        remedy = f"{error.remedy}, or ask for --format {other}, which takes it"
+    return UnsupportedOperatorError(error.problem, where=error.where, remedy=remedy)
 
 
 def with_own_ranges(graphs: FloatGraphs, samples: Iterable[Sample]) -> FloatGraphs:

@@ -209,6 +209,8 @@ def test_unsupported_operator_is_named_with_its_place(tmp_path: Path, model_form
             output=tmp_path / "out",
         )  # fmt: skip
     assert "\n" not in str(caught.value)
+    # Neither format has it, which is found by trying.
+    assert "does not take it either" in str(caught.value)
     assert not (tmp_path / "out").exists()
 
 
