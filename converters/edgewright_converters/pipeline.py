@@ -11,7 +11,8 @@ import platform
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -255,8 +256,15 @@ def _chosen(
         return Choice(static, None, ())
     budgets = [p.budgets.artifact_bytes for p in profiles if p.budgets.artifact_bytes is not None]
     others = {other.precision: None for p in profiles for other in alternatives(exported, p)}
+    variants = {}
+    if climbing is not None:
+        layers_only = replace(climbing.decision, layers_only=True)
+        variants["INT8 in convolutions and matrix products alone"] = partial(
+            _quantise, layers_only, graphs.tflite, setting
+        )
     return choose(
         static,
+        variants,
         exported,
         tuple(others),
         lambda candidate: tryout.run(candidate, exported),

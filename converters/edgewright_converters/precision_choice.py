@@ -7,8 +7,9 @@ are tried too; the fastest that is near enough to float and within the budget of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from edgewright.artifact.manifest import Precision
 from edgewright.errors import ConversionError
@@ -34,6 +35,7 @@ class Choice:
 
 def choose(
     static: QuantisedModel,
+    variants: Mapping[str, Callable[[], QuantisedModel]],
     graph: ExportedGraph,
     others: Sequence[Precision],
     attempt: Callable[[QuantisedModel], Trial],
@@ -42,35 +44,41 @@ def choose(
     same_architecture: bool,
     budget_bytes: int | None,
 ) -> Choice:
-    """Keep `static` where it is fast and near enough, else the fastest candidate that is near enough and fits."""
+    """Keep `static` where it is fast and near enough, else the fastest candidate that is near enough and fits.
+
+    `variants` are other ways of static INT8, by what they are; `others` precisions that need no calibration.
+    """
     trial = attempt(static)
     slow = trial.speedup < (1.0 if same_architecture else STRUCTURAL)
     missed = goal.clearly_missed(trial)
     if not slow and not missed:
         return Choice(static, None, (trial,))
-    candidates = {static.precision: (static, trial)}
-    for precision in (*others, "float32"):
+    candidates = {"INT8": (static, trial)}
+    precisions: tuple[Precision, ...] = (*others, "float32")
+    makers = dict(variants)
+    makers.update({name: partial(quantise_as, graph, name) for name in precisions})
+    for name, make in makers.items():
         try:
-            made = quantise_as(graph, precision)
-            candidates[made.precision] = (made, attempt(made))
+            made = make()
+            candidates[name] = (made, attempt(made))
         except ConversionError:
             continue  # an alternative that this graph does not have is none
     fits = [
-        (model, tried)
-        for model, tried in candidates.values()
+        (name, model, tried)
+        for name, (model, tried) in candidates.items()
         if not goal.clearly_missed(tried) and (budget_bytes is None or len(model.data) <= budget_bytes)
     ]
     tried_all = tuple(tried for _, tried in candidates.values())
     if not fits:
         return Choice(static, None, tried_all)
-    best, quickest = max(fits, key=lambda pair: pair[1].speedup)
-    if best.precision == static.precision or (not missed and quickest.speedup < trial.speedup * WORTH):
+    chosen, best, quickest = max(fits, key=lambda candidate: candidate[2].speedup)
+    if best is static or (not missed and quickest.speedup < trial.speedup * WORTH):
         return Choice(static, None, tried_all)
     why = [f"INT8 has {trial.speedup:.2f} times float's speed on this host"] if slow else []
     if missed:
         why.append(f"INT8 is too far from float ({trial.sqnr_db:.1f} dB)")
     return Choice(
         best,
-        f"{' and '.join(why)}; {best.precision} has {quickest.speedup:.2f} times its speed",
+        f"{' and '.join(why)}; {chosen} has {quickest.speedup:.2f} times its speed",
         tried_all,
     )

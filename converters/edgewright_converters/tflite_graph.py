@@ -24,6 +24,8 @@ class TfliteOperator:
 
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    kind: str = ""
+    """As the TFLite schema names it: CONV_2D."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,13 @@ def open_tflite(graph: ExportedGraph | QuantisedModel) -> TfliteGraph:
             grid = _grid(tensor)
             if grid is not None:
                 grids[index] = grid
+    kinds = _kinds()
     operators = tuple(
-        TfliteOperator(tuple(int(i) for i in op.inputs), tuple(int(i) for i in op.outputs))
+        TfliteOperator(
+            tuple(int(i) for i in op.inputs),
+            tuple(int(i) for i in op.outputs),
+            kinds.get(model.operatorCodes[op.opcodeIndex].builtinCode, ""),
+        )
         for op in subgraph.operators
     )
     return TfliteGraph(tuple(t.name.decode() for t in subgraph.tensors), constants, operators, grids)
@@ -182,6 +189,12 @@ def _grid(tensor: Any) -> tuple[float, int] | None:
 def _is_constant(model: Any, tensor: Any) -> bool:
     data = model.buffers[tensor.buffer].data
     return data is not None and len(data) > 0 and tensor.type == _float32()
+
+
+def _kinds() -> dict[int, str]:
+    from ai_edge_litert.schema_py_generated import BuiltinOperator
+
+    return {code: name for name, code in vars(BuiltinOperator).items() if isinstance(code, int)}
 
 
 def _float32() -> int:

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import onnx_graphs
+
+from edgewright_converters.export import ExportedGraph
+from edgewright_converters.precision_choice import choose
+from edgewright_converters.quantise import QuantisedModel
+from edgewright_converters.trial import Goal, Trial
+
+GOOD = Trial("onnx", "int8", 40.0, 0, 64, 100, 1.0, 2.0)
+STATIC = QuantisedModel("onnx", "int8", b"static", (), ())
+LAYERS = QuantisedModel("onnx", "int8", b"layers", (), ())
+
+
+def graph() -> ExportedGraph:
+    nodes = [onnx_graphs.node("Relu", "x", "y")]
+    return onnx_graphs.float_graph(nodes, {"x": (1, 4)}, ["y"], {}).exported()
+
+
+def chosen(trials: dict[bytes, Trial], **given: Any) -> Any:
+    exported = graph()
+    trials = {exported.data: replace(GOOD, precision="float32", seconds=2.0), **trials}
+    settings: dict[str, Any] = {"same_architecture": True, "budget_bytes": None, **given}
+    return choose(
+        STATIC,
+        {"layers in INT8": lambda: LAYERS},
+        exported,
+        (),
+        lambda model: trials[model.data],
+        Goal(1.0),
+        **settings,
+    )
+
+
+def test_int8_that_is_fast_and_near_enough_is_kept_without_trying_another() -> None:
+    choice = chosen({b"static": GOOD})
+    assert choice.model is STATIC and choice.reason is None and choice.tried == (GOOD,)
+
+
+def test_slow_int8_gives_way_to_the_fastest_and_the_reason_is_said() -> None:
+    slow = replace(GOOD, seconds=4.0)
+    choice = chosen({b"static": slow, b"layers": replace(GOOD, seconds=1.6)})
+    assert choice.model is LAYERS
+    assert choice.reason == (
+        "INT8 has 0.50 times float's speed on this host; layers in INT8 has 1.25 times its speed"
+    )
+    assert chosen({b"static": slow, b"layers": slow}).model.precision == "float32"
+
+
+def test_int8_too_far_from_float_gives_way_though_it_is_fast() -> None:
+    far = replace(GOOD, changed=20, sqnr_db=5.0)
+    choice = chosen({b"static": far, b"layers": replace(far, seconds=0.5)})
+    assert choice.model.precision == "float32" and "too far from float (5.0 dB)" in choice.reason
+
+
+def test_slowness_on_another_architecture_must_be_structural() -> None:
+    somewhat = replace(GOOD, seconds=2.2)
+    assert chosen({b"static": somewhat}, same_architecture=False).model is STATIC
+    assert chosen({b"static": somewhat, b"layers": somewhat}).model.precision == "float32"
+
+
+def test_candidate_over_the_budget_is_not_taken() -> None:
+    slow = replace(GOOD, seconds=4.0)
+    choice = chosen({b"static": slow, b"layers": slow}, budget_bytes=10)
+    assert choice.model is STATIC and len(choice.tried) == 3
