@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,10 @@ def walk(folder: Path, console: Console) -> Story:
     return story
 
 
+def _print_step(console: Console, done: int, total: int, what: str, _: float) -> None:
+    console.print(f"  [{done + 1}/{total}] {what}", markup=False, highlight=False, soft_wrap=True)
+
+
 def _convert_all(
     story: Story,
     console: Console,
@@ -148,9 +153,8 @@ def _convert_all(
             output=registry,
             name="digits",
             version=version,
-            on_step=lambda done, total, what, _: console.print(
-                f"  [{done + 1}/{total}] {what}", markup=False
-            ),
+            precision="int8",
+            on_step=partial(_print_step, console),
         )
         story.manifests += report.artifacts
     console.print("EfficientNet-Lite0")
@@ -161,7 +165,8 @@ def _convert_all(
         profile=PROFILES,
         output=registry,
         name="efficientnet-lite0",
-        on_step=lambda done, total, what, _: console.print(f"  [{done + 1}/{total}] {what}", markup=False),
+        precision="int8",
+        on_step=partial(_print_step, console),
     )
     story.manifests += report.artifacts
     for manifest in story.manifests:
