@@ -18,6 +18,7 @@ from edgewright_converters.execution import Execution
 from edgewright_converters.float_graph import FloatGraph
 from edgewright_converters.observation import TensorStatistics, histograms, observe
 from edgewright_converters.quantise.activation_range import ActivationRange, choose_ranges
+from edgewright_converters.quantise.bias_absorption import absorb_high_biases
 from edgewright_converters.quantise.bias_correction import corrected
 from edgewright_converters.quantise.decision import Decision
 from edgewright_converters.quantise.equalise import equalise
@@ -60,7 +61,10 @@ RANGES = Rung(
     "quick",
 )
 EQUALISATION = Rung(
-    "equalisation", "channels rescaled between layers so that each uses its whole range", "2 passes", "quick"
+    "equalisation",
+    "channels rescaled between layers so that each uses its whole range; high biases absorbed",
+    "2 passes",
+    "quick",
 )
 CORRECTION = Rung(
     "bias correction", "the mean and the slope that rounding gave each channel taken out", "1 sweep", "quick"
@@ -161,6 +165,10 @@ def climb(
         begun = time.perf_counter()
         equalised = Execution(equalise(graph, statistics))
         again = observe(equalised, samples(count), where)
+        absorbed = absorb_high_biases(equalised.graph, again)
+        if absorbed is not equalised.graph:
+            equalised = Execution(absorbed)
+            again = observe(equalised, samples(count), where)
         chosen = choose_ranges(again, histograms(equalised, samples(count), again))
         if judge(EQUALISATION, Decision(equalised.graph, chosen), begun, -WORTH_DB):
             execution, statistics = equalised, again
