@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewright.artifact.manifest import ModelFormat, Precision
+from edgewright.artifact.manifest import Difference, ModelFormat, Precision
 from edgewright.latency_benchmark import interleaved_seconds
 from edgewright_converters.calibration import Sample, SampleSet
 from edgewright_converters.export import ExportedGraph
@@ -30,6 +30,9 @@ LATENCY_SECONDS = 0.1
 ENOUGH_DB = 30.0
 """Noise of a thousandth of the signal's power: further repairs would follow the few samples of the trial."""
 POOR_DB = 15.0
+"""Noise of a thirtieth of the signal's power: INT8 that is worse is repaired at the cost of time, or given up."""
+POOR_SHARE = 0.1
+"""Of the top classes changed, at least; the same for a classifier without labels."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class Trial:
     """Median time of an inference on this host, one thread."""
     float_seconds: float
     """The same of the float model in the same runtime, measured in turn."""
+    change: Difference | None = None
+    """Of the accuracy, where the samples have labels."""
 
     @property
     def changed_share(self) -> float | None:
@@ -95,6 +100,7 @@ class Tryout:
             len(candidate.data),
             seconds,
             float_seconds,
+            report.change,
         )
 
 
@@ -119,6 +125,10 @@ class Goal:
         """So far off that layers left in float are worth their time: not explained by the few samples tried."""
         if self.min_sqnr_db is not None and trial.sqnr_db < self.min_sqnr_db:
             return True
-        if trial.changed is None:
-            return self.min_sqnr_db is None and trial.sqnr_db < POOR_DB
-        return proportion(trial.changed, trial.samples).low > self.max_drop / 100
+        if trial.change is not None:
+            return trial.change.high < -self.max_drop / 100
+        # Without labels a changed class is no loss yet: it may have been wrong before, or a near tie.
+        poor = self.min_sqnr_db is None and trial.sqnr_db < POOR_DB
+        return poor or (
+            trial.changed is not None and proportion(trial.changed, trial.samples).low > POOR_SHARE
+        )
