@@ -79,13 +79,6 @@ def worst(verdicts: Sequence[Verdict]) -> Verdict:
     return min(verdicts, key=order.index, default="inconclusive")
 
 
-def slower_than_float(latencies: Sequence[LatencyFigure]) -> bool:
-    """Whether the quantised model's median was measured to be over that of float in the same run."""
-    medians = {f.precision: f.p50_s for f in latencies if f.how == "measured on host"}
-    quantised = [p50 for precision, p50 in medians.items() if precision != "float32"]
-    return "float32" in medians and any(p50 > medians["float32"] for p50 in quantised)
-
-
 def _int8_share(verified: VerifiedModel, share: float | None, left: tuple[FloatOperator, ...]) -> GateCheck:
     """A model that was asked to be INT8 and runs in float is a failure, however accurate it is."""
     computing = [o for o in verified.operators if not o.conversion and o.type not in _MOVES_DATA]

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgewright.artifact.golden import GoldenVectors
-from edgewright.artifact.manifest import AccuracyReport, GateCheck, GateReport, LatencyFigure
+from edgewright.artifact.manifest import AccuracyReport, GateCheck, GateReport
 from edgewright.figures import gate_lines
 from edgewright.runtime.memory import PeakMemory
 from edgewright_converters.accuracy_gate import GateLimits, accuracy_checks
 from edgewright_converters.comparison import Comparison
-from edgewright_converters.gate import gate, overall, slower_than_float
+from edgewright_converters.gate import gate, overall
 from edgewright_converters.operators import ExecutedOperator
 from edgewright_converters.pipeline import convert
 from edgewright_converters.quantise import QuantisedModel
@@ -185,17 +185,6 @@ def test_slower_than_float_is_said_but_does_not_fail() -> None:
     (found,) = [c for c in report.checks if c.name == "speed"]
     assert found.verdict == "inconclusive" and "SLOWER than float" in found.says
     assert report.verdict == "pass"
-
-
-def test_measured_medians_tell_whether_int8_is_slower() -> None:
-    def figure(precision: Any, p50_s: float, how: Any = "measured on host") -> LatencyFigure:
-        return LatencyFigure(
-            how=how, where="w", runtime="r", precision=precision, threads=1, p50_s=p50_s, samples=9
-        )
-
-    assert slower_than_float([figure("float32", 1.0), figure("int8", 1.1)])
-    assert not slower_than_float([figure("float32", 1.0), figure("int8", 0.9)])
-    assert not slower_than_float([figure("float32", 1.0), figure("int8", 2.0, "predicted")])
 
 
 def test_missed_budget_fails_and_names_the_nearest_profile_that_fits() -> None:
