@@ -172,7 +172,8 @@ def climb(
         chosen = choose_ranges(again, histograms(equalised, samples(count), again))
         if judge(EQUALISATION, Decision(equalised.graph, chosen), begun, -WORTH_DB):
             execution, statistics = equalised, again
-    held = list(samples(sweep_samples(graph, count)))
+    # A model that met the goal by now is not read once more.
+    held = [] if done() else list(samples(sweep_samples(graph, count)))
     repairs: dict[Rung, Repair] = {CORRECTION: corrected, RECONSTRUCTION: reconstructed}
     used = None
     for rung, repair in repairs.items():

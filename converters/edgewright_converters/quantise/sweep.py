@@ -138,7 +138,7 @@ def sweep(
     repair: Repair = rounded_only,
     in_float: frozenset[str] = frozenset(),
 ) -> Sweep:
-    """Walk `samples` through the graph. Layers named in `in_float` stay float, with their input and output."""
+    """Walk `samples` through the graph. Layers in `in_float` keep their weights; activations stay on grids."""
     graph = execution.graph
     layers = {layer.output: layer for layer in graph.layers}
     grids = {name: ActivationGrid.over(*ranges[name]) for name in graph.quantised_tensors if name in ranges}
