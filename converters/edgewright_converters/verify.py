@@ -130,7 +130,8 @@ class _Running:
             scores = classification_output(expected)
             self.comparison = Comparison(scores)
             self.sketcher = Sketcher(self.model.inputs, self.model.outputs, scores)
-        self.sketcher.add(self.sketcher.glimpse(raw, outputs))
+        in_order = [outputs[spec.name] for spec in self.model.outputs]
+        self.sketcher.add(self.sketcher.glimpse(list(raw.values()), in_order))
         real = {spec.name: real_output(outputs[spec.name], spec) for spec in self.model.outputs}
         self.comparison.add(expected, real, sample.label)
 

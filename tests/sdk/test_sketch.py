@@ -141,7 +141,7 @@ def one_hot(index: int, classes: int = 10, height: int = 60) -> NDArray[np.int8]
 
 def sketch_of(sketcher: Sketcher, samples: list[tuple[NDArray[Any], NDArray[Any]]]) -> DataSketch:
     for pixels, scores in samples:
-        sketcher.add(sketcher.glimpse({"x": pixels}, {"y": scores}))
+        sketcher.add(sketcher.glimpse([pixels], [scores]))
     sketch = sketcher.take()
     assert sketch is not None
     return sketch

@@ -8,7 +8,7 @@ a device can do that much in the inference and the rest elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,9 @@ class Sketcher:
         """`classification` names the output with the scores, None where there is none."""
         self._inputs = inputs
         self._axes = [_channel_axis(spec) for spec in inputs]
-        self._scores = next((spec for spec in outputs if spec.name == classification), None)
+        names = [spec.name for spec in outputs]
+        self._scores_index = names.index(classification) if classification in names else -1
+        self._scores = outputs[self._scores_index] if classification in names else None
         self._reset()
 
     def _reset(self) -> None:
@@ -52,12 +54,10 @@ class Sketcher:
         # Per input: sums and sums of squares of (level, spread), each by channel.
         self._sums: list[Array | None] = [None] * len(self._inputs)
 
-    def glimpse(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Glimpse:
-        """What `add` needs of one inference's raw arrays, as copies."""
-        return [
-            _few_elements(inputs[spec.name], axis)
-            for spec, axis in zip(self._inputs, self._axes, strict=True)
-        ], (None if self._scores is None else outputs[self._scores.name].copy())
+    def glimpse(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> Glimpse:
+        """What `add` needs of one inference's raw arrays, as copies; they come in the order of the specifications."""
+        few = [_few_elements(array, axis) for array, axis in zip(inputs, self._axes, strict=True)]
+        return few, None if self._scores is None else outputs[self._scores_index].copy()
 
     def add(self, glimpse: Glimpse) -> None:
         """Take one inference in. A NaN counts as nought, an infinity as the greatest value there is room
