@@ -1,7 +1,8 @@
 """`Agent`: one device. It serves, takes updates and reports, each in a thread that the others do not wait for.
 
 The inference loop runs in the caller's thread; updates in a worker that hands over a loaded model; metrics in
-a timer; MQTT in paho's network thread. Here is what they say to each other and to the broker.
+a timer; MQTT in paho's network thread; the inference API in threads of its own. Here is what they say to each
+other and to the broker.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from edgewright_agent.config import AgentConfig
 from edgewright_agent.exporter import Exporter
 from edgewright_agent.inference import serve
 from edgewright_agent.power import find_sensor
+from edgewright_agent.serving.listeners import listening
 from edgewright_agent.update import Updater
 from edgewright_profiles import load_profile
 
@@ -82,7 +84,8 @@ class Agent:
             thread.start()
         try:
             rate_hz = self.config.source.rate_hz
-            serve(lambda: self._updater.served, self._exporter, rate_hz=rate_hz, stopping=self._stopping)
+            with listening(self.config.serving, lambda: self._updater.served, self._exporter):
+                serve(lambda: self._updater.served, self._exporter, rate_hz=rate_hz, stopping=self._stopping)
         finally:
             self._stopping.set()
             self._wishes.put(None)

@@ -1,17 +1,19 @@
-"""Serving a loaded model: what is served, and the loop that runs one inference after another.
+"""Inferences of a loaded model: what is served, and the loop that runs one after another.
 
-The loop reads what is served anew before each inference, so that a switch happens between two of them. It
-counts what it saw; whether that is good enough is decided in `update`.
+What is served is read anew before each inference, so that a switch happens between two of them, and one in flight
+ends on the model that it began with. A runtime takes one thread at a time: the loop and the inference API take
+turns. Both count what they saw; whether that is good enough is decided in `update`.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from edgewright.runtime.model import Model, load_artifact
+from edgewright.errors import EdgewrightError
+from edgewright.runtime.model import Array, Model, load_artifact
 from edgewright_agent.config import AgentConfig
 from edgewright_agent.exporter import Attributes, Exporter, model_attributes
 from edgewright_agent.slots import Serving, SlotContent
@@ -21,23 +23,68 @@ MAX_LAG_S = 1.0
 """How far a loop that cannot keep its rate may fall behind and still catch up; the rest is skipped."""
 
 
-@dataclass
-class Tally:
-    """The inferences of a served model; the loop counts, the update reads."""
+class TurnMissedError(EdgewrightError):
+    """An inference did not begin before its deadline."""
 
-    inferences: int = 0
-    errors: int = 0
+
+class InferenceFailedError(EdgewrightError):
+    """The runtime raised an error; it is counted and reported."""
+
+
+@dataclass(frozen=True)
+class Durations:
+    """Where the time of inferences went, in seconds."""
+
+    preprocessing: float = 0.0
+    """From the bytes of a request to arrays as the artifact takes them."""
+    queue: float = 0.0
+    """Waiting for the runtime."""
+    run: float = 0.0
+    """In the runtime."""
+    postprocessing: float = 0.0
+    """From the artifact's arrays to the bytes of an answer."""
+
+    def __add__(self, other: Durations) -> Durations:
+        return Durations(
+            self.preprocessing + other.preprocessing,
+            self.queue + other.queue,
+            self.run + other.run,
+            self.postprocessing + other.postprocessing,
+        )
+
+
+class Tally:
+    """The inferences of a served model; counted from any thread, read by the update and by statistics."""
+
+    def __init__(self) -> None:
+        self.inferences = 0
+        self.errors = 0
+        self.spent = Durations()
+        """Sum over the inferences that succeeded."""
+        self._lock = threading.Lock()
+
+    def succeeded(self, spent: Durations) -> None:
+        with self._lock:
+            self.inferences += 1
+            self.spent += spent
+
+    def failed(self) -> None:
+        with self._lock:
+            self.errors += 1
+            self.inferences += 1
 
 
 @dataclass(frozen=True)
 class Served:
-    """A loaded model with everything that the loop needs."""
+    """A loaded model with everything that its inferences need."""
 
     content: SlotContent
     model: Model
     inputs: Iterator[RawInputs]
     attributes: Attributes
     tally: Tally = field(default_factory=Tally)
+    turn: threading.Lock = field(default_factory=threading.Lock)
+    """Held while the runtime executes."""
 
 
 def load_served(serving: Serving, config: AgentConfig) -> Served:
@@ -62,14 +109,50 @@ def serve(
 
 
 def infer(served: Served, exporter: Exporter) -> None:
-    """One inference, recorded as a duration or as an error."""
+    """One inference of the source's next input, recorded as durations or as an error."""
     inputs = next(served.inputs)
-    start = time.perf_counter()
     try:
-        served.model.run_raw(inputs)
-    except Exception as error:  # noqa: BLE001 - whatever a runtime raises is one failed inference
-        served.tally.errors += 1
-        exporter.record_error(served.attributes, error)
-    else:
-        exporter.record(served.attributes, time.perf_counter() - start)
-    served.tally.inferences += 1
+        prepared = served.model.prepare(inputs, raw=True)
+    except EdgewrightError as error:
+        record_failure(served, exporter, error)
+        return
+    try:
+        _, spent = execute(served, exporter, prepared)
+    except InferenceFailedError:
+        return
+    record(served, exporter, spent)
+
+
+def execute(
+    served: Served, exporter: Exporter, prepared: Sequence[Array], *, deadline: float | None = None
+) -> tuple[list[Array], Durations]:
+    """Run the model in its turn: the results, and how long it waited and ran; a failure is recorded here.
+
+    `deadline` is of `time.monotonic`; None waits as long as it takes. Raises `TurnMissedError`,
+    `InferenceFailedError`.
+    """
+    asked = time.perf_counter()
+    if not served.turn.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic())):
+        raise TurnMissedError("the runtime was busy until the deadline", remedy="send fewer requests at once")
+    try:
+        begun = time.perf_counter()
+        results = served.model.execute(prepared)
+        ended = time.perf_counter()
+    except Exception as error:  # whatever a runtime raises is one failed inference
+        record_failure(served, exporter, error)
+        raise InferenceFailedError(f"the runtime failed: {error}".splitlines()[0][:300]) from error
+    finally:
+        served.turn.release()
+    return results, Durations(queue=begun - asked, run=ended - begun)
+
+
+def record(served: Served, exporter: Exporter, spent: Durations) -> None:
+    """Count an inference that succeeded."""
+    served.tally.succeeded(spent)
+    exporter.record(served.attributes, spent.run)
+
+
+def record_failure(served: Served, exporter: Exporter, error: BaseException) -> None:
+    """Count an inference that failed."""
+    served.tally.failed()
+    exporter.record_error(served.attributes, error)
