@@ -55,7 +55,7 @@ class Sketcher:
         self._sums: list[Array | None] = [None] * len(self._inputs)
 
     def glimpse(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> Glimpse:
-        """What `add` needs of one inference's raw arrays, as copies; they come in the order of the specifications."""
+        """What `add` needs of one inference, as copies; the arrays come in the order of the specifications."""
         few = [_few_elements(array, axis) for array, axis in zip(inputs, self._axes, strict=True)]
         return few, None if self._scores is None else outputs[self._scores_index].copy()
 
