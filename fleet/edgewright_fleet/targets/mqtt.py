@@ -17,7 +17,7 @@ import paho.mqtt.client as paho
 
 from edgewright.contract import from_json, to_json
 from edgewright.errors import BrokerError, DataError
-from edgewright.mqtt import CONNECT_TIMEOUT_S, BrokerSettings, connect, make_client
+from edgewright.mqtt import CONNECT_TIMEOUT_S, BrokerSettings, connect, disconnect, make_client
 from edgewright.telemetry.window import decode_otlp
 from edgewright.twin import DesiredState, DeviceStatus, ReportedState, parse_topic, topic
 from edgewright_fleet.rollout.state import DeviceEvent, DevicePresence, DeviceReported, WindowArrived
@@ -26,6 +26,8 @@ __all__ = ["DeviceEvent", "MqttTarget"]
 
 log = logging.getLogger("edgewright.fleet")
 PUBLISH_TIMEOUT_S = 10.0
+SESSION_S = 3600
+"""How long the broker keeps reports and measurements for us after our connection broke."""
 REMEMBERED_PAYLOADS = 1024
 """Metric payloads remembered for each device, to know a repeat: three hours of one every ten seconds."""
 
@@ -48,7 +50,7 @@ class MqttTarget:
         self._client.on_message = self._on_message
         subscribed = threading.Event()
         self._client.on_subscribe = lambda *_: subscribed.set()
-        connect(self._client, settings)
+        connect(self._client, settings, session_s=SESSION_S)
         if not subscribed.wait(CONNECT_TIMEOUT_S):
             self._client.loop_stop()
             raise BrokerError("the MQTT broker does not answer a subscription", where=str(settings))
@@ -80,8 +82,7 @@ class MqttTarget:
                 log.warning("%s did not take every desired state; run the rollout again", self.settings)
                 break
             time.sleep(0.02)
-        self._client.disconnect()
-        self._client.loop_stop()
+        disconnect(self._client)
 
     def _on_connect(
         self, client: paho.Client, userdata: Any, flags: Any, reason: Any, properties: Any = None
