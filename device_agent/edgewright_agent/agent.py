@@ -28,7 +28,7 @@ from edgewright.twin import DesiredState, DeviceStatus, Leaf, ReportedState, Run
 from edgewright_agent.config import AgentConfig
 from edgewright_agent.exporter import Exporter
 from edgewright_agent.inference import serve
-from edgewright_agent.power import find_sensor
+from edgewright_agent.sensing import Sensing
 from edgewright_agent.serving.listeners import listening
 from edgewright_agent.spool import Spool
 from edgewright_agent.update import Updater
@@ -37,8 +37,8 @@ from edgewright_agent.vitals import Vitals
 from edgewright_profiles import load_profile
 
 log = logging.getLogger("edgewright.agent")
-ENERGY_SAMPLE_S = 1.0
-"""Between two readings of the power sensor; INA3221 is a power, and its energy a sum over such steps."""
+PUMP_PERIOD_S = 1.0
+"""Between two looks at whether the broker takes more of the spool."""
 GOODBYE_S = 2.0
 """How long a stop waits for the broker to take the last message."""
 
@@ -54,13 +54,15 @@ class Agent:
         profile = load_profile(config.profile)
         self._profile = profile.name
         self._updater = Updater(config, profile, stopping=self._stopping, on_change=self._report)
-        self._sensor = find_sensor(root)
         self._exporter = Exporter(
             fleet=config.fleet,
             device=config.device,
             profile=profile.name,
             boot=self._boot,
             encoding=config.telemetry_encoding,
+        )
+        self._sensing = Sensing(
+            self._exporter, lambda: self._updater.served, profile, threads=config.threads, root=root
         )
         self._wishes: queue.SimpleQueue[DesiredState | None] = queue.SimpleQueue()
         self._sequence = itertools.count()
@@ -87,6 +89,7 @@ class Agent:
         threads = [
             threading.Thread(target=self._update_loop, name="updates", daemon=True),
             threading.Thread(target=self._metrics_loop, name="metrics", daemon=True),
+            threading.Thread(target=self._sensing.run, args=(self._stopping,), name="sensors", daemon=True),
         ]
         for thread in threads:
             thread.start()
@@ -112,7 +115,7 @@ class Agent:
             signal.signal(number, lambda *_: threading.Thread(target=self.stop).start())
 
     def _say_goodbye(self) -> None:
-        self._send_metrics()
+        self._send_metrics(last=True)
         self._uplink.finish(GOODBYE_S)
         goodbye = self._publish("status", self._status(online=False))
         with contextlib.suppress(RuntimeError, ValueError):  # the broker is away: its last will speaks for us
@@ -133,17 +136,14 @@ class Agent:
 
     def _metrics_loop(self) -> None:
         due = time.monotonic() + self.config.telemetry_period_s
-        while not self._stopping.wait(max(0.0, min(ENERGY_SAMPLE_S, due - time.monotonic()))):
-            if self._sensor is not None:
-                joules = self._sensor.energy_j(time.monotonic())
-                if joules is not None:
-                    self._exporter.record_energy(joules, self._sensor.name)
+        while not self._stopping.wait(max(0.0, min(PUMP_PERIOD_S, due - time.monotonic()))):
             if time.monotonic() >= due:
                 due += self.config.telemetry_period_s
                 self._send_metrics()
             self._uplink.pump()
 
-    def _send_metrics(self) -> None:
+    def _send_metrics(self, *, last: bool = False) -> None:
+        self._sensing.report(time.monotonic(), last=last)
         self._vitals.record(self._exporter)
         if self._spool.dropped:
             self._exporter.set(names.REPORTS_DROPPED, "{report}", self._spool.dropped)

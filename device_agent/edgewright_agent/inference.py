@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from edgewright.errors import EdgewrightError
 from edgewright.runtime.model import Array, Model, load_artifact
 from edgewright_agent.config import AgentConfig
+from edgewright_agent.drift import DriftWatch
 from edgewright_agent.exporter import Attributes, Exporter, model_attributes
 from edgewright_agent.slots import Serving, SlotContent
 from edgewright_agent.sources import RawInputs, open_source
@@ -85,13 +86,17 @@ class Served:
     tally: Tally = field(default_factory=Tally)
     turn: threading.Lock = field(default_factory=threading.Lock)
     """Held while the runtime executes."""
+    watch: DriftWatch | None = None
+    """Sketches what the model is given and answers."""
 
 
 def load_served(serving: Serving, config: AgentConfig) -> Served:
     """Load the artifact of a slot and open its source. Raises the error family."""
     model = load_artifact(serving.artifact, threads=config.threads)
     inputs = open_source(config.source, model, serving.artifact)
-    return Served(serving.content, model, inputs, model_attributes(serving.content.release))
+    attributes = model_attributes(serving.content.release)
+    watch = DriftWatch(serving.artifact.manifest, attributes)
+    return Served(serving.content, model, inputs, attributes, watch=watch)
 
 
 def serve(
@@ -143,6 +148,8 @@ def execute(
         raise InferenceFailedError(f"the runtime failed: {error}".splitlines()[0][:300]) from error
     finally:
         served.turn.release()
+    if served.watch is not None:
+        served.watch.observe(prepared, results)
     return results, Durations(queue=begun - asked, run=ended - begun)
 
 

@@ -43,7 +43,9 @@ class Sketcher:
         self._axes = [_channel_axis(spec) for spec in inputs]
         names = [spec.name for spec in outputs]
         self._scores_index = names.index(classification) if classification in names else -1
-        self._scores = outputs[self._scores_index] if classification in names else None
+        scores = outputs[self._scores_index] if classification in names else None
+        # A shape that the file leaves open (nought) says nothing about classes.
+        self._scores = scores if scores is not None and scores.shape and scores.shape[-1] > 1 else None
         self._reset()
 
     def _reset(self) -> None:
@@ -55,7 +57,8 @@ class Sketcher:
         self._sums: list[Array | None] = [None] * len(self._inputs)
 
     def glimpse(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> Glimpse:
-        """What `add` needs of one inference, as copies; the arrays come in the order of the specifications."""
+        """What `add` needs of one inference, as copies; the arrays come in the order of the
+        specifications."""
         few = [_few_elements(array, axis) for array, axis in zip(inputs, self._axes, strict=True)]
         return few, None if self._scores is None else outputs[self._scores_index].copy()
 
@@ -104,6 +107,8 @@ def _channel_axis(spec: TensorSpec) -> int | None:
 
 def _few_elements(array: Array, axis: int | None) -> Array:
     """Evenly spaced elements as [channel, element], copied."""
+    if array.size == 0:
+        return np.zeros((1, 1), array.dtype)
     if axis is None:
         flat = array.reshape(1, -1)
     elif axis == array.ndim - 1:  # by a view, as a copy of a photo would cost more than all else

@@ -16,6 +16,7 @@ from edgewright.contract import CONTRACT
 from edgewright.errors import DataError, first_violation
 from edgewright.telemetry import names
 from edgewright.telemetry.histogram import ExponentialHistogram, merged
+from edgewright.telemetry.sketch import DataSketch, Drift
 
 EMPTY = ExponentialHistogram(scale=20)
 
@@ -47,6 +48,35 @@ class TelemetryWindow(BaseModel):
         default=None, ge=0, description="of the whole device; None without a sensor"
     )
     energy_sensor: str | None = None
+    energy_uncertainty_j: float | None = Field(default=None, ge=0, description="None: nobody says")
+    energy_above_idle_j: float | None = Field(
+        default=None, description="None: the power at rest is not known yet; may be negative"
+    )
+    energy_above_idle_uncertainty_j: float | None = Field(default=None, ge=0)
+    idle_w: float | None = Field(default=None, ge=0, description="at rest, as measured between inferences")
+    sensor_period_s: float | None = Field(
+        default=None, gt=0, description="between two readings of the sensor"
+    )
+    estimated_energy_j: float | None = Field(
+        default=None, ge=0, description="from the profile, of a device without a sensor; not measured"
+    )
+    estimated_energy_above_idle_j: float | None = Field(default=None, ge=0, description="not measured")
+    temperature_c: float | None = Field(default=None, description="the hottest zone at the end of the window")
+    temperature_zone: str | None = None
+    cpu_hz: dict[str, float] = Field(default_factory=dict, description="by the first core of each kind")
+    throttled_s: float | None = Field(default=None, ge=0, description="None: not throttled, or not known")
+    sketch: DataSketch | None = Field(default=None, description="of the release's data; not in every window")
+    drift: Drift | None = Field(default=None, description="of the sketch from the manifest's reference")
+
+    @property
+    def energy_per_inference_j(self) -> float | None:
+        """Measured joules above idle of one inference; None where they or the inferences are not known."""
+        inferences = self.latency.count + self.throttled.count
+        return (
+            None
+            if self.energy_above_idle_j is None or not inferences
+            else self.energy_above_idle_j / inferences
+        )
 
 
 def decode_otlp(payload: bytes) -> tuple[TelemetryWindow, ...]:
@@ -66,6 +96,7 @@ def decode_otlp(payload: bytes) -> tuple[TelemetryWindow, ...]:
 
 
 def _windows(resource: Any) -> Iterator[TelemetryWindow]:
+    from edgewright.telemetry.device_figures import drift_fields, energy_fields, heat_fields
     from edgewright.telemetry.otlp import read_attributes, read_histogram, read_number
 
     points: dict[str, list[tuple[dict[str, Any], Any]]] = {}
@@ -80,7 +111,6 @@ def _windows(resource: Any) -> Iterator[TelemetryWindow]:
     # Only what begins with our own metric is ours: a device may report more than Edgewright reads.
     sequence = int(read_number(points[names.REPORT_SEQUENCE][0][1]))
     who = read_attributes(resource.resource.attributes)
-    energy = points.get(names.ENERGY, [])
     models: dict[str, tuple[dict[str, Any], Any]] = {}
     durations: dict[tuple[str, str], list[ExponentialHistogram]] = {}
     errors: dict[str, dict[str, int]] = {}
@@ -118,6 +148,7 @@ def _windows(resource: Any) -> Iterator[TelemetryWindow]:
             errors_by_kind=errors.get(digest, {}),
             dropped=sum(int(read_number(point)) for _, point in points.get(names.REPORTS_DROPPED, [])),
             # Energy is of the device: where a payload spans two releases it cannot be told apart.
-            energy_j=sum(float(read_number(p)) for _, p in energy) if energy and len(models) == 1 else None,
-            energy_sensor=energy[0][0].get(names.SENSOR) if energy and len(models) == 1 else None,
+            **(energy_fields(points) if len(models) == 1 else {}),
+            **heat_fields(points),
+            **drift_fields(points, digest),
         )
