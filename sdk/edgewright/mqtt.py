@@ -134,8 +134,9 @@ def connect(
     """Connect and start the network thread; returns once the broker accepted.
 
     For `session_s` after a connection broke, the broker keeps what is sent to us (QoS 1) for the next one of the
-    same client id; subscribe only where it says that no session is present. Set `on_connect` before: it is called here and at every
-    reconnection. Raises `BrokerError` where the broker is down, silent for `timeout_s`, or refuses.
+    same client id; subscribe only where it says that no session is present. Set `on_connect` before: it is
+    called here and at every reconnection. Raises `BrokerError` where the broker is down, silent for
+    `timeout_s`, or refuses.
     """
     answered = threading.Event()
     refusal: list[str] = []

@@ -24,12 +24,21 @@ FIRMWARE = Path(__file__).parents[2] / "firmware_images" / "mosquitto"
 pytestmark = pytest.mark.slow
 
 
+def metrics_of(payload: bytes) -> dict[str, Any]:
+    (resource,) = from_bytes(payload).resource_metrics
+    return {m.name: m for scope in resource.scope_metrics for m in scope.metrics}
+
+
 def identity(payload: bytes) -> tuple[str, int]:
     """(boot, sequence) of a payload, whether or not it holds a window."""
     (resource,) = from_bytes(payload).resource_metrics
-    metrics = {m.name: m for scope in resource.scope_metrics for m in scope.metrics}
     boot = str(read_attributes(resource.resource.attributes)[names.BOOT])
-    return boot, int(read_number(metrics[names.REPORT_SEQUENCE].gauge.data_points[0]))
+    return boot, int(read_number(metrics_of(payload)[names.REPORT_SEQUENCE].gauge.data_points[0]))
+
+
+def dropped(payload: bytes) -> int:
+    metric = metrics_of(payload).get(names.REPORTS_DROPPED)
+    return 0 if metric is None else int(read_number(metric.gauge.data_points[0]))
 
 
 class Receiver:
@@ -38,6 +47,7 @@ class Receiver:
     def __init__(self, settings: BrokerSettings) -> None:
         self.arrived: list[tuple[str, int]] = []
         self.statuses: list[DeviceStatus] = []
+        self.dropped = 0
         self._news = threading.Condition()
         self._client = make_client(settings, "fleet")
         self._client.reconnect_delay_set(1, 1)
@@ -49,6 +59,7 @@ class Receiver:
         with self._news:
             if message.topic.endswith("/metrics"):
                 self.arrived.append(identity(message.payload))
+                self.dropped = max(self.dropped, dropped(message.payload))
             elif message.topic.endswith("/status"):
                 self.statuses.append(from_json(DeviceStatus, message.payload, where="status"))
             self._news.notify_all()
@@ -117,6 +128,26 @@ def test_nothing_is_lost_while_the_broker_is_dead_and_the_agent_is_killed(
     # What the earlier boot left is sent before what the present one made.
     assert receiver.arrived.index(left[-1]) < receiver.arrived.index((second, 0))
     assert "Traceback" not in device.log
+
+
+def test_what_a_full_spool_drops_is_the_oldest_and_the_receiver_is_told_how_many(
+    device: Any, broker: Any, receiver: Receiver
+) -> None:
+    device.settings |= {"telemetry_period_s": 0.1, "telemetry_spool_bytes": 1 << 16}
+    device.start()
+    receiver.wait(lambda: bool(receiver.arrived))
+    broker.kill()
+    until(lambda: len(spooled(device)) == 16)
+    until(lambda: spooled(device)[0][1] > receiver.arrived[-1][1] + 5)
+    broker.start()
+    until(lambda: len(spooled(device)) <= 2)
+    assert device.stop() == 0
+    receiver.wait(lambda: not receiver.statuses[-1].online)
+    ranges: tuple[tuple[int, int], ...] = ()
+    for _, sequence in receiver.arrived:
+        ranges = received(ranges, sequence)
+    gaps = missing(ranges, receiver.statuses[-1].payloads)
+    assert sum(last - first + 1 for first, last in gaps) == receiver.dropped > 0
 
 
 def test_birth_and_death_name_the_boot_and_count_its_payloads(device: Any, receiver: Receiver) -> None:
