@@ -108,7 +108,8 @@ class Spool:
         self._folder.mkdir(parents=True, exist_ok=True)
         for path in sorted(self._folder.iterdir()):
             if path.name.startswith("."):  # half-written when the power went
-                path.unlink()
+                with contextlib.suppress(OSError):
+                    path.unlink()
             elif match := _NAME.fullmatch(path.name):
                 entry = _Entry(path, None, path.stat().st_size)
                 self._entries[int(match[1])] = entry
