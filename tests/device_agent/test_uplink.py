@@ -50,6 +50,7 @@ class Receiver:
         self.arrived: list[tuple[str, int]] = []
         self.statuses: list[DeviceStatus] = []
         self.dropped = 0
+        self.payload = b""
         self._news = threading.Condition()
         self._client = make_client(settings, "fleet")
         self._client.reconnect_delay_set(1, 1)
@@ -60,6 +61,7 @@ class Receiver:
     def _on_message(self, client: Any, userdata: Any, message: Any) -> None:
         with self._news:
             if message.topic.endswith("/metrics"):
+                self.payload = bytes(message.payload)
                 self.arrived.append(identity(message.payload))
                 self.dropped = max(self.dropped, dropped(message.payload))
             elif message.topic.endswith("/status"):
@@ -190,11 +192,12 @@ def test_what_a_full_spool_drops_is_the_oldest_and_the_receiver_is_told_how_many
 
 
 def test_birth_and_death_name_the_boot_and_count_its_payloads(device: Any, receiver: Receiver) -> None:
-    device.settings["telemetry_period_s"] = 0.2
+    device.settings |= {"telemetry_period_s": 0.2, "telemetry_encoding": "json"}
     device.start()
     receiver.wait(lambda: len(receiver.arrived) >= 3)
     birth = receiver.statuses[-1]
     assert (birth.online, birth.boot) == (True, receiver.arrived[0][0])
+    assert receiver.payload.startswith(b'{"resourceMetrics":')
     device.kill()
     receiver.wait(lambda: not receiver.statuses[-1].online)
     assert receiver.statuses[-1].boot == birth.boot
