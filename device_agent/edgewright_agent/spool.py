@@ -105,7 +105,8 @@ class Spool:
             self._remove(entry)
 
     def _open(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        if not self._folder.exists():  # the first record makes it, durably
+            return
         for path in sorted(self._folder.iterdir()):
             if path.name.startswith("."):  # half-written when the power went
                 with contextlib.suppress(OSError):
