@@ -22,19 +22,21 @@ import paho.mqtt.client as paho
 from edgewright.contract import from_json, to_json
 from edgewright.errors import EdgewrightError
 from edgewright.mqtt import KEEPALIVE_S, make_client
+from edgewright.telemetry import names
 from edgewright.twin import DesiredState, DeviceStatus, Leaf, ReportedState, RunningRelease, topic
 from edgewright_agent.config import AgentConfig
 from edgewright_agent.exporter import Exporter
 from edgewright_agent.inference import serve
 from edgewright_agent.power import find_sensor
+from edgewright_agent.spool import Spool
 from edgewright_agent.update import Updater
+from edgewright_agent.uplink import Uplink
+from edgewright_agent.vitals import Vitals
 from edgewright_profiles import load_profile
 
 log = logging.getLogger("edgewright.agent")
 ENERGY_SAMPLE_S = 1.0
 """Between two readings of the power sensor; INA3221 is a power, and its energy a sum over such steps."""
-MAX_QUEUED = 1000
-"""Messages held in memory while the broker is away: 16 hours of metrics at the default period, some 2 MB."""
 GOODBYE_S = 2.0
 """How long a stop waits for the broker to take the last message."""
 
@@ -52,7 +54,11 @@ class Agent:
         self._updater = Updater(config, profile, stopping=self._stopping, on_change=self._report)
         self._sensor = find_sensor(root)
         self._exporter = Exporter(
-            fleet=config.fleet, device=config.device, profile=profile.name, boot=self._boot
+            fleet=config.fleet,
+            device=config.device,
+            profile=profile.name,
+            boot=self._boot,
+            encoding=config.telemetry_encoding,
         )
         self._wishes: queue.SimpleQueue[DesiredState | None] = queue.SimpleQueue()
         self._sequence = itertools.count()
@@ -62,7 +68,9 @@ class Agent:
             f"{config.fleet}/{config.device}",
             will=(self._topic("status"), self._status(online=False)),
         )
-        self._client.max_queued_messages_set(MAX_QUEUED)
+        self._spool = Spool(config.state_dir / "spool", config.telemetry_spool_bytes)
+        self._uplink = Uplink(self._client, self._topic("metrics"), self._spool)
+        self._vitals = Vitals(config.state_dir, root=root)
         self._client.on_connect = self._on_connect
         self._client.on_connect_fail = lambda *_: self._broker_is_away("cannot be reached")
         self._client.on_disconnect = lambda *_: self._broker_is_away("is gone")
@@ -89,7 +97,6 @@ class Agent:
             for thread in threads:
                 thread.join(timeout=GOODBYE_S)
             self._say_goodbye()
-            self._exporter.close()
 
     def stop(self) -> None:
         """Let `run` end."""
@@ -102,7 +109,8 @@ class Agent:
             signal.signal(number, lambda *_: threading.Thread(target=self.stop).start())
 
     def _say_goodbye(self) -> None:
-        self._publish("metrics", self._exporter.collect(), retain=False)
+        self._send_metrics()
+        self._uplink.finish(GOODBYE_S)
         goodbye = self._publish("status", self._status(online=False))
         with contextlib.suppress(RuntimeError, ValueError):  # the broker is away: its last will speaks for us
             goodbye.wait_for_publish(timeout=GOODBYE_S if self._client.is_connected() else 0)
@@ -129,7 +137,14 @@ class Agent:
                     self._exporter.record_energy(joules, self._sensor.name)
             if time.monotonic() >= due:
                 due += self.config.telemetry_period_s
-                self._publish("metrics", self._exporter.collect(), retain=False)
+                self._send_metrics()
+            self._uplink.pump()
+
+    def _send_metrics(self) -> None:
+        self._vitals.record(self._exporter)
+        if self._spool.dropped:
+            self._exporter.set(names.REPORTS_DROPPED, "{report}", self._spool.dropped)
+        self._uplink.send(self._exporter.collect())
 
     def _report(self) -> None:
         # Told to every new connection anyway; kept back until then, old reports would arrive after newer ones.
@@ -184,10 +199,10 @@ class Agent:
             log.warning("%s", error)
 
     def _status(self, *, online: bool) -> bytes:
-        return to_json(DeviceStatus(online=online, boot=self._boot))
+        return to_json(DeviceStatus(online=online, boot=self._boot, payloads=self._exporter.payloads))
 
-    def _publish(self, leaf: Leaf, payload: bytes, *, retain: bool = True) -> paho.MQTTMessageInfo:
-        return self._client.publish(self._topic(leaf), payload, qos=1, retain=retain)
+    def _publish(self, leaf: Leaf, payload: bytes) -> paho.MQTTMessageInfo:
+        return self._client.publish(self._topic(leaf), payload, qos=1, retain=True)
 
     def _topic(self, leaf: Leaf) -> str:
         return topic(self.config.fleet, self.config.device, leaf)

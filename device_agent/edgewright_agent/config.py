@@ -15,6 +15,7 @@ from edgewright.artifact.manifest import Name
 from edgewright.contract import CONTRACT, from_mapping
 from edgewright.errors import ConfigError
 from edgewright.mqtt import BrokerSettings
+from edgewright.telemetry.names import Encoding
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -62,7 +63,11 @@ class AgentConfig(BaseModel):
     threads: Annotated[int, Field(gt=0, le=256)] = 1
     """Of the runtime. 1: small models are slower with more under load, and the device has other work."""
     telemetry_period_s: Seconds = 60.0
-    """Seconds between two metrics payloads. 60: a gate sees a bad release within minutes, at 2 kB each."""
+    """Seconds between two metrics payloads. 60: a gate sees a bad release within minutes, at 0.8 kB each."""
+    telemetry_encoding: Encoding = "protobuf"
+    """`protobuf` is deflated OTLP; `json` is for people and simple receivers, at five times the size."""
+    telemetry_spool_bytes: Annotated[int, Field(ge=1 << 16, le=1 << 32)] = 16 << 20
+    """Bytes of disk for payloads that the broker does not have yet. 16 MiB: 2.8 days at the default period."""
     watch_s: Seconds = 10.0
     """Seconds that a new release is watched before it is kept. 10: ten inferences at the default rate."""
     watch_max_error_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
