@@ -63,7 +63,7 @@ class Spool:
         try:
             self._open()
         except OSError as error:
-            log.warning("%s", storage_error(error, folder))
+            log.warning("%s: %s; telemetry begins anew", folder, storage_error(error, folder).problem)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -105,10 +105,12 @@ class Spool:
             self._remove(entry)
 
     def _open(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        if not self._folder.exists():  # the first record makes it, durably
+            return
         for path in sorted(self._folder.iterdir()):
             if path.name.startswith("."):  # half-written when the power went
-                path.unlink()
+                with contextlib.suppress(OSError):
+                    path.unlink()
             elif match := _NAME.fullmatch(path.name):
                 entry = _Entry(path, None, path.stat().st_size)
                 self._entries[int(match[1])] = entry
@@ -127,7 +129,7 @@ class Spool:
                 write_durably(path, entry.payload)
             except StorageError as error:
                 if not self._disk_fails:
-                    log.warning("%s; telemetry waits in memory", error)
+                    log.warning("%s: %s; telemetry waits in memory", self._folder, error.problem)
                 self._disk_fails = True
                 return
             entry.path, entry.payload = path, None
