@@ -63,7 +63,7 @@ class Spool:
         try:
             self._open()
         except OSError as error:
-            log.warning("%s", storage_error(error, folder))
+            log.warning("%s: %s; telemetry begins anew", folder, storage_error(error, folder).problem)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -127,7 +127,7 @@ class Spool:
                 write_durably(path, entry.payload)
             except StorageError as error:
                 if not self._disk_fails:
-                    log.warning("%s; telemetry waits in memory", error)
+                    log.warning("%s: %s; telemetry waits in memory", self._folder, error.problem)
                 self._disk_fails = True
                 return
             entry.path, entry.payload = path, None

@@ -10,7 +10,6 @@ import logging
 import queue
 import threading
 import time
-from typing import Any
 
 import paho.mqtt.client as paho
 from paho.mqtt.reasoncodes import ReasonCode
@@ -34,6 +33,7 @@ class Uplink:
         self._under_way: dict[int, int] = {}
         self._answers: queue.SimpleQueue[tuple[int, ReasonCode]] = queue.SimpleQueue()
         self._not_before_s = 0.0
+        self._refused = False
         # paho holds a lock of its own here that `publish` takes too: only note the answer, act on it in `pump`.
         client.on_publish = lambda _client, _data, mid, reason, _properties: self._answers.put((mid, reason))
 
@@ -68,13 +68,15 @@ class Uplink:
     def _take_answers(self) -> None:
         while not self._answers.empty():
             mid, reason = self._answers.get()
-            order: Any = self._under_way.pop(mid, None)
+            order = self._under_way.pop(mid, None)
             if order is None:  # another message of this client
                 continue
             if reason.is_failure:
-                if time.monotonic() >= self._not_before_s:
+                if not self._refused:  # said once, not every minute for as long as it lasts
                     log.warning("the broker refuses telemetry (%s); it waits on disk", reason)
+                self._refused = True
                 self._not_before_s = time.monotonic() + REFUSED_PAUSE_S
                 self._spool.put_back(order)
             else:
+                self._refused = False
                 self._spool.acknowledge(order)

@@ -133,9 +133,10 @@ def connect(
 ) -> None:
     """Connect and start the network thread; returns once the broker accepted.
 
-    For `session_s` after a connection broke, the broker keeps what is sent to us (QoS 1) for the next one; the
-    first connection of a client begins anew. Set `on_connect` before: it is called here and at every
-    reconnection. Raises `BrokerError` where the broker is down, silent for `timeout_s`, or refuses.
+    For `session_s` after a connection broke, the broker keeps what is sent to us (QoS 1) for the next one of the
+    same client id; subscribe only where it says that no session is present. Set `on_connect` before: it is
+    called here and at every reconnection. Raises `BrokerError` where the broker is down, silent for
+    `timeout_s`, or refuses.
     """
     answered = threading.Event()
     refusal: list[str] = []
@@ -153,8 +154,16 @@ def connect(
     client.on_connect = on_connect
     session = Properties(PacketTypes.CONNECT)
     session.SessionExpiryInterval = session_s
+    # The embedded broker (rumqttd 0.20) keeps nothing for a client whose first connection asks to begin anew.
+    clean_start: Any = False if session_s else paho.MQTT_CLEAN_START_FIRST_ONLY
     try:
-        client.connect(settings.host, settings.port, keepalive=KEEPALIVE_S, properties=session)
+        client.connect(
+            settings.host,
+            settings.port,
+            keepalive=KEEPALIVE_S,
+            clean_start=clean_start,
+            properties=session,
+        )
     except OSError as error:
         raise BrokerError(
             f"the MQTT broker cannot be reached ({error.strerror or error})",

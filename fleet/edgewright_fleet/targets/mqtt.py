@@ -87,7 +87,8 @@ class MqttTarget:
     def _on_connect(
         self, client: paho.Client, userdata: Any, flags: Any, reason: Any, properties: Any = None
     ) -> None:
-        if not reason.is_failure:
+        # To subscribe anew would make the embedded broker (rumqttd 0.20) forget what it kept for us.
+        if not reason.is_failure and not flags.session_present:
             client.subscribe(
                 [(topic(self.fleet, "+", leaf), 1) for leaf in ("reported", "status", "metrics")]
             )
