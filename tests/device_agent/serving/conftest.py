@@ -20,6 +20,8 @@ from edgewright.runtime.session import open_session
 from edgewright_agent.config import ServingConfig
 from edgewright_agent.exporter import Exporter, model_attributes
 from edgewright_agent.inference import Served
+from edgewright_agent.serving import listeners
+from edgewright_agent.serving.http_api import Service
 from edgewright_agent.serving.listeners import listening
 from edgewright_agent.slots import SlotContent
 
@@ -46,6 +48,8 @@ class Api:
 
     config: ServingConfig
     served: Served | None
+    service: Service | None = None
+    stop: Callable[[], None] = lambda: None
     exporter: Exporter = field(
         default_factory=lambda: Exporter(fleet="plant", device="line-3", profile="x86-64-gateway", boot="b")
     )
@@ -79,19 +83,27 @@ class Api:
         tensor = {"name": "x", "datatype": "UINT8", "shape": [1, 4], "data": x}
         return self.call("/v2/models/sorter/infer", {"inputs": [tensor], **fields})
 
+    def room_taken(self) -> int:
+        """How many requests for inferences are in the house."""
+        assert self.service is not None
+        return self.config.queue + 1 - self.service.room._value
+
     def answers(self) -> bool:
         status, answer = self.infer([1, 2, 3, 4])
         return status == 200 and "outputs" in answer
 
 
 @pytest.fixture
-def api_of(tmp_path: Path) -> Iterator[Callable[..., Api]]:
+def api_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Api]]:
+    monkeypatch.setattr(listeners, "POLL_S", 0.02)  # a stop is noticed sooner
     with contextlib.ExitStack() as stack:
 
         def make(served: Served | None, **settings: Any) -> Api:
             config = ServingConfig(**{"socket": tmp_path / "api", **settings})
             api = Api(config, served)
-            stack.enter_context(listening(config, lambda: api.served, api.exporter))
+            inner = stack.enter_context(contextlib.ExitStack())
+            api.service = inner.enter_context(listening(config, lambda: api.served, api.exporter))
+            api.stop = inner.close
             api.socket().close()
             return api
 
