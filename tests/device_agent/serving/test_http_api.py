@@ -185,6 +185,15 @@ def test_a_client_sends_floats_and_gets_floats_where_it_says_so(served_of: Any, 
     assert "raw input 'x' is float32[4, 1]; it takes uint8[1, 4]" in answer["error"]
 
 
+def test_tritonclient_sends_floats_and_gets_floats(client: Any, served_of: Any) -> None:
+    client.api.served = served = served_of("2.0.0", **QUANTISED)
+    x = triton.InferInput("x", [4, 1], "FP32")
+    x.set_data_from_numpy(np.array([[0.0], [0.5], [-1.0], [2.0]], np.float32))
+    got = client.infer("sorter", [x], parameters={"raw": False}).as_numpy("scores")
+    assert got.dtype == np.float32
+    assert np.array_equal(got, scores(served, np.array([[10, 11, 8, 14]], np.uint8)) * np.float32(0.25))
+
+
 def test_a_device_without_a_model_is_alive_and_not_ready(api_of: Any) -> None:
     api = api_of(None)
     assert api.call("/v2/health/live") == (200, {"live": True})

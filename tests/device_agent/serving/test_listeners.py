@@ -91,7 +91,8 @@ def test_an_address_open_to_the_network_is_taken_when_told_and_warned_of(caplog:
 
 def test_a_socket_that_a_killed_agent_left_behind_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "api"
-    script = f"import socket, time; s = socket.socket(socket.AF_UNIX); s.bind({str(path)!r}); s.listen(); time.sleep(60)"
+    bind = f"s = socket.socket(socket.AF_UNIX); s.bind({str(path)!r}); s.listen()"
+    script = f"import socket, time; {bind}; time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", script]) as process:
         until(path.exists)
         process.send_signal(signal.SIGKILL)
