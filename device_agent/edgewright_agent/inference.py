@@ -155,11 +155,11 @@ def execute(
 
 def record(served: Served, exporter: Exporter, spent: Durations) -> None:
     """Count an inference that succeeded."""
-    served.tally.succeeded(spent)
     exporter.record(served.attributes, spent.run)
+    served.tally.succeeded(spent)
 
 
 def record_failure(served: Served, exporter: Exporter, error: BaseException) -> None:
     """Count an inference that failed."""
-    served.tally.failed()
     exporter.record_error(served.attributes, error)
+    served.tally.failed()

@@ -304,6 +304,7 @@ class Device:
     settings: dict[str, Any] = field(default_factory=dict)
     source: dict[str, Any] = field(default_factory=lambda: {"rate_hz": 50.0})
     credentials: dict[str, Any] = field(default_factory=dict)
+    tables: dict[str, dict[str, Any]] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -319,7 +320,8 @@ class Device:
             "watch_s": 0.4,
             **self.settings,
         }
-        tables = {"broker": {"port": self.port, **self.credentials}, "source": self.source}
+        broker = {"port": self.port, **self.credentials}
+        tables = {"broker": broker, "source": self.source, **self.tables}
         lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
         for name, table in tables.items():
             lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]

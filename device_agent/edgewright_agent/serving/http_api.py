@@ -105,7 +105,7 @@ class Connection(BaseHTTPRequestHandler):
     def setup(self) -> None:
         self.connection = self.request
         self._channel = Channel(self.connection)
-        self.rfile = io.BufferedReader(self._channel)
+        self.rfile = self._reader = io.BufferedReader(self._channel)
         self.wfile = io.BufferedWriter(self._channel, 1 << 16)
         self._unread = 0
 
@@ -113,7 +113,7 @@ class Connection(BaseHTTPRequestHandler):
         self._channel.deadline = time.monotonic() + IDLE_S
         self.close_connection = True
         with contextlib.suppress(TimeoutError):
-            if self.rfile.peek(1):
+            if self._reader.peek(1):
                 self._channel.deadline = time.monotonic() + self.service.config.deadline_s
                 super().handle_one_request()
 
@@ -299,7 +299,7 @@ class Connection(BaseHTTPRequestHandler):
     def _linger(self) -> None:
         self.connection.shutdown(socket.SHUT_WR)
         self._channel.deadline = time.monotonic() + LINGER_S
-        while self.rfile.read1(1 << 16):
+        while self._reader.read1(1 << 16):
             pass
 
 

@@ -1,0 +1,1 @@
+"""What the device agent adds to a bare runtime, measured against that runtime in the same run."""
