@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgewright.telemetry import names
+from edgewright.telemetry.otlp import Value
 from edgewright_agent.drift import DriftWatch
 from edgewright_agent.exporter import Exporter
 from edgewright_agent.heat import Heat
@@ -128,7 +129,7 @@ class Sensing:
         if figure is not None:
             record_energy(self._exporter, figure)
         if self._estimate is not None:
-            by = {names.SENSOR: f"profile {self._estimate.profile}"}
+            by: dict[str, Value] = {names.SENSOR: f"profile {self._estimate.profile}"}
             above_idle_j = self._estimate.above_idle_j(busy_s, self._threads)
             whole_j = self._estimate.idle_w * window_s + above_idle_j
             self._exporter.add(names.ENERGY_ESTIMATED, "J", whole_j, by)
@@ -148,7 +149,7 @@ class Sensing:
 
 def record_energy(exporter: Exporter, figure: EnergyFigure) -> None:
     """One window's figure; what is not known is left out."""
-    by = {names.SENSOR: figure.sensor}
+    by: dict[str, Value] = {names.SENSOR: figure.sensor}
     exporter.record_energy(_rounded(figure.joules), figure.sensor)
     for name, unit, value in (
         (names.POWER, "W", figure.watts),
