@@ -152,8 +152,6 @@ def connect(
         answered.set()
 
     client.on_connect = on_connect
-    session = Properties(PacketTypes.CONNECT)
-    session.SessionExpiryInterval = session_s
     # The embedded broker (rumqttd 0.20) keeps nothing for a client whose first connection asks to begin anew.
     clean_start: Any = False if session_s else paho.MQTT_CLEAN_START_FIRST_ONLY
     try:
@@ -162,7 +160,7 @@ def connect(
             settings.port,
             keepalive=KEEPALIVE_S,
             clean_start=clean_start,
-            properties=session,
+            properties=_session(PacketTypes.CONNECT, session_s),
         )
     except OSError as error:
         raise BrokerError(
@@ -179,7 +177,11 @@ def connect(
 
 def disconnect(client: paho.Client) -> None:
     """Leave the broker, end the session there and stop the network thread."""
-    goodbye = Properties(PacketTypes.DISCONNECT)
-    goodbye.SessionExpiryInterval = 0
-    client.disconnect(properties=goodbye)
+    client.disconnect(properties=_session(PacketTypes.DISCONNECT, 0))
     client.loop_stop()
+
+
+def _session(packet: int, seconds: int) -> Properties:
+    properties = Properties(packet)  # type: ignore[no-untyped-call]
+    properties.SessionExpiryInterval = seconds
+    return properties

@@ -66,8 +66,9 @@ def from_bytes(payload: bytes) -> MetricsData:
     message = MetricsData()
     try:
         if payload[:1] == b"{":
-            return json_format.Parse(payload, message, ignore_unknown_fields=True)
-        message.ParseFromString(_inflated(payload) if payload[:1] == b"x" else payload)
+            json_format.Parse(payload, message, ignore_unknown_fields=True)
+        else:
+            message.ParseFromString(_inflated(payload) if payload[:1] == b"x" else payload)
     # json_format lets errors of the json module, of UTF-8 and of deep nesting through.
     except (DecodeError, json_format.ParseError, zlib.error, ValueError, TypeError, RecursionError) as error:
         problem = " ".join(str(error).split()) or type(error).__name__

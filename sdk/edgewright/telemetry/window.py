@@ -105,8 +105,8 @@ def _windows(resource: Any) -> Iterator[TelemetryWindow]:
         for metric in scope.metrics:
             kind = metric.WhichOneof("data")
             for point in getattr(metric, kind).data_points if kind else ():
-                attributes = {**shared, **read_attributes(point.attributes)}
-                points.setdefault(metric.name, []).append((attributes, point))
+                said = {**shared, **read_attributes(point.attributes)}
+                points.setdefault(metric.name, []).append((said, point))
 
     # Only what begins with our own metric is ours: a device may report more than Edgewright reads.
     sequence = int(read_number(points[names.REPORT_SEQUENCE][0][1]))
