@@ -1,10 +1,11 @@
 """One connection to the inference API: HTTP requests in, answers out, whatever the other end sends.
 
-The HTTP is that of the standard library's `http.server`, a thread a connection. Measured with a body of 150 kB
-over a Unix socket it is as fast as httptools and twice as fast as h11 and aiohttp, it hands no request from one
-thread to another, and a device installs nothing for it. It leaves to us what is here: lengths, deadlines and
-errors. A request is refused before its body is read where its length or the queue says so; one that trickles in
-is cut off.
+The HTTP is that of the standard library's `http.server`, a thread a connection: nothing to install, and no request
+is handed from one thread to another. Bare servers that took 150 kB over a Unix socket and gave 4 kB back, call by
+call in turns on a busy two-core x86-64 host, took at the median: `http.server` 0.15 to 0.20 ms, httptools 0.20 to
+0.23, h11 0.31 to 0.46 (both in threads, too), aiohttp 0.35. It leaves to us what is here: lengths, deadlines and
+errors. A request is refused before its body is read where its length or the queue says so; one that trickles in is
+cut off.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ def test_tritonclient_reads_statistics(client: Any) -> None:
     x.set_data_from_numpy(X)
     for _ in range(3):
         client.infer("sorter", [x], model_version="1.0.0")
-    until(lambda: client.api.served.tally.inferences == 3)
+    until(lambda: client.api.served.spent.inferences == 3)
     (stats,) = client.get_inference_statistics("sorter")["model_stats"]
     assert (stats["name"], stats["version"], stats["inference_count"]) == ("sorter", "1.0.0", 3)
     parts = stats["inference_stats"]
@@ -275,7 +275,7 @@ def test_many_clients_at_once_each_get_their_own_answer(served_of: Any, api_of: 
     for x, (status, answer) in zip(inputs, answers, strict=True):
         assert status == 200
         assert answer["outputs"][0]["data"] == scores(served, np.array([x], np.uint8))[0].tolist()
-    until(lambda: served.tally.inferences == 60)
+    assert served.tally.inferences == 60
 
 
 def test_an_error_of_the_runtime_is_the_clients_answer_and_counts_as_a_failed_inference(
@@ -288,7 +288,8 @@ def test_an_error_of_the_runtime_is_the_clients_answer_and_counts_as_a_failed_in
     assert status == 500
     assert answer["error"].startswith("the runtime failed: ")
     assert api.call(INFER, {"inputs": [x | {"data": [1]}]})[0] == 200
-    until(lambda: (served.tally.errors, served.tally.inferences) == (1, 2))
+    assert (served.tally.errors, served.tally.inferences) == (1, 2)
+    until(lambda: served.spent.inferences == 1)
     (window,) = decode_otlp(api.exporter.collect())
     assert (window.errors, window.latency.count) == (1, 1)
 
