@@ -111,7 +111,7 @@ class Sensing:
             self._watch = watch
             self._activity = Activity(0, 0.0)
         if served is not None:
-            activity = Activity(served.tally.inferences, served.tally.spent.run)
+            activity = Activity(served.tally.inferences, served.spent.durations.run)
             self._busy_s += activity.busy_s - self._activity.busy_s
             self._activity = activity
 

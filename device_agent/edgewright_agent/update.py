@@ -19,10 +19,11 @@ from edgewright.artifact.release import open_artifact, open_release_by_digest
 from edgewright.errors import EdgewrightError, StorageError
 from edgewright.twin import DesiredState, Phase, ReleaseReference
 from edgewright_agent.config import AgentConfig
-from edgewright_agent.inference import Served, Tally, load_served
+from edgewright_agent.inference import Served, load_served
 from edgewright_agent.lifecycle import Event, step
 from edgewright_agent.prove import prove_in_process_of_its_own
 from edgewright_agent.slots import FailedUpdate, SlotContent, Slots
+from edgewright_agent.tally import Tally
 from edgewright_profiles import HardwareProfile
 
 log = logging.getLogger("edgewright.agent")

@@ -25,8 +25,9 @@ from edgewright.telemetry.otlp import from_bytes
 from edgewright.telemetry.window import TelemetryWindow, decode_otlp
 from edgewright_agent.drift import DriftWatch
 from edgewright_agent.exporter import Attributes, Exporter
-from edgewright_agent.inference import Durations, Tally
+from edgewright_agent.inference import Durations, Spent
 from edgewright_agent.sensing import Sensing
+from edgewright_agent.tally import Tally
 from edgewright_profiles import load_profile
 
 MODEL = Attributes("sorter", "1.0.0", f"sha256:{'1' * 64}")
@@ -37,6 +38,7 @@ class Serving:
     """What a release that is served shows to the sensors."""
 
     tally: Tally = field(default_factory=Tally)
+    spent: Spent = field(default_factory=Spent)
     watch: DriftWatch = field(
         default_factory=lambda: DriftWatch(tiny_manifest(tiny_onnx(), tiny_golden()), MODEL)
     )
@@ -56,7 +58,8 @@ class Site:
     def pass_time(self, seconds: float, *, inferences: int = 0, each_s: float = 0.01) -> None:
         for _ in range(inferences):
             self.exporter.record(MODEL, each_s)
-            self.serving.tally.succeeded(Durations(run=each_s))
+            self.serving.tally.succeed(self.serving.tally.begin())
+            self.serving.spent.add(Durations(run=each_s))
         end = self.now_s + seconds
         while self.now_s < end - 1e-9:
             self.now_s += 0.5

@@ -8,6 +8,7 @@ import re
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -105,7 +106,7 @@ def test_tritonclient_reads_statistics(client: Any) -> None:
     x.set_data_from_numpy(X)
     for _ in range(3):
         client.infer("sorter", [x], model_version="1.0.0")
-    until(lambda: client.api.served.tally.inferences == 3)
+    until(lambda: client.api.served.spent.inferences == 3)
     (stats,) = client.get_inference_statistics("sorter")["model_stats"]
     assert (stats["name"], stats["version"], stats["inference_count"]) == ("sorter", "1.0.0", 3)
     parts = stats["inference_stats"]
@@ -222,6 +223,18 @@ def test_a_request_in_flight_finishes_on_the_version_it_began_with(served_of: An
         assert answer["outputs"][0]["data"] == scores(served)[0].tolist()
 
 
+def test_an_idle_connection_holds_no_model_that_no_longer_serves(served_of: Any, api_of: Any) -> None:
+    api = api_of(served_of("1.0.0"))
+    model = weakref.ref(api.served.model)
+    with contextlib.closing(api.http()) as connection:
+        connection.request("GET", "/v2/models/sorter")
+        assert connection.getresponse().read()
+        api.served = None
+        until(lambda: model() is None)
+        connection.request("GET", "/v2/health/live")
+        assert connection.getresponse().status == 200
+
+
 def test_a_full_queue_is_answered_503_at_once_and_those_in_it_are_served(served_of: Any, api_of: Any) -> None:
     served = served_of()
     api = api_of(served, queue=1)
@@ -262,7 +275,7 @@ def test_many_clients_at_once_each_get_their_own_answer(served_of: Any, api_of: 
     for x, (status, answer) in zip(inputs, answers, strict=True):
         assert status == 200
         assert answer["outputs"][0]["data"] == scores(served, np.array([x], np.uint8))[0].tolist()
-    until(lambda: served.tally.inferences == 60)
+    assert served.tally.inferences == 60
 
 
 def test_an_error_of_the_runtime_is_the_clients_answer_and_counts_as_a_failed_inference(
@@ -275,7 +288,8 @@ def test_an_error_of_the_runtime_is_the_clients_answer_and_counts_as_a_failed_in
     assert status == 500
     assert answer["error"].startswith("the runtime failed: ")
     assert api.call(INFER, {"inputs": [x | {"data": [1]}]})[0] == 200
-    until(lambda: (served.tally.errors, served.tally.inferences) == (1, 2))
+    assert (served.tally.errors, served.tally.inferences) == (1, 2)
+    until(lambda: served.spent.inferences == 1)
     (window,) = decode_otlp(api.exporter.collect())
     assert (window.errors, window.latency.count) == (1, 1)
 
@@ -320,7 +334,7 @@ def test_a_request_for_what_is_not_there_is_answered_in_the_protocols_form(
         ("Content-Length: 1_0", 400, "Content-Length is not one number"),
         ("Content-Length: " + "9" * 5000, 400, "Content-Length is not one number"),
         ("Transfer-Encoding: chunked", 411, "send a Content-Length"),
-        ("Content-Encoding: gzip\r\nContent-Length: 9", 411, "chunked and compressed bodies are not taken"),
+        ("Content-Encoding: gzip\r\nContent-Length: 9", 415, "a compressed body is not taken"),
         (
             "Content-Length: 9\r\nInference-Header-Content-Length: 10",
             400,
@@ -350,6 +364,14 @@ def test_a_request_is_refused_by_its_headers_before_a_body_is_sent(
     assert error in json.loads(body)["error"]
     assert b"Connection: close" in head
     assert api.answers()
+
+
+def test_a_client_that_sends_all_before_it_reads_still_reads_why_it_was_refused(api: Any) -> None:
+    size = 20 << 20
+    with contextlib.closing(api.socket()) as connection:
+        connection.sendall(f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n".encode())
+        connection.sendall(bytes(size))
+        assert read_all(connection).startswith(b"HTTP/1.1 413 ")
 
 
 def test_a_client_that_asks_first_is_told_to_go_on(api: Any) -> None:
