@@ -16,17 +16,10 @@ from edgewright_agent.config import AgentConfig
 from edgewright_agent.exporter import Attributes, Exporter, model_attributes
 from edgewright_agent.slots import Serving, SlotContent
 from edgewright_agent.sources import RawInputs, open_source
+from edgewright_agent.tally import Tally
 
 MAX_LAG_S = 1.0
 """How far a loop that cannot keep its rate may fall behind and still catch up; the rest is skipped."""
-
-
-@dataclass
-class Tally:
-    """The inferences of a served model; the loop counts, the update reads."""
-
-    inferences: int = 0
-    errors: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,12 +57,11 @@ def serve(
 def infer(served: Served, exporter: Exporter) -> None:
     """One inference, recorded as a duration or as an error."""
     inputs = next(served.inputs)
-    start = time.perf_counter()
+    start = served.tally.begin()
     try:
         served.model.run_raw(inputs)
     except Exception as error:  # noqa: BLE001 - whatever a runtime raises is one failed inference
-        served.tally.errors += 1
+        served.tally.fail()
         exporter.record_error(served.attributes, error)
     else:
-        exporter.record(served.attributes, time.perf_counter() - start)
-    served.tally.inferences += 1
+        exporter.record(served.attributes, served.tally.succeed(start))
