@@ -26,7 +26,7 @@ BEYOND_P99 = 0.01
 """Share of the runs that may be slower than a limit of the 99th percentile, by definition."""
 FALSE_ALARM = 1e-3
 """Probability that a model within that limit fails, where its runs are independent."""
-_OUT_OF_MEMORY = re.compile(r"bad.alloc|MemoryError|cannot allocate|out of memory|memory allocation", re.I)
+_OUT_OF_MEMORY = re.compile(r"bad.alloc|MemoryError|(cannot|failed to) allocate|out of memory", re.I)
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,12 @@ def prove_in_process_of_its_own(slot: Path, *, threads: int, limits: ProofLimits
 def read_verdict(returncode: int, stdout: bytes, stderr: bytes) -> ProofVerdict:
     """The verdict that a proving process left behind; only its own plain yes is a yes."""
     if returncode != 0:
-        last = (stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1][:200]
+        text = stderr.decode(errors="replace").strip()
+        last = (
+            "out of memory"
+            if _OUT_OF_MEMORY.search(text)
+            else (text.splitlines() or ["no message"])[-1][:200]
+        )
         how = f"signal {-returncode}" if returncode < 0 else f"exit code {returncode}"
         return ProofVerdict(False, f"the model's process ended with {how} ({last})")
     try:

@@ -141,6 +141,8 @@ def exits_when_wedged(limit_s: float) -> Iterator[Callable[[], None]]:
     thread of faulthandler's that needs no lock; it writes where each thread is, and the exit code is 1.
     """
 
+    armed_until = 0.0
+
     def alive() -> None:
         nonlocal armed_until
         # Arming starts a thread, so not at every call.
@@ -148,7 +150,6 @@ def exits_when_wedged(limit_s: float) -> Iterator[Callable[[], None]]:
             armed_until = time.monotonic() + limit_s
             faulthandler.dump_traceback_later(limit_s, exit=True, file=2)
 
-    armed_until = 0.0
     alive()
     try:
         yield alive
