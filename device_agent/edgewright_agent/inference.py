@@ -80,7 +80,7 @@ class Served:
     spent: Spent = field(default_factory=Spent)
     turn: threading.Lock = field(default_factory=threading.Lock)
     """Held while the runtime executes."""
-    watch: DriftWatch | None = None
+    drift: DriftWatch | None = None
     """Sketches what the model is given and answers."""
 
 
@@ -89,8 +89,8 @@ def load_served(serving: Serving, config: AgentConfig) -> Served:
     model = load_artifact(serving.artifact, threads=config.threads)
     inputs = open_source(config.source, model, serving.artifact)
     attributes = model_attributes(serving.content.release)
-    watch = DriftWatch(serving.artifact.manifest, attributes)
-    return Served(serving.content, model, inputs, attributes, watch=watch)
+    drift = DriftWatch(serving.artifact.manifest, attributes)
+    return Served(serving.content, model, inputs, attributes, drift=drift)
 
 
 def serve(
@@ -143,8 +143,8 @@ def execute(
         spent = Durations(queue=begun - asked, run=served.tally.succeed(begun))
     finally:
         served.turn.release()
-    if served.watch is not None:
-        served.watch.observe(prepared, results)
+    if served.drift is not None:
+        served.drift.observe(prepared, results)
     return results, spent
 
 

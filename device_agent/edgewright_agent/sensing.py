@@ -16,10 +16,11 @@ from edgewright.telemetry import names
 from edgewright.telemetry.otlp import Value
 from edgewright_agent.drift import DriftWatch
 from edgewright_agent.exporter import Exporter
-from edgewright_agent.heat import Heat
+from edgewright_agent.heat import Heat, zone_temperatures
 from edgewright_agent.inference import Served
 from edgewright_agent.power import find_sensor
 from edgewright_agent.power.meter import Activity, EnergyFigure, EnergyMeter
+from edgewright_agent.watch import HeatReading
 from edgewright_profiles.profile import HardwareProfile
 
 HEAT_PERIOD_S = 1.0
@@ -75,7 +76,8 @@ class Sensing:
         self._watch: DriftWatch | None = None
         self._activity = Activity(0, 0.0)
         self._heat_s = self._reported_s = time.monotonic()
-        self._throttled, self._throttled_s, self._busy_s = False, 0.0, 0.0
+        self._throttled: bool | None = None
+        self._throttled_s = self._busy_s = 0.0
 
     def run(self, stopping: threading.Event) -> None:
         """Sample until `stopping` is set."""
@@ -103,8 +105,13 @@ class Sensing:
             if self._watch is not None:
                 self._watch.report(self._exporter, now_s, last=last)
 
+    def heat(self) -> HeatReading:
+        """How hot the device is, and whether it was slowed down at the last look, for the watch of an update."""
+        hottest = max(zone_temperatures(self._heat.root).values(), default=None)
+        return HeatReading(hottest, self._throttled)
+
     def _follow(self, served: Served | None, now_s: float) -> None:
-        watch = None if served is None else served.watch
+        watch = None if served is None else served.drift
         if watch is not self._watch:
             if self._watch is not None:
                 self._watch.report(self._exporter, now_s, last=True)
@@ -118,9 +125,10 @@ class Sensing:
     def _look_at_heat(self, now_s: float) -> None:
         # What is known now is taken to hold since the last look.
         since_s, self._heat_s = now_s - self._heat_s, now_s
-        self._throttled = bool(self._heat.throttling(now_s))
+        reasons = self._heat.throttling(now_s)
+        self._throttled = None if reasons is None else bool(reasons)
         self._throttled_s += since_s if self._throttled else 0.0
-        self._exporter.set_throttled(self._throttled)
+        self._exporter.set_throttled(bool(self._throttled))
 
     def _report_energy(self, now_s: float) -> None:
         window_s, self._reported_s = now_s - self._reported_s, now_s

@@ -28,6 +28,7 @@ from edgewright_agent.exporter import Attributes, Exporter
 from edgewright_agent.inference import Durations, Spent
 from edgewright_agent.sensing import Sensing
 from edgewright_agent.tally import Tally
+from edgewright_agent.watch import HeatReading
 from edgewright_profiles import load_profile
 
 MODEL = Attributes("sorter", "1.0.0", f"sha256:{'1' * 64}")
@@ -39,7 +40,7 @@ class Serving:
 
     tally: Tally = field(default_factory=Tally)
     spent: Spent = field(default_factory=Spent)
-    watch: DriftWatch = field(
+    drift: DriftWatch = field(
         default_factory=lambda: DriftWatch(tiny_manifest(tiny_onnx(), tiny_golden()), MODEL)
     )
 
@@ -123,8 +124,10 @@ def test_latency_while_throttled_is_kept_apart_and_timed(tmp_path: Path) -> None
     state.write_text("1\n")
     site.pass_time(3)
     site.pass_time(1, inferences=2)
+    assert site.sensing.heat() == HeatReading(celsius=84.0, throttled=True)
     state.write_text("0\n")
     site.pass_time(2)
+    assert site.sensing.heat().throttled is False
     window = site.window()
     assert (window.latency.count, window.throttled.count) == (3 + 1, 2)
     assert window.throttled_s == pytest.approx(4.0, abs=1.1)
@@ -139,6 +142,7 @@ def test_a_device_that_shows_nothing_has_no_figures(tmp_path: Path) -> None:
     window = site.window()
     assert window.temperature_c is window.throttled_s is window.energy_j is None
     assert window.cpu_hz == {}
+    assert site.sensing.heat() == HeatReading(celsius=None, throttled=None)
 
 
 def test_a_switch_of_versions_sends_the_sketch_of_the_old_one(tmp_path: Path) -> None:
@@ -147,7 +151,7 @@ def test_a_switch_of_versions_sends_the_sketch_of_the_old_one(tmp_path: Path) ->
     import numpy as np
 
     raw = np.zeros(spec.shape, spec.dtype)
-    site.serving.watch.observe([raw], [raw])
+    site.serving.drift.observe([raw], [raw])
     site.pass_time(1)
     site.serving = Serving()
     site.pass_time(1)

@@ -136,6 +136,7 @@ def test_a_slot_that_holds_another_sound_artifact_is_not_served(tmp_path: Path, 
 def test_a_pointer_that_cannot_be_read_is_a_reason_not_a_crash(tmp_path: Path, registry: Any) -> None:
     kept(tmp_path / "state", registry, "1.0.0")
     (tmp_path / "state" / "active.json").write_text("{")
+    (tmp_path / "state" / "active.copy.json").write_text("{")
     _, serves, reason = started(tmp_path / "state")
     assert serves is None
     assert reason is not None
@@ -169,6 +170,7 @@ states = st.builds(
     active=st.none() | contents,
     previous=st.none() | contents,
     watching=st.none() | wishes,
+    kept=st.none() | wishes,
     failure=st.none() | st.builds(FailedUpdate, desired=wishes, reason=st.text()),
 )
 

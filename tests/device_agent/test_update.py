@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgewright.twin import ReleaseReference
-from edgewright_agent.update import MIN_WATCHED_INFERENCES, is_older, watched_too_many_errors
+from edgewright_agent.update import is_older
+from edgewright_agent.watch import MIN_WATCHED_INFERENCES, error_reason
 
 versions = st.lists(st.integers(0, 30), min_size=1, max_size=4)
 
@@ -57,7 +58,7 @@ def test_a_watched_release_fails_by_its_share_of_errors(
     errors: int, successes: int, limit: float, over: bool
 ) -> None:
     inferences = errors + successes
-    failed = watched_too_many_errors(errors, inferences, limit, over=over)
+    failed = error_reason(errors, inferences, limit, over=over) is not None
     if errors == 0:
         assert not failed
     elif inferences >= MIN_WATCHED_INFERENCES:
