@@ -249,14 +249,17 @@ def main() -> None:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     text = f"""# The device agent under faults
 
-`python -m benchmarks.agent.faults --trials {given.trials} --seed {given.seed}`, {len(outcomes)} trials in {seconds:.0f} s \
-({used.ru_utime + used.ru_stime:.0f} s of processor time, {given.workers} at a time), {len(failed)} problems.
+`python -m benchmarks.agent.faults --trials {given.trials} --seed {given.seed}`: {len(outcomes)} trials in
+{seconds:.0f} s ({used.ru_utime + used.ru_stime:.0f} s of processor time, {given.workers} at a time),
+{len(failed)} problems.
 
 A trial: a device updates, starts, or is rolled back by hand; a fault strikes; the device is started again without
 faults. It must serve the release before or the new one, proved by its golden vectors there and then, hold nothing
-half-written, and take a later update and keep it. *Struck*: the fault came to pass (a step beyond the last does not).
+half-written, and take a later update and keep it. *Struck*: the fault came to pass (one beyond the last step does
+not).
 Where the only slot is damaged, nothing serves until the release is delivered again, and the reason is told.
-The disks are in memory; a power cut is emulated: what was not flushed (fsync of the file, and of its folder) is lost.
+The disks are in memory; a power cut is emulated: what was not flushed (fsync of the file, and of its folder) is
+lost.
 The proving process is forked, not started anew; all else is the agent's own code.
 
 {table(outcomes)}"""

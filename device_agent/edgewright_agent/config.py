@@ -122,8 +122,8 @@ class AgentConfig(BaseModel):
     """Seconds to load a model, run its golden vectors and measure it; a slow board with a large one needs tens. A
     quarter of it is for measuring."""
     prove_runs: Annotated[int, Field(ge=0, le=10_000)] = 300
-    """Inferences to measure the latency by; fewer where they take longer than their time. 0: not measured. 300: where
-    p99 is within its limit, three of them are beyond; eleven are not chance."""
+    """Inferences to measure the latency by; fewer where they take longer than their time. 0: not measured.
+    300: where p99 is within its limit, three of them are beyond; eleven are not chance."""
     prove_max_p99_s: Seconds | None = None
     """Seconds that the 99th percentile of the latency may be. None: the profile's budget."""
     prove_max_memory_bytes: Annotated[int, Field(gt=0)] | None = None

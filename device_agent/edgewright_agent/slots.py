@@ -234,13 +234,16 @@ class Slots:
 def _check_room(folder: Path, needed: int) -> None:
     """Raise `StorageError` where the disk cannot take `needed` bytes in place of what `folder` holds."""
     try:
-        held = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-        room = held + shutil.disk_usage(folder.parent).free
+        room = _held(folder) + shutil.disk_usage(folder.parent).free
     except OSError as error:
         raise storage_error(error, folder) from None
     if room < needed:
         problem = f"the disk has room for {size(room)}, and the artifact takes {size(needed)}"
         raise StorageError(problem, where=str(folder), remedy="free some space")
+
+
+def _held(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def _remove(folder: Path) -> None:

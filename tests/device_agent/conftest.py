@@ -46,7 +46,7 @@ from edgewright.twin import DesiredState, DeviceStatus, ReleaseReference, Report
 
 PROFILE = "x86-64-gateway"
 FLEET, DEVICE = "plant", "line-3"
-Kind = Literal["matmul", "lookup", "endless", "greedy"]
+Kind = Literal["matmul", "lookup", "endless", "greedy", "counting"]
 
 
 def _matmul(seed: int) -> onnx.GraphProto:
@@ -69,6 +69,38 @@ def _lookup(rows: int) -> onnx.GraphProto:
         [helper.make_tensor_value_info("x", TensorProto.INT64, [1])],
         [helper.make_tensor_value_info("scores", TensorProto.INT32, [1, 3])],
         [numpy_helper.from_array(table, "table")],
+    )
+
+
+def _counting(rows: int) -> onnx.GraphProto:
+    """Counts to `rows` times its input's first number, and gives its input back: as slow as one likes."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go"], ["on"]),
+            helper.make_node("Abs", ["v"], ["w"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("v", TensorProto.INT32, [1, 3]),
+        ],
+        [
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("w", TensorProto.INT32, [1, 3]),
+        ],
+    )
+    return helper.make_graph(
+        [
+            helper.make_node("ReduceMax", ["x"], ["most"], keepdims=0),
+            helper.make_node("Cast", ["most"], ["long"], to=TensorProto.INT64),
+            helper.make_node("Mul", ["long", "rows"], ["trips"]),
+            helper.make_node("Loop", ["trips", "", "x"], ["scores"], body=body),
+        ],
+        "counting",
+        [helper.make_tensor_value_info("x", TensorProto.INT32, [1, 3])],
+        [helper.make_tensor_value_info("scores", TensorProto.INT32, [1, 3])],
+        [numpy_helper.from_array(np.array(rows, np.int64), "rows")],
     )
 
 
@@ -159,11 +191,13 @@ class Registry:
             "lookup": lambda: _lookup(rows),
             "endless": _endless,
             "greedy": _greedy,
+            "counting": lambda: _counting(rows),
         }
         graph = graphs[kind]()
         data = _model_bytes(graph)
         bytes_in = ("uint8", (1, 4))
-        spec = {"lookup": ("int64", (1,)), "endless": ("int32", (1, 3))}.get(kind, bytes_in)
+        numbers = ("int32", (1, 3))
+        spec = {"lookup": ("int64", (1,)), "endless": numbers, "counting": numbers}.get(kind, bytes_in)
         inputs = np.random.default_rng(seed).integers(0, 2, (4, *spec[1])).astype(spec[0])
         if kind == "endless":
             outputs = inputs
