@@ -105,10 +105,12 @@ class Spool:
             self._remove(entry)
 
     def _open(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        if not self._folder.exists():  # the first record makes it, durably
+            return
         for path in sorted(self._folder.iterdir()):
             if path.name.startswith("."):  # half-written when the power went
-                path.unlink()
+                with contextlib.suppress(OSError):
+                    path.unlink()
             elif match := _NAME.fullmatch(path.name):
                 entry = _Entry(path, None, path.stat().st_size)
                 self._entries[int(match[1])] = entry

@@ -22,7 +22,7 @@ class Vitals:
         self._cpu_s = time.process_time()
 
     def record(self, exporter: Exporter) -> None:
-        """Read them all into the next payload; some 100 µs."""
+        """Read them all into the next payload; some 40 µs of processor time."""
         last_s, self._cpu_s = self._cpu_s, time.process_time()
         exporter.add(names.PROCESS_CPU, "s", self._cpu_s - last_s)
         with contextlib.suppress(OSError, ValueError, IndexError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import subprocess
 import threading
 import time
@@ -15,7 +17,7 @@ from edgewright.contract import from_json
 from edgewright.mqtt import BrokerSettings, connect, disconnect, make_client
 from edgewright.telemetry import names
 from edgewright.telemetry.otlp import from_bytes, read_attributes, read_number
-from edgewright.telemetry.sequences import missing, received
+from edgewright.telemetry.sequences import Ranges, missing, received
 from edgewright.twin import DeviceStatus
 from edgewright_agent.uplink import WINDOW
 
@@ -48,6 +50,7 @@ class Receiver:
         self.arrived: list[tuple[str, int]] = []
         self.statuses: list[DeviceStatus] = []
         self.dropped = 0
+        self.payload = b""
         self._news = threading.Condition()
         self._client = make_client(settings, "fleet")
         self._client.reconnect_delay_set(1, 1)
@@ -58,6 +61,7 @@ class Receiver:
     def _on_message(self, client: Any, userdata: Any, message: Any) -> None:
         with self._news:
             if message.topic.endswith("/metrics"):
+                self.payload = bytes(message.payload)
                 self.arrived.append(identity(message.payload))
                 self.dropped = max(self.dropped, dropped(message.payload))
             elif message.topic.endswith("/status"):
@@ -84,8 +88,11 @@ def receiver(broker: Any) -> Iterator[Receiver]:
 
 
 def spooled(device: Any) -> list[tuple[str, int]]:
-    files = sorted((device.folder / "state" / "spool").glob("[0-9]*"))
-    return [identity(file.read_bytes()) for file in files]
+    found = []
+    for file in sorted((device.folder / "state" / "spool").glob("[0-9]*")):
+        with contextlib.suppress(FileNotFoundError):  # sent meanwhile
+            found.append(identity(file.read_bytes()))
+    return found
 
 
 def until(holds: Callable[[], bool], timeout_s: float = 20.0) -> None:
@@ -118,7 +125,7 @@ def test_nothing_is_lost_while_the_broker_is_dead_and_the_agent_is_killed(
     receiver.wait(lambda: (second, made - 1) in receiver.arrived)
     # Each once after de-duplication, none missing, and few twice: those that were under way in the cut.
     for boot, payloads in ((first, left[-1][1] + 1), (second, made)):
-        ranges: tuple[tuple[int, int], ...] = ()
+        ranges: Ranges = ()
         for its, sequence in receiver.arrived:
             if its == boot:
                 ranges = received(ranges, sequence)
@@ -128,6 +135,40 @@ def test_nothing_is_lost_while_the_broker_is_dead_and_the_agent_is_killed(
     # What the earlier boot left is sent before what the present one made.
     assert receiver.arrived.index(left[-1]) < receiver.arrived.index((second, 0))
     assert "Traceback" not in device.log
+
+
+def test_agents_killed_at_random_instants_leave_no_gap_in_any_boot(
+    device: Any, broker: Any, receiver: Receiver
+) -> None:
+    device.settings["telemetry_period_s"] = 0.05
+    chance = random.Random(7)
+
+    def boots_heard_of() -> set[str]:
+        return {boot for boot, _ in [*spooled(device), *receiver.arrived]}
+
+    for number in range(6):
+        device.start()
+        until(lambda count=number: len(boots_heard_of()) > count)  # type: ignore[misc]
+        time.sleep(chance.uniform(0.0, 0.7))
+        if broker.process is not None and chance.random() < 0.5:
+            broker.kill()
+        elif broker.process is None:
+            broker.start()
+        time.sleep(chance.uniform(0.0, 0.7))
+        device.kill()
+    left = spooled(device)
+    if broker.process is None:
+        broker.start()
+    device.settings["telemetry_period_s"] = 60.0
+    device.start()
+    until(lambda: spooled(device) == [], 60.0)
+    receiver.wait(lambda: set(left) <= set(receiver.arrived))
+    boots: dict[str, Ranges] = {}
+    for boot, sequence in receiver.arrived:
+        boots[boot] = received(boots.get(boot, ()), sequence)
+    assert len(boots) >= 6
+    for ranges in boots.values():
+        assert ranges == ((0, ranges[-1][1]),)
 
 
 def test_what_a_full_spool_drops_is_the_oldest_and_the_receiver_is_told_how_many(
@@ -143,7 +184,7 @@ def test_what_a_full_spool_drops_is_the_oldest_and_the_receiver_is_told_how_many
     until(lambda: len(spooled(device)) <= 2)
     assert device.stop() == 0
     receiver.wait(lambda: not receiver.statuses[-1].online)
-    ranges: tuple[tuple[int, int], ...] = ()
+    ranges: Ranges = ()
     for _, sequence in receiver.arrived:
         ranges = received(ranges, sequence)
     gaps = missing(ranges, receiver.statuses[-1].payloads)
@@ -151,11 +192,12 @@ def test_what_a_full_spool_drops_is_the_oldest_and_the_receiver_is_told_how_many
 
 
 def test_birth_and_death_name_the_boot_and_count_its_payloads(device: Any, receiver: Receiver) -> None:
-    device.settings["telemetry_period_s"] = 0.2
+    device.settings |= {"telemetry_period_s": 0.2, "telemetry_encoding": "json"}
     device.start()
     receiver.wait(lambda: len(receiver.arrived) >= 3)
     birth = receiver.statuses[-1]
     assert (birth.online, birth.boot) == (True, receiver.arrived[0][0])
+    assert receiver.payload.startswith(b'{"resourceMetrics":')
     device.kill()
     receiver.wait(lambda: not receiver.statuses[-1].online)
     assert receiver.statuses[-1].boot == birth.boot

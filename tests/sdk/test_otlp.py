@@ -12,6 +12,7 @@ from edgewright.errors import DataError
 from edgewright.telemetry.histogram import ExponentialHistogram
 from edgewright.telemetry.names import Encoding
 from edgewright.telemetry.otlp import (
+    DICTIONARY,
     LARGEST,
     from_bytes,
     key_values,
@@ -61,6 +62,10 @@ def test_bare_protobuf_and_plain_zlib_of_other_senders_are_read_too() -> None:
     written = message({"a": "b"}, ExponentialHistogram(scale=3))
     assert from_bytes(written.SerializeToString()) == written
     assert from_bytes(zlib.compress(written.SerializeToString())) == written
+
+
+def test_the_dictionary_never_changes_as_payloads_lie_in_spools() -> None:
+    assert zlib.adler32(DICTIONARY) == 0xBC14F532
 
 
 def test_json_is_as_the_otlp_specification_writes_it() -> None:
