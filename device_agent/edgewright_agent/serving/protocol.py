@@ -176,7 +176,7 @@ def write_response(
     document = {"model_name": model, "model_version": version, "outputs": described}
     if request.id is not None:
         document["id"] = request.id
-    return InferenceResponse(json.dumps(document, separators=(",", ":")).encode(), tuple(tensors))
+    return InferenceResponse(_to_json(document).encode(), tuple(tensors))
 
 
 def _parsed(document: bytes) -> _Request:
@@ -187,6 +187,7 @@ def _parsed(document: bytes) -> _Request:
         raise DataError(problem, where=place or "request") from None
 
 
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
 _remembered = lru_cache(REMEMBERED)(_parsed)
 
 
