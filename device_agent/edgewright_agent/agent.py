@@ -53,7 +53,13 @@ class Agent:
         self._stopping = threading.Event()
         profile = load_profile(config.profile)
         self._profile = profile.name
-        self._updater = Updater(config, profile, stopping=self._stopping, on_change=self._report)
+        self._updater = Updater(
+            config,
+            profile,
+            stopping=self._stopping,
+            on_change=self._report,
+            read_heat=lambda: self._sensing.heat(),  # there before the first update
+        )
         self._exporter = Exporter(
             fleet=config.fleet,
             device=config.device,

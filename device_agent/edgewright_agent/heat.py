@@ -32,7 +32,7 @@ Raspberry Pi documentation, "vcgencmd"."""
 
 
 @dataclass(frozen=True)
-class HeatReading:
+class ThermalState:
     """One look. What the device does not show is absent."""
 
     temperatures_c: dict[str, float] = field(default_factory=dict)
@@ -69,10 +69,10 @@ class Heat:
             return None
         return tuple(reason for sign in self._signs for reason in sign(now_s))
 
-    def read(self, now_s: float) -> HeatReading:
+    def read(self, now_s: float) -> ThermalState:
         """Everything; some dozen files."""
         reasons = self.throttling(now_s)
-        return HeatReading(
+        return ThermalState(
             zone_temperatures(self.root),
             frequencies(self.root),
             None if reasons is None else bool(reasons),

@@ -19,6 +19,7 @@ from edgewright_agent.drift import DriftWatch
 from edgewright_agent.exporter import Attributes, Exporter, model_attributes
 from edgewright_agent.slots import Serving, SlotContent
 from edgewright_agent.sources import RawInputs, open_source
+from edgewright_agent.tally import Tally
 
 MAX_LAG_S = 1.0
 """How far a loop that cannot keep its rate may fall behind and still catch up; the rest is skipped."""
@@ -54,25 +55,17 @@ class Durations:
         )
 
 
-class Tally:
-    """The inferences of a served model; counted from any thread, read by the update and by statistics."""
+class Spent:
+    """What the inferences that succeeded took in all; added to from any thread."""
 
     def __init__(self) -> None:
-        self.inferences = 0
-        self.errors = 0
-        self.spent = Durations()
-        """Sum over the inferences that succeeded."""
+        self.inferences, self.durations = 0, Durations()
         self._lock = threading.Lock()
 
-    def succeeded(self, spent: Durations) -> None:
+    def add(self, durations: Durations) -> None:
         with self._lock:
             self.inferences += 1
-            self.spent += spent
-
-    def failed(self) -> None:
-        with self._lock:
-            self.errors += 1
-            self.inferences += 1
+            self.durations += durations
 
 
 @dataclass(frozen=True)
@@ -84,9 +77,10 @@ class Served:
     inputs: Iterator[RawInputs]
     attributes: Attributes
     tally: Tally = field(default_factory=Tally)
+    spent: Spent = field(default_factory=Spent)
     turn: threading.Lock = field(default_factory=threading.Lock)
     """Held while the runtime executes."""
-    watch: DriftWatch | None = None
+    drift: DriftWatch | None = None
     """Sketches what the model is given and answers."""
 
 
@@ -95,8 +89,8 @@ def load_served(serving: Serving, config: AgentConfig) -> Served:
     model = load_artifact(serving.artifact, threads=config.threads)
     inputs = open_source(config.source, model, serving.artifact)
     attributes = model_attributes(serving.content.release)
-    watch = DriftWatch(serving.artifact.manifest, attributes)
-    return Served(serving.content, model, inputs, attributes, watch=watch)
+    drift = DriftWatch(serving.artifact.manifest, attributes)
+    return Served(serving.content, model, inputs, attributes, drift=drift)
 
 
 def serve(
@@ -139,27 +133,35 @@ def execute(
     asked = time.perf_counter()
     if not served.turn.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic())):
         raise TurnMissedError("the runtime was busy until the deadline", remedy="send fewer requests at once")
+    begun = served.tally.begin()
     try:
-        begun = time.perf_counter()
         results = served.model.execute(prepared)
-        ended = time.perf_counter()
     except Exception as error:  # whatever a runtime raises is one failed inference
         record_failure(served, exporter, error)
-        raise InferenceFailedError(f"the runtime failed: {error}".splitlines()[0][:300]) from error
+        raise InferenceFailedError(f"the runtime failed: {error}"[:300]) from error
+    else:
+        spent = Durations(queue=begun - asked, run=served.tally.succeed(begun))
     finally:
         served.turn.release()
-    if served.watch is not None:
-        served.watch.observe(prepared, results)
-    return results, Durations(queue=begun - asked, run=ended - begun)
+    if served.drift is not None:
+        served.drift.observe(prepared, results)
+    return results, spent
 
 
 def record(served: Served, exporter: Exporter, spent: Durations) -> None:
-    """Count an inference that succeeded."""
-    served.tally.succeeded(spent)
-    exporter.record(served.attributes, spent.run)
+    """Report where the time of an inference that succeeded went."""
+    exporter.record(
+        served.attributes,
+        spent.run,
+        queue_s=spent.queue,
+        # Nought: the loop's inputs are prepared before it begins.
+        preprocessing_s=spent.preprocessing or None,
+        postprocessing_s=spent.postprocessing or None,
+    )
+    served.spent.add(spent)
 
 
 def record_failure(served: Served, exporter: Exporter, error: BaseException) -> None:
-    """Count an inference that failed."""
-    served.tally.failed()
+    """Count and report an inference that failed."""
+    served.tally.fail()
     exporter.record_error(served.attributes, error)

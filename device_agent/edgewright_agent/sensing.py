@@ -5,6 +5,7 @@ A sensor may hang, as firmware that does not answer; no inference waits for it.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -12,12 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgewright.telemetry import names
+from edgewright.telemetry.otlp import Value
 from edgewright_agent.drift import DriftWatch
 from edgewright_agent.exporter import Exporter
-from edgewright_agent.heat import Heat
+from edgewright_agent.heat import Heat, zone_temperatures
 from edgewright_agent.inference import Served
 from edgewright_agent.power import find_sensor
 from edgewright_agent.power.meter import Activity, EnergyFigure, EnergyMeter
+from edgewright_agent.watch import HeatReading
 from edgewright_profiles.profile import HardwareProfile
 
 HEAT_PERIOD_S = 1.0
@@ -73,7 +76,8 @@ class Sensing:
         self._watch: DriftWatch | None = None
         self._activity = Activity(0, 0.0)
         self._heat_s = self._reported_s = time.monotonic()
-        self._throttled, self._throttled_s, self._busy_s = False, 0.0, 0.0
+        self._throttled: bool | None = None
+        self._throttled_s = self._busy_s = 0.0
 
     def run(self, stopping: threading.Event) -> None:
         """Sample until `stopping` is set."""
@@ -101,24 +105,30 @@ class Sensing:
             if self._watch is not None:
                 self._watch.report(self._exporter, now_s, last=last)
 
+    def heat(self) -> HeatReading:
+        """How hot the device is, and whether it was slowed down at the last look, for the watch of an update."""
+        hottest = max(zone_temperatures(self._heat.root).values(), default=None)
+        return HeatReading(hottest, self._throttled)
+
     def _follow(self, served: Served | None, now_s: float) -> None:
-        watch = None if served is None else served.watch
+        watch = None if served is None else served.drift
         if watch is not self._watch:
             if self._watch is not None:
                 self._watch.report(self._exporter, now_s, last=True)
             self._watch = watch
             self._activity = Activity(0, 0.0)
         if served is not None:
-            activity = Activity(served.tally.inferences, served.tally.spent.run)
+            activity = Activity(served.tally.inferences, served.spent.durations.run)
             self._busy_s += activity.busy_s - self._activity.busy_s
             self._activity = activity
 
     def _look_at_heat(self, now_s: float) -> None:
         # What is known now is taken to hold since the last look.
         since_s, self._heat_s = now_s - self._heat_s, now_s
-        self._throttled = bool(self._heat.throttling(now_s))
+        reasons = self._heat.throttling(now_s)
+        self._throttled = None if reasons is None else bool(reasons)
         self._throttled_s += since_s if self._throttled else 0.0
-        self._exporter.set_throttled(self._throttled)
+        self._exporter.set_throttled(bool(self._throttled))
 
     def _report_energy(self, now_s: float) -> None:
         window_s, self._reported_s = now_s - self._reported_s, now_s
@@ -127,7 +137,7 @@ class Sensing:
         if figure is not None:
             record_energy(self._exporter, figure)
         if self._estimate is not None:
-            by = {names.SENSOR: f"profile {self._estimate.profile}"}
+            by: dict[str, Value] = {names.SENSOR: f"profile {self._estimate.profile}"}
             above_idle_j = self._estimate.above_idle_j(busy_s, self._threads)
             whole_j = self._estimate.idle_w * window_s + above_idle_j
             self._exporter.add(names.ENERGY_ESTIMATED, "J", whole_j, by)
@@ -147,15 +157,21 @@ class Sensing:
 
 def record_energy(exporter: Exporter, figure: EnergyFigure) -> None:
     """One window's figure; what is not known is left out."""
-    by = {names.SENSOR: figure.sensor}
-    exporter.record_energy(figure.joules, figure.sensor)
-    exporter.set(names.POWER, "W", figure.watts, by)
-    exporter.set(names.SENSOR_PERIOD, "s", figure.period_s, by)
+    by: dict[str, Value] = {names.SENSOR: figure.sensor}
+    exporter.record_energy(_rounded(figure.joules), figure.sensor)
     for name, unit, value in (
+        (names.POWER, "W", figure.watts),
+        (names.SENSOR_PERIOD, "s", figure.period_s),
         (names.ENERGY_UNCERTAINTY, "J", figure.uncertainty_j),
         (names.POWER_IDLE, "W", figure.idle_w),
         (names.ENERGY_ABOVE_IDLE, "J", figure.above_idle_j),
         (names.ENERGY_ABOVE_IDLE_UNCERTAINTY, "J", figure.above_idle_uncertainty_j),
     ):
         if value is not None:
-            exporter.set(name, unit, value, by)
+            exporter.set(name, unit, _rounded(value), by)
+
+
+def _rounded(value: float) -> float:
+    """To 16 bits, one part in 65,000 and far below any sensor's uncertainty: the noughts that follow deflate."""
+    mantissa, exponent = math.frexp(value)
+    return math.ldexp(round(mantissa * 65536), exponent - 16)

@@ -25,8 +25,10 @@ from edgewright.telemetry.otlp import from_bytes
 from edgewright.telemetry.window import TelemetryWindow, decode_otlp
 from edgewright_agent.drift import DriftWatch
 from edgewright_agent.exporter import Attributes, Exporter
-from edgewright_agent.inference import Durations, Tally
+from edgewright_agent.inference import Durations, Spent
 from edgewright_agent.sensing import Sensing
+from edgewright_agent.tally import Tally
+from edgewright_agent.watch import HeatReading
 from edgewright_profiles import load_profile
 
 MODEL = Attributes("sorter", "1.0.0", f"sha256:{'1' * 64}")
@@ -37,7 +39,8 @@ class Serving:
     """What a release that is served shows to the sensors."""
 
     tally: Tally = field(default_factory=Tally)
-    watch: DriftWatch = field(
+    spent: Spent = field(default_factory=Spent)
+    drift: DriftWatch = field(
         default_factory=lambda: DriftWatch(tiny_manifest(tiny_onnx(), tiny_golden()), MODEL)
     )
 
@@ -56,7 +59,8 @@ class Site:
     def pass_time(self, seconds: float, *, inferences: int = 0, each_s: float = 0.01) -> None:
         for _ in range(inferences):
             self.exporter.record(MODEL, each_s)
-            self.serving.tally.succeeded(Durations(run=each_s))
+            self.serving.tally.succeed(self.serving.tally.begin())
+            self.serving.spent.add(Durations(run=each_s))
         end = self.now_s + seconds
         while self.now_s < end - 1e-9:
             self.now_s += 0.5
@@ -75,16 +79,17 @@ def test_a_jetsons_window_says_what_it_drew_and_how_sure_that_is(tmp_path: Path)
     site.pass_time(10)
     rest = site.window()
     assert (rest.energy_sensor, rest.sensor_period_s) == ("ina3221 VDD_IN", 0.5)
-    assert rest.energy_j == pytest.approx(5.0 * 9.5)  # the first reading starts the count
-    assert rest.energy_uncertainty_j == pytest.approx(0.121 * 9.5)
+    assert rest.energy_j == pytest.approx(5.0 * 9.5, rel=1e-4)  # the first reading starts the count
+    assert rest.energy_uncertainty_j == pytest.approx(0.121 * 9.5, rel=1e-4)
     assert rest.idle_w == pytest.approx(5.0) and rest.energy_above_idle_j == pytest.approx(0.0)
     (folder / "curr1_input").write_text("2000\n")
     site.pass_time(0.5, inferences=1)
     for _ in range(19):
         site.pass_time(0.5, inferences=1)
     work = site.window()
-    assert work.energy_above_idle_j == pytest.approx(5.0 * 9.75)  # the load rose within the first interval
-    assert work.energy_per_inference_j == pytest.approx(5.0 * 9.75 / 21)
+    # The load rose within the first interval.
+    assert work.energy_above_idle_j == pytest.approx(5.0 * 9.75, rel=1e-4)
+    assert work.energy_per_inference_j == pytest.approx(5.0 * 9.75 / 21, rel=1e-4)
     assert work.estimated_energy_j is None
 
 
@@ -119,8 +124,10 @@ def test_latency_while_throttled_is_kept_apart_and_timed(tmp_path: Path) -> None
     state.write_text("1\n")
     site.pass_time(3)
     site.pass_time(1, inferences=2)
+    assert site.sensing.heat() == HeatReading(celsius=84.0, throttled=True)
     state.write_text("0\n")
     site.pass_time(2)
+    assert site.sensing.heat().throttled is False
     window = site.window()
     assert (window.latency.count, window.throttled.count) == (3 + 1, 2)
     assert window.throttled_s == pytest.approx(4.0, abs=1.1)
@@ -135,6 +142,7 @@ def test_a_device_that_shows_nothing_has_no_figures(tmp_path: Path) -> None:
     window = site.window()
     assert window.temperature_c is window.throttled_s is window.energy_j is None
     assert window.cpu_hz == {}
+    assert site.sensing.heat() == HeatReading(celsius=None, throttled=None)
 
 
 def test_a_switch_of_versions_sends_the_sketch_of_the_old_one(tmp_path: Path) -> None:
@@ -143,7 +151,7 @@ def test_a_switch_of_versions_sends_the_sketch_of_the_old_one(tmp_path: Path) ->
     import numpy as np
 
     raw = np.zeros(spec.shape, spec.dtype)
-    site.serving.watch.observe([raw], [raw])
+    site.serving.drift.observe([raw], [raw])
     site.pass_time(1)
     site.serving = Serving()
     site.pass_time(1)

@@ -89,12 +89,15 @@ def _watts(power: Path) -> Callable[[], float | None]:
 
 
 def _product(volts: Path, amperes: Path) -> tuple[Callable[[], float | None], Callable[[], float | None]]:
+    off_w: float | None = None
+
     def read_w() -> float | None:
+        nonlocal off_w
         millivolts, milliamperes = read_int(volts), read_int(amperes)
-        return None if millivolts is None or milliamperes is None else millivolts * milliamperes / 1e6
+        if millivolts is None or milliamperes is None:
+            off_w = None
+            return None
+        off_w = (millivolts + abs(milliamperes)) / 1e6
+        return millivolts * milliamperes / 1e6
 
-    def uncertainty_w() -> float | None:
-        millivolts, milliamperes = read_int(volts), read_int(amperes)
-        return None if millivolts is None or milliamperes is None else (millivolts + abs(milliamperes)) / 1e6
-
-    return read_w, uncertainty_w
+    return read_w, lambda: off_w

@@ -61,17 +61,22 @@ def _hwmon_rails(root: Path) -> dict[str, _Rail]:
 
 def _hwmon_rail(folder: Path, channel: int) -> _Rail:
     volts, amperes = folder / f"in{channel}_input", folder / f"curr{channel}_input"
-    shunt = folder / f"shunt{channel}_resistor"
+    microohms = read_int(folder / f"shunt{channel}_resistor")
+    last: tuple[float, float] | None = None
 
     def read_w() -> float | None:
+        nonlocal last
         millivolts, milliamperes = read_int(volts), read_int(amperes)
-        return None if millivolts is None or milliamperes is None else millivolts * milliamperes / 1e6
+        if millivolts is None or milliamperes is None:
+            last = None
+            return None
+        last = millivolts / 1e3, abs(milliamperes) / 1e3
+        return millivolts * milliamperes / 1e6
 
     def uncertainty_w() -> float | None:
-        millivolts, milliamperes, microohms = read_int(volts), read_int(amperes), read_int(shunt)
-        if millivolts is None or milliamperes is None or not microohms:
+        if last is None or not microohms:
             return None
-        v, a = millivolts / 1e3, abs(milliamperes) / 1e3
+        v, a = last
         return v * (GAIN * a + SHUNT_OFFSET_UV / microohms) + a * (GAIN * v + BUS_OFFSET_V)
 
     return _Rail(read_w, uncertainty_w)

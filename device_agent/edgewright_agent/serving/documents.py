@@ -57,9 +57,8 @@ def repository_index(served: Served | None) -> list[Document]:
 
 def statistics(served: Served) -> Document:
     """`GET /v2/models/NAME/stats`: since the model was loaded, in nanoseconds; the agent's own loop included."""
-    release, tally = served.content.release, served.tally
-    spent, errors = tally.spent, tally.errors
-    count = tally.inferences - errors
+    release, errors = served.content.release, served.tally.errors
+    count, spent = served.spent.inferences, served.spent.durations
     total = spent.preprocessing + spent.queue + spent.run + spent.postprocessing
     parts = {
         "success": (count, total),

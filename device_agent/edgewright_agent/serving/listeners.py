@@ -111,10 +111,10 @@ def free(path: Path) -> None:
 @contextlib.contextmanager
 def listening(
     config: ServingConfig | None, current: Callable[[], Served | None], exporter: Exporter
-) -> Iterator[None]:
+) -> Iterator[Service | None]:
     """Answer requests with what `current` gives while the block runs; the end lets those in flight finish."""
     if config is None:
-        yield
+        yield None
         return
     service = Service(config, current, exporter, threading.Semaphore(config.queue + 1))
     addresses: list[Path | tuple[str, int]] = []
@@ -134,7 +134,7 @@ def listening(
     for thread in threads:
         thread.start()
     try:
-        yield
+        yield service
     finally:
         stopping.set()
         for thread in threads:

@@ -18,6 +18,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Any
 
 import numpy as np
@@ -44,6 +45,9 @@ DATATYPES = {
     "FP64": np.dtype("<f8"),
 }
 _NAMES = {dtype: name for name, dtype in DATATYPES.items()}
+REMEMBERED, REMEMBERED_BYTES = 8, 4096
+"""Documents that are parsed once, and how long one may be: with binary data a client sends the same again and
+again, and parsing is most of what the protocol costs."""
 _JSON_KINDS = {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}
 """The kinds of numpy array that JSON values may make for each kind of tensor: no 1.5 for an integer."""
 
@@ -114,11 +118,7 @@ def datatype_of(dtype: np.dtype[Any] | str) -> str:
 
 def read_request(document: bytes, tensors: bytes, outputs: Sequence[TensorSpec]) -> InferenceRequest:
     """Read a request of a model with these outputs from its JSON and the bytes behind. Raises `DataError`."""
-    try:
-        request = _Request.model_validate_json(document)
-    except ValidationError as violation:
-        place, problem = first_violation(violation)
-        raise DataError(problem, where=place or "request") from None
+    request = _remembered(document) if len(document) <= REMEMBERED_BYTES else _parsed(document)
     inputs: dict[str, Array] = {}
     offset = 0
     for tensor in request.inputs:
@@ -176,7 +176,19 @@ def write_response(
     document = {"model_name": model, "model_version": version, "outputs": described}
     if request.id is not None:
         document["id"] = request.id
-    return InferenceResponse(json.dumps(document, separators=(",", ":")).encode(), tuple(tensors))
+    return InferenceResponse(_to_json(document).encode(), tuple(tensors))
+
+
+def _parsed(document: bytes) -> _Request:
+    try:
+        return _Request.model_validate_json(document)
+    except ValidationError as violation:
+        place, problem = first_violation(violation)
+        raise DataError(problem, where=place or "request") from None
+
+
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
+_remembered = lru_cache(REMEMBERED)(_parsed)
 
 
 def _dtype(tensor: _Input) -> np.dtype[Any]:

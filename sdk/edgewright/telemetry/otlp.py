@@ -31,9 +31,16 @@ Value = str | bool
 Attributes = Mapping[str, Value]
 
 DICTIONARY = (
-    b"postprocessing queue {inference}{error}{report}By1rad/s V W edgewright.drift.edgewright.inference.energy"
+    b"postprocessing queue {inference}{error}{report}By1rad/s V W edgewright.drift.samples edgewright.drift.sketch"
+    b'{"classes":[0,0,0,0],"confidence":[0,0,0,0],"inputs":{"x":[{"level":{"mean":0.1,"std":0.1},"spread":{"mean":0.'
+    b'1}}]},"samples":1200}'
+    b"edgewright.drift.figure class_psi class_distance confidence_psi input_shift"
+    b"edgewright.energy.estimated.above_idle edgewright.throttled.time "
+    b"system.cpu.frequency Hz cpu.logical_number 0"
     b"system.filesystem.utilization system.memory.linux.available process.memory.usage process.cpu.time"
-    b"hw.cpu.speed hw.temperature hw.power hw.energy hw.id hw.type edgewright.sensor error.type "
+    b"Cel hw.temperature hw.power ina3221 VDD_IN rapl package pmic rails "
+    b"edgewright.sensor.period edgewright.power.idle"
+    b"edgewright.energy.uncertainty edgewright.energy.above_idle.uncertainty hw.energy hw.id error.type "
     b"edgewright.report.dropped edgewright.inference.errors edgewright.throttled preprocessing run "
     b"edgewright.stage edgewright.inference.duration edgewright.report.sequence edgewright.release.digest sha256:"
     b"edgewright.model.version edgewright.model.name service.instance.id edgewright.profile host.name "
