@@ -42,7 +42,7 @@ class _Quiet(logging.handlers.RotatingFileHandler):
 
 
 def keep_log(state_dir: Path) -> None:
-    """Keep what the agent says from here on, in the state folder. A folder that cannot be written costs the log."""
+    """Keep what the agent says from here on. A folder that cannot be written costs the log, no more."""
     folder = state_dir / FOLDER
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What a device is doing: asked of the agent that runs there or, where none runs, read from what lies on its disk."""
+"""What a device is doing: asked of the agent that runs there or, where none does, read from its disk."""
 
 from __future__ import annotations
 
