@@ -162,7 +162,11 @@ def _show(document: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(document)
     else:
-        rows = [
-            (key.replace("_", " "), "-" if value is None else str(value)) for key, value in document.items()
-        ]
-        print_table(("", ""), rows)
+        rows = [(key.replace("_", " "), _shown(value)) for key, value in document.items()]
+        print_table(("what", "now"), rows)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
+    return ("no", "yes")[value] if isinstance(value, bool) else str(value)
