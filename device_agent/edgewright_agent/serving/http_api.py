@@ -42,7 +42,7 @@ from edgewright_agent.serving.protocol import read_request, write_response
 log = logging.getLogger("edgewright.agent")
 HEADER_LENGTH = "Inference-Header-Content-Length"
 MAX_JSON_BYTES = 4 << 20
-"""Of the JSON of one request: parsed, a number takes up to sixteen times the bytes it had as text."""
+"""Of the JSON of one request: parsed, it takes ten times its bytes as numbers, twenty as empty lists."""
 IDLE_S = 300.0
 """How long a connection may stay open between two requests."""
 LINGER_S = 2.0

@@ -1,4 +1,4 @@
-"""The benchmark of the inference API runs and measures what it says; whether its limits hold is for a quiet host."""
+"""The benchmark of the inference API runs and measures what it says; its limits are for a quiet host."""
 
 from __future__ import annotations
 
