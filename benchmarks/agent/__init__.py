@@ -1,1 +1,1 @@
-"""What the device agent adds to a bare runtime, measured against that runtime in the same run."""
+"""What the device agent is measured with; each module is one command."""

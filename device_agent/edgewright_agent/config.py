@@ -17,6 +17,7 @@ from edgewright.artifact.manifest import Name
 from edgewright.contract import CONTRACT, from_mapping
 from edgewright.errors import ConfigError
 from edgewright.mqtt import BrokerSettings
+from edgewright.telemetry.names import Encoding
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -94,13 +95,41 @@ class AgentConfig(BaseModel):
     threads: Annotated[int, Field(gt=0, le=256)] = 1
     """Of the runtime. 1: small models are slower with more under load, and the device has other work."""
     telemetry_period_s: Seconds = 60.0
-    """Seconds between two metrics payloads. 60: a gate sees a bad release within minutes, at 2 kB each."""
+    """Seconds between two metrics payloads. 60: a gate sees a bad release within minutes, at 0.8 kB each."""
+    telemetry_encoding: Encoding = "protobuf"
+    """`protobuf` is deflated OTLP; `json` is for people and simple receivers, at five times the size."""
+    telemetry_spool_bytes: Annotated[int, Field(ge=1 << 16, le=1 << 32)] = 16 << 20
+    """Bytes of disk for payloads that the broker does not have yet. 16 MiB: 2.8 days at the default period."""
     watch_s: Seconds = 10.0
-    """Seconds that a new release is watched before it is kept. 10: ten inferences at the default rate."""
+    """Seconds that a new release is watched at least before it is kept. 10: ten inferences at the default rate."""
+    watch_inferences: Annotated[int, Field(ge=0)] = 12
+    """Inferences that a new release is watched for at least. 12: fewer say nothing about the latency."""
+    watch_max_s: Seconds = 60.0
+    """Seconds after which a release that met with fewer inferences is kept on what was seen; `watch_s` where that
+    is longer. 60: a device without work does not hold up a rollout, and the release was proved before."""
     watch_max_error_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Share of the inferences while watching that may fail; more rolls back. 0.05: of ten, none."""
+    watch_hang_s: Seconds = 30.0
+    """Seconds that one inference may take while watching; then the agent rolls back and restarts. 30: far beyond
+    the budget of any profile, and not beyond the patience of a user."""
+    watch_max_slowdown: Annotated[float, Field(ge=0)] = 2.0
+    """How many times the median latency of the release before the new one's may be, for certain; 0 turns the check
+    off. 2: what a device's other work does to a latency is less as a rule."""
+    watch_max_heating_c: Annotated[float, Field(ge=0)] = 20.0
+    """Degrees Celsius that the device may be hotter than before the update; throttling that began with the release
+    counts as well. 0 turns both off. 20: more than the sun does in a minute."""
     prove_timeout_s: Seconds = 60.0
-    """Seconds to load a model and run its golden vectors; a slow board with a large one needs tens."""
+    """Seconds to load a model, run its golden vectors and measure it; a slow board with a large one needs tens. A
+    quarter of it is for measuring."""
+    prove_runs: Annotated[int, Field(ge=0, le=10_000)] = 300
+    """Inferences to measure the latency by; fewer where they take longer than their time. 0: not measured.
+    300: where p99 is within its limit, three of them are beyond; eleven are not chance."""
+    prove_max_p99_s: Seconds | None = None
+    """Seconds that the 99th percentile of the latency may be. None: the profile's budget."""
+    prove_max_memory_bytes: Annotated[int, Field(gt=0)] | None = None
+    """Bytes that the model may take beyond its runtime. None: the profile's budget."""
+    prove_budgets: bool = True
+    """Whether a release that misses these two limits fails; false: they are measured and logged alone."""
     accept_failed_artifacts: bool = False
     """Whether to take an artifact that failed the converter's gate. false: nobody rolls out by accident what was
     found too inaccurate, left in float or too large; true is for a device on a desk."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from edgewright.errors import EdgewrightError
 from edgewright.runtime.model import Array, Model, load_artifact
 from edgewright_agent.config import AgentConfig
+from edgewright_agent.drift import DriftWatch
 from edgewright_agent.exporter import Attributes, Exporter, model_attributes
 from edgewright_agent.slots import Serving, SlotContent
 from edgewright_agent.sources import RawInputs, open_source
@@ -79,13 +80,17 @@ class Served:
     spent: Spent = field(default_factory=Spent)
     turn: threading.Lock = field(default_factory=threading.Lock)
     """Held while the runtime executes."""
+    drift: DriftWatch | None = None
+    """Sketches what the model is given and answers."""
 
 
 def load_served(serving: Serving, config: AgentConfig) -> Served:
     """Load the artifact of a slot and open its source. Raises the error family."""
     model = load_artifact(serving.artifact, threads=config.threads)
     inputs = open_source(config.source, model, serving.artifact)
-    return Served(serving.content, model, inputs, model_attributes(serving.content.release))
+    attributes = model_attributes(serving.content.release)
+    drift = DriftWatch(serving.artifact.manifest, attributes)
+    return Served(serving.content, model, inputs, attributes, drift=drift)
 
 
 def serve(
@@ -135,14 +140,24 @@ def execute(
         record_failure(served, exporter, error)
         raise InferenceFailedError(f"the runtime failed: {error}"[:300]) from error
     else:
-        return results, Durations(queue=begun - asked, run=served.tally.succeed(begun))
+        spent = Durations(queue=begun - asked, run=served.tally.succeed(begun))
     finally:
         served.turn.release()
+    if served.drift is not None:
+        served.drift.observe(prepared, results)
+    return results, spent
 
 
 def record(served: Served, exporter: Exporter, spent: Durations) -> None:
     """Report where the time of an inference that succeeded went."""
-    exporter.record(served.attributes, spent.run)
+    exporter.record(
+        served.attributes,
+        spent.run,
+        queue_s=spent.queue,
+        # Nought: the loop's inputs are prepared before it begins.
+        preprocessing_s=spent.preprocessing or None,
+        postprocessing_s=spent.postprocessing or None,
+    )
     served.spent.add(spent)
 
 
