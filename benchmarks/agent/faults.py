@@ -57,6 +57,7 @@ OTHERS: dict[str, float] = {
     "disk full": 0.06,
     "disk read-only": 0.05,
     "clock set back": 0.02,
+    "broker gone": 0.02,
 }
 """Further kinds, with their share of all trials."""
 
