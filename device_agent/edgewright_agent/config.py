@@ -5,7 +5,9 @@ An unknown key is an error, as a misspelt one would otherwise leave a default in
 
 from __future__ import annotations
 
+import os
 import sys
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,12 +17,15 @@ from edgewright.artifact.manifest import Name
 from edgewright.contract import CONTRACT, from_mapping
 from edgewright.errors import ConfigError
 from edgewright.mqtt import BrokerSettings
+from edgewright.telemetry.names import Encoding
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:  # the standard library has it from 3.11 on
     import tomli as tomllib
 
+SOCKET_PATH_BYTES = 107
+"""unix(7): `sun_path` holds 108, the last of which is a zero."""
 Seconds = Annotated[float, Field(gt=0)]
 
 
@@ -42,6 +47,32 @@ class SourceConfig(BaseModel):
         return self
 
 
+class ServingConfig(BaseModel):
+    """Where applications on the device reach the model, and how much they may ask at once."""
+
+    model_config = CONTRACT
+    socket: Path | None = None
+    """Path of a Unix socket, read and written by the agent's user and group alone. None: no such socket."""
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """TCP port. None: no TCP, as every user and program of the device may connect to a port."""
+    address: IPv4Address | IPv6Address = IPv4Address("127.0.0.1")
+    """Address of the port. Loopback: the API knows no passwords; another address is for a network you trust."""
+    max_request_bytes: Annotated[int, Field(ge=1024, le=1 << 31)] = 16 << 20
+    """Bytes of one request; a larger one is refused unread. 16 MiB: 1,182 × 1,182 × 3 values of FP32."""
+    queue: Annotated[int, Field(ge=0, le=1000)] = 8
+    """Requests that may wait behind the one that runs. 8: with their bodies at most 144 MiB of memory."""
+    deadline_s: Annotated[float, Field(gt=0, le=3600)] = 10.0
+    """Seconds from a request's first byte until its inference must begin. 10: eight that take a second each."""
+
+    @model_validator(mode="after")
+    def _listens_somewhere(self) -> ServingConfig:
+        if self.socket is None and self.port is None:
+            raise ValueError("needs a socket, a port or both")
+        if self.socket is not None and len(os.fsencode(self.socket)) > SOCKET_PATH_BYTES:
+            raise ValueError(f"the path of the socket is longer than {SOCKET_PATH_BYTES} bytes")
+        return self
+
+
 class AgentConfig(BaseModel):
     """One device's settings. Relative paths are relative to the file."""
 
@@ -59,10 +90,16 @@ class AgentConfig(BaseModel):
     broker: BrokerSettings = BrokerSettings()
     """The broker on this host where nothing else is said."""
     source: SourceConfig = SourceConfig()
+    serving: ServingConfig | None = None
+    """The inference API. None: nothing listens, as a device may serve its own sources alone."""
     threads: Annotated[int, Field(gt=0, le=256)] = 1
     """Of the runtime. 1: small models are slower with more under load, and the device has other work."""
     telemetry_period_s: Seconds = 60.0
-    """Seconds between two metrics payloads. 60: a gate sees a bad release within minutes, at 2 kB each."""
+    """Seconds between two metrics payloads. 60: a gate sees a bad release within minutes, at 0.8 kB each."""
+    telemetry_encoding: Encoding = "protobuf"
+    """`protobuf` is deflated OTLP; `json` is for people and simple receivers, at five times the size."""
+    telemetry_spool_bytes: Annotated[int, Field(ge=1 << 16, le=1 << 32)] = 16 << 20
+    """Bytes of disk for payloads that the broker does not have yet. 16 MiB: 2.8 days at the default period."""
     watch_s: Seconds = 10.0
     """Seconds that a new release is watched at least before it is kept. 10: ten inferences at the default rate."""
     watch_inferences: Annotated[int, Field(ge=0)] = 12
@@ -113,6 +150,7 @@ def load_config(path: Path) -> AgentConfig:
     _resolve(document, _PATHS, path.parent)
     _resolve(document.get("broker"), _BROKER_PATHS, path.parent)
     _resolve(document.get("source"), ("path",), path.parent)
+    _resolve(document.get("serving"), ("socket",), path.parent)
     return from_mapping(AgentConfig, document, where=str(path))
 
 

@@ -254,15 +254,17 @@ class Broker:
 
     folder: Path
     port: int = field(default_factory=_free_port)
+    extra: str = ""
     process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, config: Path | None = None) -> None:
         program = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
         assert program, "install the Debian package mosquitto"
-        config = self.folder / "mosquitto.conf"
         # A session that outlives the broker's restart: nothing sent to it meanwhile is lost.
         store = f"persistence true\npersistence_location {self.folder}/\nuser root\n"
-        config.write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\n{store}")
+        if config is None:
+            config = self.folder / "mosquitto.conf"
+            config.write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\n{store}{self.extra}")
         self.process = subprocess.Popen(
             [program, "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -272,6 +274,13 @@ class Broker:
                 return
             time.sleep(0.02)
         raise AssertionError("mosquitto did not start")
+
+    def kill(self) -> None:
+        """As a power cut would."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(10)
+        self.process = None
 
     def stop(self) -> None:
         if self.process is not None:
@@ -357,6 +366,8 @@ class Device:
     port: int
     settings: dict[str, Any] = field(default_factory=dict)
     source: dict[str, Any] = field(default_factory=lambda: {"rate_hz": 50.0})
+    credentials: dict[str, Any] = field(default_factory=dict)
+    tables: dict[str, dict[str, Any]] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -372,7 +383,8 @@ class Device:
             "watch_s": 0.4,
             **self.settings,
         }
-        tables = {"broker": {"port": self.port}, "source": self.source}
+        broker = {"port": self.port, **self.credentials}
+        tables = {"broker": broker, "source": self.source, **self.tables}
         lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
         for name, table in tables.items():
             lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
