@@ -42,14 +42,16 @@ def choose(
     goal: Goal,
     *,
     same_architecture: bool,
+    here: bool = True,
     budget_bytes: int | None,
 ) -> Choice:
     """Keep `static` where it is fast and near enough, else the fastest candidate that is near enough and fits.
 
-    `variants` are other ways of static INT8, by what they are; `others` precisions that need no calibration.
+    `variants` are other ways of static INT8, by what they are; `others` precisions that need no calibration. What
+    is not `here`, as an accelerator, is not judged by the time on this host.
     """
     trial = attempt(static)
-    slow = trial.speedup < (1.0 if same_architecture else STRUCTURAL)
+    slow = here and trial.speedup < (1.0 if same_architecture else STRUCTURAL)
     missed = goal.clearly_missed(trial)
     if not slow and not missed:
         return Choice(static, None, (trial,))
