@@ -78,7 +78,9 @@ RECONSTRUCTION = Rung(
 )
 MIXED = Rung(
     "mixed precision",
-    "the layers whose rounding damages the output most left in float, as few as meet the goal",
+    # Not at 16 bits: no layer is faster so than in float, in either runtime (benchmarks/sixteen_bit.py).
+    "the layers whose rounding damages the output most left in float (16-bit activations are slower in both "
+    "runtimes; TensorRT takes float16), as few as meet the goal by their time",
     "1 sensitivity pass, some trials",
     "standard",
     costs_run_time=True,
