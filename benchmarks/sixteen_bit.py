@@ -1,12 +1,12 @@
-"""Is a layer that INT8 damages better given 16-bit activations, or left in float? Both runtimes, a layer at a time.
+"""Is a layer that INT8 damages better given 16-bit activations, or left in float? Measured in both runtimes.
 
     python -m benchmarks.sixteen_bit            # prints the table, half a minute
     python -m benchmarks.sixteen_bit --write    # and keeps it in benchmarks/results/
 
 Three layers of one kind follow one another. The middle one is INT8, float, or INT8 weights by 16-bit activations
-(UINT16 in ONNX Runtime, symmetric INT16 in LiteRT), between two INT8 layers: that is timed, in CPU time and in turn.
-Alone, between two float layers, it shows what its own rounding costs: that is the signal to noise. Mixed precision
-tries 16 bits only if they come out faster than float somewhere with no more noise than INT8.
+(UINT16 in ONNX Runtime, symmetric INT16 in LiteRT), between two INT8 layers: that is timed, in CPU time and in
+turn. Alone, between two float layers, it shows what its own rounding costs: that is the signal to noise. Mixed
+precision is to try 16 bits only if they come out faster than float somewhere, with less noise than INT8.
 """
 
 from __future__ import annotations
@@ -254,9 +254,10 @@ def markdown(rows: Sequence[Row]) -> str:
     lines = [
         f"# A layer at 16 bits or in float, {date.today().isoformat()}",
         "",
-        f"Measured on {host_processor()} ({platform.machine()}), one thread, by `python -m benchmarks.sixteen_bit`.",
-        f"CPU milliseconds of three layers whose middle one is as named, median of {ROUNDS} in turn; decibels of the",
-        "middle layer alone between float ones.",
+        f"Measured on {host_processor()} ({platform.machine()}), one thread, by",
+        "`python -m benchmarks.sixteen_bit`. CPU milliseconds of three layers whose middle one is as named,",
+        f"median of {ROUNDS} in turn; decibels of the middle layer alone between float ones. Another",
+        "architecture was not measured.",
         "",
         "| layer | runtime | INT8, ms | float, ms | 16-bit, ms | INT8, dB | 16-bit, dB | faster than float |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",

@@ -1,4 +1,4 @@
-"""The evidence for trying no 16-bit activations: when a runtime learns to run them, this fails, and the rule is to go."""
+"""The evidence for trying no 16-bit activations: when a runtime learns to run them fast, this fails."""
 
 from __future__ import annotations
 
