@@ -11,13 +11,16 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch_layers import prepare
 
+from edgewright_converters.correspondence import carried_over
+from edgewright_converters.execution import Execution
 from edgewright_converters.export import ExportedGraph, export
 from edgewright_converters.optimise import optimise
 from edgewright_converters.quantise.decision import own_ranges
 from edgewright_converters.quantise.tflite_static import quantise_tflite
 from edgewright_converters.source import load_source
-from edgewright_converters.tflite_layout import without_turned_reductions
+from edgewright_converters.tflite_layout import without_layout_transposes
 from edgewright_converters.tflite_structure import tflite_structure
 from edgewright_converters.verify import open_specs
 
@@ -53,7 +56,7 @@ def test_reduction_gives_the_same_without_the_transpose_before_it(
     axes: tuple[int, ...], tmp_path: Path
 ) -> None:
     graph, expected = exported(axes)
-    changed = without_turned_reductions(graph)
+    changed = without_layout_transposes(graph)
     assert kinds(changed).count("TRANSPOSE") <= kinds(graph).count("TRANSPOSE")
     (made,) = open_specs(tmp_path / "model", changed).run({"image": IMAGE}).values()
     np.testing.assert_allclose(made, expected, rtol=1e-4, atol=1e-5)
@@ -72,7 +75,57 @@ def test_global_average_pool_written_as_a_mean_needs_no_transpose() -> None:
 @pytest.mark.slow
 def test_graph_without_such_a_reduction_is_left_as_it_is() -> None:
     graph, _ = exported((2, 3), keep=True)
-    assert without_turned_reductions(graph) is graph or "TRANSPOSE" not in kinds(graph)
+    assert without_layout_transposes(graph) is graph or "TRANSPOSE" not in kinds(graph)
+
+
+class Flattened(nn.Module):
+    """An image that is flattened, once for one product and once for two."""
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 5, 3)
+        self.heads = nn.ModuleList(nn.Linear(5 * 6 * 4, 7) for _ in range(heads))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        flat = torch.relu(self.conv(image)).flatten(1)
+        return sum(head(flat) for head in self.heads)  # type: ignore[return-value]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("heads", [1, 2])
+def test_product_over_a_flattened_image_gives_the_same_without_the_transpose(
+    heads: int, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    source = load_source(Flattened(heads).eval())
+    outputs = source.run({"image": IMAGE})
+    graph = export(source, [{"image": IMAGE}], outputs, "tflite")
+    assert "TRANSPOSE" in kinds(graph)
+    changed = optimise(graph)
+    assert ("TRANSPOSE" in kinds(changed)) == (heads == 2)
+    (made,) = open_specs(tmp_path / "model", changed).run({"image": IMAGE}).values()
+    np.testing.assert_allclose(made, next(iter(outputs.values())), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_weight_whose_columns_were_turned_is_found_and_repaired_in_both_formats(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    one = prepare(Flattened(1), (3, 8, 6), 8)
+    graph, target = one.graphs.graph, one.graphs.tflite
+    assert graph is not None and target is not None
+    head = graph.layers[-1]
+    assert target.found.covers(head.weight, head.bias)
+    changed = graph.with_weights(
+        {head.weight: graph.weights[head.weight] * 2, head.bias or "": np.zeros(7, np.float32)}
+    )
+    sample = {"image": IMAGE}
+    (expected,) = Execution(changed).run(changed.feed(sample), lambda name, value: None).values()
+    (made,) = (
+        open_specs(tmp_path / "model", carried_over(changed, target.exported, target.found))
+        .run(sample)
+        .values()
+    )
+    np.testing.assert_allclose(made, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow
