@@ -73,14 +73,14 @@ def choose(
     tried_all = tuple(tried for _, tried in candidates.values())
     if not fits:
         return Choice(static, None, tried_all)
-    chosen, best, quickest = max(fits, key=lambda candidate: candidate[2].speedup)
+    # Elsewhere the order in which they are offered has to do.
+    chosen, best, quickest = max(fits, key=lambda candidate: candidate[2].speedup) if here else fits[0]
     if best is static or (not missed and quickest.speedup < trial.speedup * WORTH):
         return Choice(static, None, tried_all)
     why = [f"INT8 has {trial.speedup:.2f} times float's speed on this host"] if slow else []
     if missed:
         why.append(f"INT8 is too far from float ({trial.sqnr_db:.1f} dB)")
-    return Choice(
-        best,
-        f"{' and '.join(why)}; {chosen} has {quickest.speedup:.2f} times its speed",
-        tried_all,
+    speed = (
+        f"has {quickest.speedup:.2f} times its speed" if here else "is taken, whose speed there is not known"
     )
+    return Choice(best, f"{' and '.join(why)}; {chosen} {speed}", tried_all)

@@ -124,7 +124,7 @@ def _integer_form(structure: TfliteStructure, *, demanded: bool) -> GateCheck:
         actual=float(len(floats) + len(turned)),
         limit=0.0,
         unit="faults of form",
-        how="predicted",
+        how="measured on host",
         says="; ".join(faults) or "integers in and out, and no transpose left by layout",
         remedy="see which operators the gate names as left in float" if floats else None,
     )
