@@ -32,7 +32,7 @@ def without_layout_transposes(graph: ExportedGraph) -> ExportedGraph:
     ]
     if not any(changed):
         return graph
-    model.drop_unused_transposes()
+    model.drop_what_is_unused()
     return written(graph, model.schema)
 
 
@@ -68,21 +68,19 @@ class _Model:
         data = self.schema.buffers[tensor.buffer].data
         return None if data is None or not len(data) else np.frombuffer(bytes(data), dtype)
 
-    def like(self, index: int, value: NDArray[Any]) -> int:
-        """A new constant tensor with the name and the type of another."""
+    def instead(self, index: int, value: NDArray[Any]) -> int:
+        """The tensor that holds `value` in place of a constant: itself, unless others use it too."""
         from ai_edge_litert.schema_py_generated import BufferT, TensorT
 
-        buffer, tensor, old = BufferT(), TensorT(), self.subgraph.tensors[index]
+        buffer, tensor = BufferT(), self.subgraph.tensors[index]
         buffer.data = np.frombuffer(np.ascontiguousarray(value).tobytes(), np.uint8)
+        if self.uses[index] > 1:
+            old, tensor, index = tensor, TensorT(), len(self.subgraph.tensors)
+            tensor.name, tensor.type = old.name + b"_turned", old.type
+            self.subgraph.tensors.append(tensor)
         self.schema.buffers.append(buffer)
-        tensor.name, tensor.type, tensor.buffer = (
-            old.name + b"_turned",
-            old.type,
-            len(self.schema.buffers) - 1,
-        )
-        tensor.shape = np.array(value.shape, np.int32)
-        self.subgraph.tensors.append(tensor)
-        return len(self.subgraph.tensors) - 1
+        tensor.shape, tensor.buffer = np.array(value.shape, np.int32), len(self.schema.buffers) - 1
+        return index
 
     def reduce_unturned(self, operator: Any) -> bool:
         """Take a reduction of a transposed tensor over the tensor itself, where that gives the same."""
@@ -96,7 +94,7 @@ class _Model:
         kept = [int(axis) for axis in order if int(axis) not in gone]
         if kept != sorted(kept):
             return False
-        own = self.like(operator.inputs[1], np.array(sorted(gone), np.int32))
+        own = self.instead(int(operator.inputs[1]), np.array(sorted(gone), np.int32))
         operator.inputs = np.array([turn.inputs[0], own], np.int32)
         return True
 
@@ -116,16 +114,22 @@ class _Model:
         if width != math.prod(shape):
             return False
         turned = weight.reshape(rows, *shape[1:]).transpose(0, 2, 3, 1).reshape(rows, width)
-        own = self.like(operator.inputs[1], turned)
+        own = self.instead(int(operator.inputs[1]), turned)
         flat.inputs = np.array([turn.inputs[0], *flat.inputs[1:]], np.int32)
         operator.inputs = np.array([operator.inputs[0], own, *operator.inputs[2:]], np.int32)
         return True
 
-    def drop_unused_transposes(self) -> None:
+    def drop_what_is_unused(self) -> None:
+        """Transposes whose result nobody takes, and the bytes of constants that were replaced."""
         used = {int(i) for o in self.operators for i in o.inputs} | {int(i) for i in self.subgraph.outputs}
         self.subgraph.operators = [
             o for o in self.operators if self.kind(o) != "TRANSPOSE" or int(o.outputs[0]) in used
         ]
+        held = {tensor.buffer for subgraph in self.schema.subgraphs for tensor in subgraph.tensors}
+        held |= {entry.buffer for entry in self.schema.metadata or ()}
+        for index, buffer in enumerate(self.schema.buffers):
+            if index not in held:
+                buffer.data = None
 
 
 def _float32() -> int:
