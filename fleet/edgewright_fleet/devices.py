@@ -9,8 +9,8 @@ from typing import Any
 
 from edgewright.telemetry.window import TelemetryWindow
 from edgewright.twin import ReleaseReference
+from edgewright_fleet.rollout.ports import Target
 from edgewright_fleet.rollout.state import DeviceEvent, DevicePresence, DeviceReported, WindowArrived
-from edgewright_fleet.targets.mqtt import MqttTarget
 
 SETTLE_S = 0.5
 """Retained messages come in a burst after subscribing; this much silence means that it is over."""
@@ -70,7 +70,7 @@ def fold(views: dict[str, DeviceView], events: Iterable[DeviceEvent]) -> None:
             views[window.device] = replace(known, profile=window.profile, window=window)
 
 
-def snapshot(target: MqttTarget, wait_s: float = 0.0) -> dict[str, DeviceView]:
+def snapshot(target: Target, wait_s: float = 0.0) -> dict[str, DeviceView]:
     """Every device that has left a retained message, by name; `wait_s` more lets measurements come in."""
     views: dict[str, DeviceView] = {}
     fold(views, target.known())

@@ -15,10 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from edgewright.figures import seconds
+from edgewright_cli.broker_option import broker_option, broker_settings
+from edgewright_cli.fleet_kubernetes import clusters, controller, install, nodes
 from edgewright_cli.output import json_option, print_json, print_table, stderr_console
 
 if TYPE_CHECKING:
-    from edgewright.mqtt import BrokerSettings
     from edgewright_fleet.rollout.controller import Observer
     from edgewright_fleet.rollout.state import RolloutState
 
@@ -29,19 +30,6 @@ store_option = click.option(
     show_default=True,
     help="Where rollouts are kept.",
 )
-broker_option = click.option(
-    "--broker", default="127.0.0.1:1883", show_default=True, metavar="HOST:PORT", help="The MQTT broker."
-)
-
-
-def broker_settings(text: str) -> BrokerSettings:
-    """HOST:PORT as settings."""
-    from edgewright.mqtt import BrokerSettings
-
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise click.UsageError(f"'{text}' is no broker: write HOST:PORT")
-    return BrokerSettings(host=host, port=int(port))
 
 
 @click.group(
@@ -96,6 +84,10 @@ def devices(fleet_name: str, wait: float, broker: str, as_json: bool) -> None:
         for d in documents
     ]
     print_table(("device", "profile", "online", "phase", "release", "p50", "p99", "reason"), rows)
+
+
+for command in (install, controller, clusters, nodes):
+    fleet.add_command(command)
 
 
 @fleet.group(epilog="Example: edgewright fleet rollout start spec.yaml")

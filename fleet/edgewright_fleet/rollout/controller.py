@@ -16,6 +16,7 @@ from edgewright.errors import RolloutError
 from edgewright.twin import ReleaseReference
 from edgewright_fleet.devices import DeviceView, snapshot
 from edgewright_fleet.rollout.engine import advance, resend
+from edgewright_fleet.rollout.ports import Store, Target
 from edgewright_fleet.rollout.spec import RolloutSpec, plan_waves
 from edgewright_fleet.rollout.state import (
     ENDED,
@@ -31,8 +32,6 @@ from edgewright_fleet.rollout.state import (
     SetDesired,
     Tick,
 )
-from edgewright_fleet.rollout.store import LEASE_S, RolloutStore
-from edgewright_fleet.targets.mqtt import MqttTarget
 
 TICK_S = 0.2
 """Seconds between looks at the clock: far below any time-out, and next to no work."""
@@ -42,8 +41,8 @@ Observer = Callable[[RolloutState, list[Decision], list[DeviceEvent]], None]
 
 def start_rollout(
     spec: RolloutSpec,
-    target: MqttTarget,
-    store: RolloutStore,
+    target: Target,
+    store: Store,
     observer: Observer | None = None,
     *,
     clock: Callable[[], float] = time.time,
@@ -64,8 +63,8 @@ def start_rollout(
 
 def run_rollout(
     name: str,
-    target: MqttTarget,
-    store: RolloutStore,
+    target: Target,
+    store: Store,
     observer: Observer | None = None,
     *,
     clock: Callable[[], float] = time.time,
@@ -95,7 +94,7 @@ def run_rollout(
             arrived = list(target.events(TICK_S))
             if store.abort_requested(name):
                 pending.append(AbortRequested())
-            if time.monotonic() - renewed > LEASE_S / 3:
+            if time.monotonic() - renewed > store.lease_s / 3:
                 store.hold_lease(name, owner, clock())
                 renewed = time.monotonic()
             before, actions = state, list[Action]()

@@ -1,0 +1,218 @@
+"""`ResourceStore`: the durable record of rollouts as ModelRollout objects, used like `RolloutStore`.
+
+A state and its decisions are one write of one object's status, and a write names the version that it saw. Who
+finds that the object has moved on reads it again: an operator's annotation is no reason to stop, another
+controller's name in the status is. While the API server is away, a write is tried again for as long as the
+lease lasts, and no longer.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edgewright.contract import to_json
+from edgewright.errors import ClusterError, RolloutError
+from edgewright_fleet.rollout.spec import RolloutSpec
+from edgewright_fleet.rollout.state import Decision, RolloutState
+from edgewright_fleet.rollout.store import LEASE_S
+from edgewright_fleet.targets.kubernetes import resource
+from edgewright_fleet.targets.kubernetes.api import CONFLICT, UNREACHABLE, Cluster
+from edgewright_fleet.targets.kubernetes.lease import LeaderLease
+from edgewright_fleet.targets.kubernetes.resource import DecisionRecord, RolloutStatus, rfc3339, status_of
+
+Json = dict[str, Any]
+T = TypeVar("T")
+RETRY_S = 0.5
+REQUEST_AGE_S = 1.0
+"""Seconds for which an operator's request may be unseen."""
+MARGIN_S = 2.0
+"""Seconds before the lease's end from which nothing more is written: two clocks may run at different speeds."""
+
+
+class ResourceStore:
+    """The rollouts of a cluster's namespace; `registry` is where this controller has the releases."""
+
+    def __init__(self, cluster: Cluster, registry: Path, identity: str, *, lease_s: float = LEASE_S) -> None:
+        self.lease_s = lease_s
+        self._cluster, self._registry = cluster, registry
+        self._lease = LeaderLease(cluster, identity, lease_s)
+        self._seen: dict[str, Json] = {}
+        self._asked: dict[str, tuple[float, str | None]] = {}
+
+    def documents(self) -> list[Json]:
+        """Every ModelRollout, newest first."""
+        items = self._cluster.get(self._path())["items"]
+        return sorted(items, key=_age, reverse=True)
+
+    def names(self) -> list[str]:
+        """The names of all rollouts that were begun, newest first."""
+        return [document["metadata"]["name"] for document in self.documents() if status_of(document).state]
+
+    def newest_of(self, fleet: str) -> str | None:
+        """The name of a fleet's newest rollout."""
+        begun = ((document, status_of(document).spec) for document in self.documents())
+        return next((d["metadata"]["name"] for d, spec in begun if spec and spec.fleet == fleet), None)
+
+    def create(self, spec: RolloutSpec, state: RolloutState) -> None:
+        """Begin a rollout whose object an operator made. Raises `ClusterError` where another has begun it."""
+        document = self._read(spec.name)
+        self._write(document, state, status_of(document).model_copy(update={"spec": spec}), (), state.since_s)
+
+    def refuse(self, name: str, problem: str, now_s: float) -> None:
+        """Say in a rollout's status why it cannot begin."""
+        document = self._read(name)
+        status = status_of(document)
+        accepted = next((c for c in status.conditions if c.type == "Accepted"), None)
+        if accepted is None or accepted.message != problem:
+            self._write(document, None, status, (), now_s, problem=problem)
+
+    def spec(self, document: Json) -> RolloutSpec:
+        """What a rollout was begun with or, before that, what its object asks for. Raises `ConfigError`."""
+        return status_of(document).spec or resource.spec_of(document, self._registry)
+
+    def load(self, name: str) -> tuple[RolloutSpec, RolloutState]:
+        """A begun rollout by name. Raises `RolloutError` where there is none."""
+        status = status_of(self._read(name))
+        if status.spec is None or status.state is None:
+            raise RolloutError(f"rollout '{name}' has not begun", where=str(self._cluster))
+        return status.spec, status.state
+
+    def save(self, state: RolloutState, decisions: list[Decision], owner: str, now_s: float) -> None:
+        """Replace the state and append decisions, in one write.
+
+        Raises `RolloutError` where another controller acts: whoever raises it must not act on.
+        """
+        document = self._seen[state.name]
+        made = tuple(
+            DecisionRecord(at=rfc3339(now_s), atSeconds=now_s, sentence=d.sentence, evidence=d.evidence)
+            for d in decisions
+        )
+
+        def write() -> None:
+            try:
+                self._write(document, state, status_of(document), made, now_s)
+            except ClusterError as error:
+                if error.status != CONFLICT:
+                    raise
+                fresh = self._read(state.name)
+                status = status_of(fresh)
+                if status.controller != owner:
+                    raise RolloutError(f"another controller has taken over rollout '{state.name}'") from None
+                # Nobody but the owner writes a status: either this write came through and its answer was lost, or
+                # something beside the status has changed.
+                had = status_of(document).decisions
+                self._write(fresh, state, status.model_copy(update={"decisions": had}), made, now_s)
+
+        self._patiently(write)
+
+    def abort_requested(self, name: str) -> bool:
+        """Whether an operator asked for an abort; as it was last seen while the API server is away."""
+        return self._request(name) == "abort"
+
+    def resume_requested(self, document: Json) -> bool:
+        """Whether an operator asked that a paused rollout go on, or be aborted, and nobody has done so yet."""
+        asked = _annotations(document).get(resource.REQUEST)
+        return asked is not None and asked != status_of(document).handled
+
+    def hold_lead(self) -> None:
+        """Take or renew the right to act in this cluster. Raises `RolloutError` while another has it."""
+        self._patiently(self._lease.hold)
+
+    def hold_lease(self, name: str, owner: str, now_s: float) -> None:
+        """Take or renew the right to act on a rollout, and write down whose it is."""
+        self.hold_lead()
+        if name in self._seen and status_of(self._seen[name]).controller == owner:
+            return
+        document = self._read(name)
+        handled = _annotations(document).get(resource.REQUEST)
+        status = status_of(document).model_copy(update={"controller": owner, "handled": handled})
+        self._write(document, status.state, status, (), now_s)
+
+    def release_lease(self, name: str, owner: str) -> None:
+        """Nothing: the lease is for all rollouts of a cluster; `close` gives it back."""
+
+    def decisions(self, name: str) -> tuple[DecisionRecord, ...]:
+        """The audit log of a rollout, oldest first."""
+        return status_of(self._read(name)).decisions
+
+    def close(self) -> None:
+        """Give the right to act back where it is ours."""
+        if self._lease.left_s > 0:
+            self._lease.release()
+
+    def _request(self, name: str) -> str | None:
+        at, asked = self._asked.get(name, (float("-inf"), None))
+        if time.monotonic() - at > REQUEST_AGE_S:
+            try:
+                document = self._cluster.get(self._path(name))
+                asked = _annotations(document).get(resource.REQUEST)
+            except ClusterError as error:
+                if not _passes(error):
+                    raise
+            self._asked[name] = (time.monotonic(), asked)
+        return asked
+
+    def _read(self, name: str) -> Json:
+        self._seen[name] = document = self._cluster.get(self._path(name))
+        return document
+
+    def _write(
+        self,
+        document: Json,
+        state: RolloutState | None,
+        status: RolloutStatus,
+        made: tuple[DecisionRecord, ...],
+        now_s: float,
+        *,
+        problem: str | None = None,
+    ) -> None:
+        generation = document["metadata"]["generation"]
+        begun = status.observed_generation if status.state else generation
+        if state is not None and begun != generation:
+            problem = "the specification was changed after the rollout had begun; choose another name for it"
+        changes: Json = {
+            "observed_generation": begun,
+            "conditions": resource.conditions(state, problem, generation, status.conditions, now_s),
+            "decisions": (*status.decisions, *made),
+        }
+        if state is not None:
+            changes |= {
+                "phase": state.phase,
+                "progress": f"{state.wave + 1} of {len(state.waves)}",
+                "exposed": f"{len(state.exposed)} of {len(state.devices)}",
+                "verdict": state.verdict,
+                "state": state,
+            }
+        body = document | {"status": json.loads(to_json(status.model_copy(update=changes)))}
+        name = document["metadata"]["name"]
+        self._seen[name] = self._cluster.replace(f"{self._path(name)}/status", body)
+
+    def _path(self, name: str = "") -> str:
+        return self._cluster.named(resource.PLURAL, name, api=resource.API_VERSION)
+
+    def _patiently(self, call: Callable[[], T]) -> T:
+        while True:
+            try:
+                return call()
+            except ClusterError as error:
+                if not _passes(error) or self._lease.left_s < MARGIN_S:
+                    raise
+                time.sleep(RETRY_S)
+
+
+def _passes(error: ClusterError) -> bool:
+    """Whether a failure is one of a server that restarts or is busy."""
+    return error.status in (UNREACHABLE, 429) or error.status >= 500
+
+
+def _annotations(document: Json) -> dict[str, str]:
+    return document["metadata"].get("annotations") or {}
+
+
+def _age(document: Json) -> tuple[str, str]:
+    metadata = document["metadata"]
+    return metadata["creationTimestamp"], metadata["name"]
