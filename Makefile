@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 # Debian packages that the tests (not the demo) use; where we are not root, the line says what to install.
 DEBIAN := mosquitto
 
-.PHONY: demo test check debian clean
+.PHONY: demo test check debian kubernetes clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt demo-requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -24,7 +24,12 @@ debian:
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(DEBIAN); \
 	  else echo "make test needs the Debian packages: $(DEBIAN). Install them with: sudo apt-get install $(DEBIAN)" >&2; exit 2; fi; fi
 
-test: debian $(VENV)/.installed
+# A real control plane for the tests, built once from Debian's source package (13 minutes) and kept in ~/.cache.
+# Where it can neither be found nor built, one line says so here and the tests that need it are skipped.
+kubernetes:
+	-@$(PYTHON) tests/fleet/kubernetes/cluster_binaries.py
+
+test: debian kubernetes $(VENV)/.installed
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.installed

@@ -12,6 +12,7 @@ name is a program's or a node's. Everything ends with this process, whatever end
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import http.client
 import json
 import os
@@ -19,6 +20,7 @@ import secrets
 import signal
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 import threading
@@ -184,6 +186,12 @@ def _pump(source: socket.socket, sink: socket.socket) -> None:
             end.shutdown(socket.SHUT_RDWR)
 
 
+def _loopback_up() -> None:
+    """netdevice(7): SIOCSIFFLAGS of `lo` with IFF_UP and IFF_RUNNING."""
+    with socket.socket() as any_socket:
+        fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh", b"lo", 0x1 | 0x40))
+
+
 def _say(word: str) -> None:
     sys.stdout.write(f"{word}\n")
     sys.stdout.flush()
@@ -192,7 +200,7 @@ def _say(word: str) -> None:
 def main() -> None:
     binaries, folder, descriptor, *named = sys.argv[1:]
     listener = socket.socket(fileno=int(descriptor))
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    _loopback_up()
     host = ClusterHost(Path(binaries), Path(folder), dict(node.split(",") for node in named))
     host.begin()
     threading.Thread(target=_lead_in, args=(listener,), daemon=True).start()

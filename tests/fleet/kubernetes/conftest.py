@@ -124,12 +124,12 @@ def clusters(
         binaries = ensure_binaries()
     except CannotBuildError as error:
         pytest.skip(str(error))
-    can = shutil.which("unshare") and shutil.which("ip") and shutil.which("openssl")
+    can = shutil.which("unshare") and shutil.which("openssl")
     if (
         not can
         or subprocess.run(["unshare", "--net", "--pid", "--fork", "true"], capture_output=True).returncode
     ):
-        pytest.skip("a real cluster needs unshare, ip and openssl, and the right to make namespaces")
+        pytest.skip("a real cluster needs unshare and openssl, and the right to make namespaces")
     with ExitStack() as stack:
         on_their_way = [
             stack.enter_context(_hosted(name, tmp_path_factory.mktemp(name), binaries)) for name in NODES

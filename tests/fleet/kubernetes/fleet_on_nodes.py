@@ -124,7 +124,7 @@ class FleetOnNodes:
 
     def controller_process(self, log: Path) -> subprocess.Popen[bytes]:
         """A controller as a process, which can be killed."""
-        command = [sys.executable, "-m", "edgewright_cli.main"]
+        command = [sys.executable, "-c", "from edgewright_cli.main import main; main()"]
         files = []
         for cluster in self.clusters.values():
             cluster.as_service_account(CONTROLLER)

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from edgewright.errors import ClusterError
+from edgewright.errors import ClusterError, ConfigError
 from edgewright.mqtt import BrokerSettings
 from edgewright_cli.fleet import fleet as fleet_command
+from edgewright_fleet.targets.kubernetes.api import Cluster
 from edgewright_fleet.targets.kubernetes.resource import status_of
 from edgewright_fleet.targets.kubernetes.store import ResourceStore
 from fleet.kubernetes.conftest import RealCluster, install
@@ -58,7 +59,7 @@ def test_a_misspelt_key_is_kept_and_refused_by_the_controller(berlin: RealCluste
     try:
         store = ResourceStore(berlin.as_service_account("edgewright-controller"), tmp_path, "test")
         document = next(d for d in store.documents() if d["metadata"]["name"] == "checked")
-        with pytest.raises(Exception, match="gates.max_p50_ration: no such key"):
+        with pytest.raises(ConfigError, match=r"gates\.max_p50_ration: no such key"):
             store.spec(document)
         store.refuse("checked", "gates.max_p50_ration: no such key", 0.0)
         accepted = status_of(berlin.api.get(f"{path}/checked")).conditions[0]
@@ -97,7 +98,7 @@ def test_the_controller_may_do_what_it_needs_and_the_agent_nothing(berlin: RealC
     assert not _may(controller, *lease, name="another")
 
 
-def _may(api: object, verb: str, group: str, resource: str, namespace: str, name: str = "") -> bool:
+def _may(api: Cluster, verb: str, group: str, resource: str, namespace: str, name: str = "") -> bool:
     kind, _, part = resource.partition("/")
     wish = {
         "verb": verb,
@@ -107,9 +108,9 @@ def _may(api: object, verb: str, group: str, resource: str, namespace: str, name
         "namespace": namespace,
         "name": name,
     }
-    body = {"spec": {"resourceAttributes": wish}, "apiVersion": "authorization.k8s.io/v1"}
+    body = {"spec": {"resourceAttributes": wish | {"name": name}}, "apiVersion": "authorization.k8s.io/v1"}
     path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
-    return bool(api.create(path, body | {"kind": "SelfSubjectAccessReview"})["status"]["allowed"])  # type: ignore[attr-defined]
+    return bool(api.create(path, body | {"kind": "SelfSubjectAccessReview"})["status"]["allowed"])
 
 
 def test_clusters_and_nodes_are_listed_and_one_that_is_down_is_named(
