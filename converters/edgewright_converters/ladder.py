@@ -1,8 +1,9 @@
 """The ladder of quantisation: repairs from the cheapest to the dearest, until the goal is met.
 
-Each rung changes the `Decision`, is tried as the target executes it, and is kept only if it helped. Rungs that
-cost nothing to run are climbed for every model that has not met the goal; leaving layers in float costs time on
-the device, and is tried only where the goal is clearly missed.
+Each rung changes the `Decision`, is tried as the target executes it, on samples that it was not fitted on
+(`held_out`), and is kept only if it helped. Rungs that cost nothing to run are climbed for every model that has
+not met the goal; leaving layers in float costs time on the device, and is tried only where the goal is clearly
+missed.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 from numpy.typing import NDArray
@@ -18,12 +20,13 @@ from edgewright_converters.execution import Execution
 from edgewright_converters.float_graph import FloatGraph
 from edgewright_converters.observation import TensorStatistics, histograms, observe
 from edgewright_converters.quantise.activation_range import ActivationRange, choose_ranges
+from edgewright_converters.quantise.adaptive_rounding import adaptively_rounded
 from edgewright_converters.quantise.bias_absorption import absorb_high_biases
 from edgewright_converters.quantise.bias_correction import corrected
 from edgewright_converters.quantise.decision import Decision
 from edgewright_converters.quantise.equalise import equalise
 from edgewright_converters.quantise.reconstruction import reconstructed
-from edgewright_converters.quantise.sensitivity import damage, most_for_least
+from edgewright_converters.quantise.sensitivity import damage, most_for_least, most_of
 from edgewright_converters.quantise.sweep import Repair, sweep, sweep_samples
 from edgewright_converters.trial import Goal, Trial
 
@@ -32,12 +35,13 @@ Effort = Literal["quick", "standard", "thorough"]
 SECONDS: Mapping[Effort, float] = {"quick": 15.0, "standard": 60.0, "thorough": 900.0}
 """When a ladder starts no further rung; a rung that has begun is finished."""
 CALIBRATION_SAMPLES: Mapping[Effort, int] = {"quick": 64, "standard": 256, "thorough": 2048}
-HARM_DB = 0.5
-"""A rung may lose this much by itself and still be kept for what later rungs make of it."""
-
 WORTH_DB = 3.0
 """What equalisation must gain. It leaves every channel without headroom, so that data unlike the calibration data
 is clipped: on other photos it cost EfficientNet-Lite0 6 dB, while it gained 0.3 dB on the calibration photos."""
+
+SENSITIVITY_SAMPLES = 8
+ADAPTIVE_SHARE = 0.8
+"""Of the damage done by all layers: those that do so much of it together are rounded adaptively."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,12 @@ RECONSTRUCTION = Rung(
     "1 sweep and least squares",
     "standard",
 )
+ADAPTIVE = Rung(
+    "adaptive rounding",
+    "which way each weight of the blocks that hurt is rounded learnt with their activations on their grids",
+    "1 sensitivity pass, some minutes of gradient descent",
+    "thorough",
+)
 MIXED = Rung(
     "mixed precision",
     "the layers whose rounding damages the output most left in float, as few as meet the goal",
@@ -82,7 +92,7 @@ MIXED = Rung(
     "standard",
     costs_run_time=True,
 )
-RUNGS = (MIN_MAX, RANGES, EQUALISATION, CORRECTION, RECONSTRUCTION, MIXED)
+RUNGS = (MIN_MAX, RANGES, EQUALISATION, CORRECTION, RECONSTRUCTION, ADAPTIVE, MIXED)
 _EFFORTS: tuple[Effort, ...] = ("quick", "standard", "thorough")
 
 
@@ -113,14 +123,25 @@ class Climb:
     """What `decision` repairs: equalised where that was kept, its weights unrounded as float has them."""
 
 
-Try = Callable[[Decision], Trial]
-"""Quantises a decision, runs it as the target does, and measures it."""
+@dataclass(frozen=True)
+class Fit:
+    """Samples that a decision is fitted on: so many of them, by names in the graph, as often as it is called."""
+
+    samples: Callable[[int], Iterable[Mapping[str, Array]]]
+    count: int
+
+
+Try = Callable[[Sequence[Decision]], Trial]
+"""Quantises the decisions, one for each fit, runs each as the target does on samples that its fit does not hold,
+and measures what they come to together."""
+Make = Callable[[Fit, Decision], Decision]
+"""What a rung makes of a decision, fitted on samples."""
 
 
 def climb(
     graph: FloatGraph,
-    samples: Callable[[int], Iterable[Mapping[str, Array]]],
-    count: int,
+    samples: Fit,
+    fits: Sequence[Fit],
     attempt: Try,
     goal: Goal,
     effort: Effort,
@@ -129,8 +150,9 @@ def climb(
 ) -> Climb:
     """Climb until the goal is met, the effort is spent or the rungs are.
 
-    `samples` gives so many calibration samples, by names in the graph, as often as it is called; `count` of them
-    set the ranges. `attempt` judges. Raises `DataError` where the data drives a tensor to infinity.
+    `attempt` judges what was fitted on each of `fits`. Where there are several, what a kept rung makes of all
+    `samples` is the decision. Minimum and maximum are those of all samples: a range is to hold whatever was seen.
+    Raises `DataError` where the data drives a tensor to infinity.
     """
     started = time.perf_counter()
     allowed = climbed(effort)
@@ -138,71 +160,96 @@ def climb(
     execution = Execution(graph)
 
     on_rung(MIN_MAX)
-    statistics = observe(execution, samples(count), where)
+    statistics = observe(execution, samples.samples(samples.count), where)
     best = Decision(graph, _min_max(statistics))
-    trial = attempt(best)
+    fitted = [best] * len(fits)
+    trial = attempt(fitted)
     attempts.append(Attempt(MIN_MAX.name, trial, True, time.perf_counter() - started))
 
-    def done() -> bool:
-        return goal.met(trial) or time.perf_counter() - started > SECONDS[effort]
+    def spent() -> bool:
+        return time.perf_counter() - started > SECONDS[effort]
 
-    def judge(rung: Rung, candidate: Decision, begun: float, harm: float = 0.0) -> bool:
-        nonlocal best, trial
-        tried = attempt(candidate)
-        kept = tried.sqnr_db >= trial.sqnr_db - harm
-        attempts.append(Attempt(rung.name, tried, kept, time.perf_counter() - begun))
+    def done() -> bool:
+        return goal.met(trial) or spent()
+
+    def judge(rung: Rung, make: Make, begun: float, worth: float = 0.0) -> bool:
+        nonlocal best, fitted, trial
+        candidates = [make(fit, decision) for fit, decision in zip(fits, fitted, strict=True)]
+        tried = attempt(candidates)
+        kept = tried.sqnr_db >= trial.sqnr_db + worth
         if kept:
-            best, trial = candidate, tried
+            best = candidates[0] if len(fits) == 1 else make(samples, best)
+            fitted, trial = candidates, tried
+        attempts.append(Attempt(rung.name, tried, kept, time.perf_counter() - begun))
         return kept
 
     if RANGES in allowed and not done():
         on_rung(RANGES)
-        begun = time.perf_counter()
-        chosen = choose_ranges(statistics, histograms(execution, samples(count), statistics))
-        judge(RANGES, replace(best, ranges=chosen), begun, HARM_DB)
+        judge(RANGES, partial(_with_ranges, execution, statistics), time.perf_counter())
     if EQUALISATION in allowed and not done():
         on_rung(EQUALISATION)
         begun = time.perf_counter()
         equalised = Execution(equalise(graph, statistics))
-        again = observe(equalised, samples(count), where)
+        again = observe(equalised, samples.samples(samples.count), where)
         absorbed = absorb_high_biases(equalised.graph, again)
         if absorbed is not equalised.graph:
             equalised = Execution(absorbed)
-            again = observe(equalised, samples(count), where)
-        chosen = choose_ranges(again, histograms(equalised, samples(count), again))
-        if judge(EQUALISATION, Decision(equalised.graph, chosen), begun, -WORTH_DB):
+            again = observe(equalised, samples.samples(samples.count), where)
+        if judge(EQUALISATION, partial(_with_ranges, equalised, again), begun, WORTH_DB):
             execution, statistics = equalised, again
-    # A model that met the goal by now is not read once more.
-    held = [] if done() else list(samples(sweep_samples(graph, count)))
+
+    def swept(repair: Repair, in_float: frozenset[str], fit: Fit, decision: Decision) -> Decision:
+        held = fit.samples(sweep_samples(graph, fit.count))
+        found = sweep(execution, decision.bounds(), held, repair, in_float)
+        return replace(decision, graph=found.graph, in_float=in_float, noise_db=found.noise_db)
+
     repairs: dict[Rung, Repair] = {CORRECTION: corrected, RECONSTRUCTION: reconstructed}
     used = None
     for rung, repair in repairs.items():
         if rung in allowed and not done():
             on_rung(rung)
             begun = time.perf_counter()
-            swept = sweep(execution, best.bounds(), held, repair)
-            candidate = replace(best, graph=swept.graph, noise_db=swept.noise_db)
-            used = repair if judge(rung, candidate, begun) else used
-    if MIXED in allowed and goal.clearly_missed(trial) and time.perf_counter() - started < SECONDS[effort]:
+            used = repair if judge(rung, partial(swept, repair, frozenset()), begun) else used
+    harm: dict[str, float] = {}
+
+    def hurting() -> dict[str, float]:
+        return harm or damage(execution, best.bounds(), list(samples.samples(SENSITIVITY_SAMPLES)))
+
+    if ADAPTIVE in allowed and not done():
+        on_rung(ADAPTIVE)
+        begun = time.perf_counter()
+        harm = hurting()
+        wanted = frozenset(most_of(harm, ADAPTIVE_SHARE))
+
+        def learnt(fit: Fit, decision: Decision) -> Decision:
+            held = list(fit.samples(sweep_samples(graph, fit.count)))
+            limit = (SECONDS[effort] - (time.perf_counter() - started)) / 2
+            found = adaptively_rounded(execution, decision.graph, decision.bounds(), held, wanted, limit)
+            return replace(decision, graph=found)
+
+        judge(ADAPTIVE, learnt, begun)
+    if MIXED in allowed and goal.clearly_missed(trial) and not spent():
         on_rung(MIXED)
         begun = time.perf_counter()
-        found = damage(execution, best.bounds(), held[:8])
-        order = most_for_least(execution.graph, found)
-
-        def in_float(layers: Sequence[str]) -> Decision:
-            kept = frozenset(layers)
-            swept = sweep(execution, best.bounds(), held, used or corrected, kept)
-            return replace(best, graph=swept.graph, in_float=kept, noise_db=swept.noise_db)
-
+        order = most_for_least(execution.graph, hurting())
         number = 1
         while number < len(order):
-            if judge(MIXED, in_float(order[:number]), begun) and goal.met(trial):
+            make = partial(swept, used or corrected, frozenset(order[:number]))
+            if judge(MIXED, make, begun) and goal.met(trial):
                 break
-            if time.perf_counter() - started > SECONDS[effort]:
+            if spent():
                 break
             number *= 2
             begun = time.perf_counter()
     return Climb(best, tuple(attempts), goal.met(trial), statistics, execution.graph)
+
+
+def _with_ranges(
+    execution: Execution, statistics: Mapping[str, TensorStatistics], fit: Fit, decision: Decision
+) -> Decision:
+    """Ranges chosen anew for the graph of `execution`, unrepaired."""
+    counts = histograms(execution, fit.samples(fit.count), statistics)
+    return Decision(execution.graph, choose_ranges(statistics, counts))
 
 
 def _min_max(statistics: Mapping[str, TensorStatistics]) -> dict[str, ActivationRange]:

@@ -30,7 +30,8 @@ from edgewright_converters.comparison import classification_output
 from edgewright_converters.evidence import Evidence, gather
 from edgewright_converters.gate import gate, worst
 from edgewright_converters.graphs import FloatGraphs, float_graphs, with_own_ranges
-from edgewright_converters.ladder import CALIBRATION_SAMPLES, Attempt, Climb, Effort, climb, climbed
+from edgewright_converters.ladder import CALIBRATION_SAMPLES, Attempt, Climb, Effort, Fit, climb, climbed
+from edgewright_converters.held_out import Part, parts
 from edgewright_converters.large_blocks import give_back_large_blocks
 from edgewright_converters.package import Packable, package
 from edgewright_converters.precision_choice import Choice, choose
@@ -42,7 +43,7 @@ from edgewright_converters.repeatability import check_repeatable
 from edgewright_converters.source import check_takes, load_source
 from edgewright_converters.steps import VERIFY_S, VERIFY_SAMPLE_S, OnStep, Steps
 from edgewright_converters.targets import Setting, formats, settings
-from edgewright_converters.trial import Goal, Tryout
+from edgewright_converters.trial import Goal, Trial, Tryout
 from edgewright_converters.verify import VerifiedModel, verify
 from edgewright_profiles import HardwareProfile, load_profile
 
@@ -144,10 +145,11 @@ def convert(
 
     steps.next("export", f"exporting to {' and '.join(wanted)}")
     graphs = with_own_ranges(float_graphs(model, examples, outputs, wanted), samples)
-    tryout = Tryout.on(model.run, samples)
+    split = parts(samples)
+    tryout = Tryout.on(model.run, [part.judged for part in split])
     climbing = None
     if precision in ("auto", "int8"):
-        climbing = _climbed(tryout, graphs, samples, sorted(set(chosen.values())), limits, effort, steps)
+        climbing = _climbed(tryout, graphs, samples, split, sorted(set(chosen.values())), limits, effort, steps)
 
     steps.next("quantise", "quantising")
     choices = {
@@ -208,6 +210,7 @@ def _climbed(
     tryout: Tryout,
     graphs: FloatGraphs,
     samples: SampleSet,
+    split: Sequence[Part],
     wanted: Sequence[Setting],
     limits: GateLimits,
     effort: Effort,
@@ -218,14 +221,22 @@ def _climbed(
     if graph is None:
         return None
     first = wanted[0]
-    count = min(samples.count, CALIBRATION_SAMPLES[effort])
     exported = graphs.exported[first.format]
+
+    def fit(part: SampleSet) -> Fit:
+        return Fit(
+            lambda wanted: (graph.feed(sample.inputs) for sample in part.spread(wanted)),
+            min(part.count, CALIBRATION_SAMPLES[effort]),
+        )
+
+    def attempt(decisions: Sequence[Decision]) -> Trial:
+        return tryout.run([_quantise(one, graphs.tflite, first) for one in decisions], exported)
 
     return climb(
         graph,
-        lambda wanted: (graph.feed(sample.inputs) for sample in samples.spread(wanted)),
-        count,
-        lambda decision: tryout.run(_quantise(decision, graphs.tflite, first), exported),
+        fit(samples),
+        [fit(part.fitted) for part in split],
+        attempt,
         Goal(limits.max_drop, limits.min_sqnr_db),
         effort,
         samples.where,
@@ -267,7 +278,7 @@ def _chosen(
         variants,
         exported,
         tuple(others),
-        lambda candidate: tryout.run(candidate, exported),
+        lambda candidate: tryout.run([candidate], exported),
         Goal(limits.max_drop, limits.min_sqnr_db),
         same_architecture=all(p.soc.isa == platform.machine() for p in profiles),
         budget_bytes=min(budgets, default=None),

@@ -60,6 +60,13 @@ def most_for_least(graph: FloatGraph, damages: Mapping[str, float]) -> list[str]
     return sorted(damages, key=lambda name: damages[name] / max(work.get(name, 1), 1), reverse=True)
 
 
+def most_of(damages: Mapping[str, float], share: float) -> list[str]:
+    """The fewest layers that do `share` of the damage together, the worst first."""
+    order = sorted(damages, key=lambda name: damages[name], reverse=True)
+    sums = np.cumsum([damages[name] for name in order])
+    return order[: int(np.searchsorted(sums, share * sums[-1])) + 1] if order else []
+
+
 def _stored_output(graph: FloatGraph, layer: WeightLayer) -> str:
     """The tensor that holds a layer's result: that of the activation fused with it, if there is one."""
     users = graph.consumers.get(layer.output, [])
