@@ -30,8 +30,8 @@ from edgewright_converters.comparison import classification_output
 from edgewright_converters.evidence import Evidence, gather
 from edgewright_converters.gate import gate, worst
 from edgewright_converters.graphs import FloatGraphs, float_graphs, with_own_ranges
-from edgewright_converters.ladder import CALIBRATION_SAMPLES, Attempt, Climb, Effort, Fit, climb, climbed
 from edgewright_converters.held_out import Part, parts
+from edgewright_converters.ladder import CALIBRATION_SAMPLES, Attempt, Climb, Effort, Fit, climb, climbed
 from edgewright_converters.large_blocks import give_back_large_blocks
 from edgewright_converters.package import Packable, package
 from edgewright_converters.precision_choice import Choice, choose
@@ -149,7 +149,9 @@ def convert(
     tryout = Tryout.on(model.run, [part.judged for part in split])
     climbing = None
     if precision in ("auto", "int8"):
-        climbing = _climbed(tryout, graphs, samples, split, sorted(set(chosen.values())), limits, effort, steps)
+        climbing = _climbed(
+            tryout, graphs, samples, split, sorted(set(chosen.values())), limits, effort, steps
+        )
 
     steps.next("quantise", "quantising")
     choices = {

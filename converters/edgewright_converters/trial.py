@@ -141,6 +141,4 @@ class Goal:
         # Without labels a changed class is no loss yet: it may have been wrong before, or a near tie.
         poor = self.min_sqnr_db is None and trial.sqnr_db < POOR_DB
         allowed = max(POOR_SHARE, self.max_drop / 200)
-        return poor or (
-            trial.changed is not None and proportion(trial.changed, trial.samples).low > allowed
-        )
+        return poor or (trial.changed is not None and proportion(trial.changed, trial.samples).low > allowed)

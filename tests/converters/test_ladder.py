@@ -88,9 +88,7 @@ def climbing(kind: str, goal: Goal, effort: Effort = "standard") -> tuple[Climb,
         return tryout.run([as_onnx(one, "uint8") for one in decisions], one.graphs.exported["onnx"])
 
     def fit(part: SampleSet) -> Fit:
-        return Fit(
-            lambda wanted: (graph.feed(sample.inputs) for sample in part.spread(wanted)), part.count
-        )
+        return Fit(lambda wanted: (graph.feed(sample.inputs) for sample in part.spread(wanted)), part.count)
 
     found = climb(
         graph,
@@ -147,7 +145,9 @@ def test_thorough_effort_rounds_adaptively_and_keeps_it_only_where_it_helps() ->
     found, announced, _ = climbing("hard", Goal(0.0, 150.0), "thorough")
     assert ADAPTIVE in announced
     scores = {attempt.rung: attempt for attempt in found.attempts}
-    before = max(a.trial.sqnr_db for a in found.attempts if a.kept and a.rung not in (ADAPTIVE.name, MIXED.name))
+    before = max(
+        a.trial.sqnr_db for a in found.attempts if a.kept and a.rung not in (ADAPTIVE.name, MIXED.name)
+    )
     assert scores[ADAPTIVE.name].kept == (scores[ADAPTIVE.name].trial.sqnr_db >= before)
 
 

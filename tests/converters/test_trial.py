@@ -82,7 +82,9 @@ def test_candidates_of_two_parts_are_judged_on_one_each_and_their_noise_averaged
     both = tryout.run([int8, plain], exported)
     halves = [Tryout.on(one.source.run, [part.judged]).run([int8], exported) for part in split]
     # The float half adds no noise: half of the noise is 3 dB less.
-    assert both.samples == one.samples.count and both.sqnr_db == pytest.approx(halves[0].sqnr_db + 3.01, abs=0.1)
+    assert both.samples == one.samples.count and both.sqnr_db == pytest.approx(
+        halves[0].sqnr_db + 3.01, abs=0.1
+    )
     whole = tryout.run([int8], exported)
     assert whole.samples == one.samples.count
     assert min(h.sqnr_db for h in halves) <= whole.sqnr_db <= max(h.sqnr_db for h in halves)

@@ -11,7 +11,7 @@ block keeps what was learnt only where that leaves less error on samples that we
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,67 +21,34 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from edgewright_converters.execution import Execution, Step
-from edgewright_converters.float_graph import FloatGraph, WeightLayer, attribute
-from edgewright_converters.quantise.grid import STEPS, WEIGHT_MAX, ActivationGrid, weight_scales
+from edgewright_converters.execution import Execution
+from edgewright_converters.float_graph import FloatGraph, WeightLayer
+from edgewright_converters.quantise.block import Block, blocks, run_block
+from edgewright_converters.quantise.grid import WEIGHT_MAX, ActivationGrid, weight_scales
 from edgewright_converters.quantise.sweep import Stack, advance, stacked
 
 Array = NDArray[Any]
 ITERATIONS = 400
-BATCH = 8
+BATCH = 32
+BATCH_VALUES = 10_000_000
+"""Of the largest tensor at the ends of a block; it bounds the memory of a step, and so the samples in it."""
 LEARNING_RATE = 5e-2
 LINE_RATE = 3e-4
 """Of slopes and biases, in shares of the channel."""
 WARM_UP, DECIDED = 0.2, 0.8
-"""Of the iterations: before the first a choice is not pressed to either side (Nagel et al. 2020, appendix B), after
+"""Of the iterations: before the first no choice is pressed to either side (Nagel et al. 2020, appendix B), after
 the second it is made, and slopes and biases are learnt for it alone."""
 BETA = (20.0, 2.0)
 """Annealed from the first to the second: first only the undecided are left alone, then none."""
-PRESSURE = 5.0
+PRESSURE = 15.0
 """What a wholly undecided weight costs, in units of the error that nearest rounding leaves."""
 ZETA, GAMMA = 1.1, -0.1
 """Stretch of the sigmoid, so that it reaches nought and one (Louizos et al. 2018, "Learning Sparse Neural Networks
 through L0 Regularization")."""
-START = 0.8
+START = 0.9
 """How far the choice leans to the integer that is there."""
 LEAST_GAIN = 0.995
 """What is learnt must leave this share of the error at most on the samples held out."""
-
-
-@dataclass(frozen=True)
-class Block:
-    """Consecutive operators between two tensors that all goes through: a layer, or a residual block."""
-
-    steps: tuple[Step, ...]
-    input: str
-    output: str
-    layers: tuple[WeightLayer, ...]
-
-
-def blocks(execution: Execution, stored: Collection[str]) -> tuple[Block, ...]:
-    """The blocks of a graph, in order, that begin and end at a `stored` tensor and hold a layer to be rounded.
-
-    Blocks with an operator that is not known here, or with a layer that may not be changed, are left out.
-    """
-    graph = execution.graph
-    layers = {layer.output: layer for layer in graph.layers}
-    if len(graph.inputs) != 1:
-        return ()
-    live = {graph.inputs[0].runtime_name}
-    found: list[Block] = []
-    start, begun = graph.inputs[0].runtime_name, 0
-    for index, step in enumerate(execution.steps):
-        live = (live | set(step.outputs)) - set(step.done)
-        if len(live) != 1 or not live <= set(stored):
-            continue
-        (end,) = live
-        steps = execution.steps[begun : index + 1]
-        inside = tuple(layers[s.outputs[0]] for s in steps if s.outputs[0] in layers)
-        known = all(s.node.op_type in _OPERATORS for s in steps)
-        if inside and known and all(graph.changeable(one.weight, one.bias) for one in inside):
-            found.append(Block(steps, start, end, inside))
-        start, begun = end, index + 1
-    return tuple(found)
 
 
 def adaptively_rounded(
@@ -150,7 +117,9 @@ class _Rounding:
     shift_unit: Tensor
 
     @classmethod
-    def of(cls, layer: WeightLayer, trained: Array, weight: Array, bias: Tensor | None, spread: Tensor) -> _Rounding:
+    def of(
+        cls, layer: WeightLayer, trained: Array, weight: Array, bias: Tensor | None, spread: Tensor
+    ) -> _Rounding:
         """Start from `weight`, which is on its grid, with the way to the `trained` one open to each integer."""
         scale = weight_scales(weight, layer.channel_axis)
         steps = np.rint(weight / scale)
@@ -200,23 +169,17 @@ class _Learner:
         self._constants = {name: torch.from_numpy(np.array(weights[name])) for name in names}
 
     def _run(self, x: Tensor, weights: Mapping[str, Tensor], seen: dict[str, Tensor] | None = None) -> Tensor:
-        values = {**self._constants, **weights, self._block.input: x}
-        for step in self._block.steps:
-            node = step.node
-            made = _OPERATORS[node.op_type](node, [values[name] if name else None for name in node.input])
-            if seen is not None:
-                seen[step.outputs[0]] = made
-            grid = self._grids.get(step.outputs[0])
-            values[step.outputs[0]] = made if grid is None else _on_grid(made, grid)
-        return values[self._block.output]
+        return run_block(self._block, x, {**self._constants, **weights}, self._grids, seen)
 
     def learn(
         self, inputs: Stack, targets: Stack, samples: Sequence[int], iterations: int
     ) -> dict[str, Array]:
         """Weights on their grids, and biases, by name."""
+        largest = max(inputs[0].size, targets[0].size)
+        size = max(1, min(BATCH, len(samples), BATCH_VALUES // largest))
         seen: dict[str, Tensor] = {}
         with torch.no_grad():
-            self._run(_batch(inputs, samples[:BATCH]), {}, seen)
+            self._run(_batch(inputs, samples[:size]), {}, seen)
         roundings = []
         for layer in self._block.layers:
             made = torch.movedim(seen[layer.output], self._graph.channel_axes[layer.output], 0).flatten(1)
@@ -224,7 +187,7 @@ class _Learner:
             trained = self._graph.weights[layer.weight]
             weight = self._constants[layer.weight].numpy()
             roundings.append(_Rounding.of(layer, trained, weight, bias, made.std(1)))
-        base = self._noise({}, inputs, targets, samples[:BATCH]) + 1e-20
+        base = self._noise({}, inputs, targets, samples[:size]) + 1e-20
         optimiser = torch.optim.Adam(
             [
                 {"params": [r.choice for r in roundings], "lr": LEARNING_RATE},
@@ -233,7 +196,7 @@ class _Learner:
         )
         rng = np.random.default_rng(0)
         for iteration in range(iterations):
-            picked = rng.choice(samples, min(BATCH, len(samples)), replace=False)
+            picked = rng.choice(samples, size, replace=False)
             progress = (iteration / iterations - WARM_UP) / (DECIDED - WARM_UP)
             hard = progress > 1
             values = {name: value for r in roundings for name, value in r.values(hard).items()}
@@ -275,59 +238,3 @@ class _Learner:
 
 def _batch(stack: Stack, samples: Sequence[int]) -> Tensor:
     return torch.from_numpy(np.concatenate([stack[int(index)] for index in samples]))
-
-
-def _on_grid(value: Tensor, grid: ActivationGrid) -> Tensor:
-    """Rounded, with the gradient of clipping alone (the straight-through estimator of Bengio et al. 2013)."""
-    low, high = -grid.zero_point * grid.scale, (STEPS - grid.zero_point) * grid.scale
-    inside = torch.clamp(value, low, high)
-    return inside + (torch.round(inside / grid.scale) * grid.scale - inside).detach()
-
-
-Operator = Callable[[Any, Sequence[Tensor | None]], Tensor]
-
-
-def _conv(node: Any, inputs: Sequence[Any]) -> Tensor:
-    x, weight, *rest = inputs
-    rank = weight.ndim - 2
-    pads = attribute(node, "pads", [0] * (2 * rank))
-    padding = [amount for i in reversed(range(rank)) for amount in (pads[i], pads[i + rank])]
-    convolve = (functional.conv1d, functional.conv2d, functional.conv3d)[rank - 1]
-    made: Tensor = convolve(
-        functional.pad(x, padding),
-        weight,
-        rest[0] if rest else None,
-        tuple(attribute(node, "strides", [1] * rank)),
-        0,
-        tuple(attribute(node, "dilations", [1] * rank)),
-        attribute(node, "group", 1),
-    )
-    return made
-
-
-def _gemm(node: Any, inputs: Sequence[Any]) -> Tensor:
-    x, weight, *rest = inputs
-    made: Tensor = attribute(node, "alpha", 1.0) * (x @ (weight.T if attribute(node, "transB", 0) else weight))
-    return made + attribute(node, "beta", 1.0) * rest[0] if rest else made
-
-
-def _clip(node: Any, inputs: Sequence[Any]) -> Tensor:
-    x, low, high = (*inputs, None, None)[:3]
-    return torch.clamp(x, low, high)
-
-
-_OPERATORS: Mapping[str, Operator] = {
-    "Conv": _conv,
-    "Gemm": _gemm,
-    "MatMul": lambda node, inputs: inputs[0] @ inputs[1],
-    "Add": lambda node, inputs: inputs[0] + inputs[1],
-    "Mul": lambda node, inputs: inputs[0] * inputs[1],
-    "Relu": lambda node, inputs: torch.relu(inputs[0]),
-    "Clip": _clip,
-    "Sigmoid": lambda node, inputs: torch.sigmoid(inputs[0]),
-    "HardSwish": lambda node, inputs: functional.hardswish(inputs[0]),
-    "GlobalAveragePool": lambda node, inputs: inputs[0].mean(
-        tuple(range(2, inputs[0].ndim)), keepdim=True
-    ),
-}  # fmt: skip
-"""The operators of a block as torch has them: those between the layers of a convolutional network."""

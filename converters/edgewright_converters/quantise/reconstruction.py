@@ -44,7 +44,7 @@ class _Equations:
 
 
 def reconstructed(view: LayerView) -> tuple[Array, Array | None]:
-    """Fit, round and correct one layer; one with too few equations, or one sample, is only rounded and corrected."""
+    """Fit, round and correct one layer; one with few equations or a single sample is rounded and corrected."""
     plain = rounded_weight(view.weight, view.layer.channel_axis)
     taps = math.prod(view.weight.shape) // view.weight.shape[view.layer.channel_axis]
     rows = min(view.positions, MOST_ROWS, MOST_VALUES // (taps * view.layer.groups))

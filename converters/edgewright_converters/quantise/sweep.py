@@ -168,9 +168,7 @@ def sweep(
     return Sweep(graph.with_weights(repaired), noise, count)
 
 
-def stacked(
-    samples: Sequence[Mapping[str, Array]], grids: Mapping[str, ActivationGrid]
-) -> dict[str, Stack]:
+def stacked(samples: Sequence[Mapping[str, Array]], grids: Mapping[str, ActivationGrid]) -> dict[str, Stack]:
     """The inputs of all samples, packed, those with a grid as its codes."""
     found: dict[str, Stack] = {}
     for name, first in samples[0].items():
