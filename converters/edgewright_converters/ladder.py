@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from edgewright_converters.execution import Execution
 from edgewright_converters.float_graph import FloatGraph
+from edgewright_converters.layer_cost import LayerCosts
 from edgewright_converters.observation import TensorStatistics, histograms, observe
 from edgewright_converters.quantise.activation_range import ActivationRange, choose_ranges
 from edgewright_converters.quantise.adaptive_rounding import adaptively_rounded
@@ -87,7 +88,9 @@ ADAPTIVE = Rung(
 )
 MIXED = Rung(
     "mixed precision",
-    "the layers whose rounding damages the output most left in float, as few as meet the goal",
+    # Not at 16 bits: no layer is faster so than in float, in either runtime (benchmarks/sixteen_bit.py).
+    "the layers whose rounding damages the output most left in float (16-bit activations are slower in both "
+    "runtimes; TensorRT takes float16), as few as meet the goal by their time",
     "1 sensitivity pass, some trials",
     "standard",
     costs_run_time=True,
@@ -121,6 +124,8 @@ class Climb:
     statistics: Mapping[str, TensorStatistics]
     reference: FloatGraph
     """What `decision` repairs: equalised where that was kept, its weights unrounded as float has them."""
+    costs: LayerCosts | None = None
+    """What each layer costs in float, where mixed precision was tried."""
 
 
 @dataclass(frozen=True)
@@ -147,21 +152,26 @@ def climb(
     effort: Effort,
     where: str,
     on_rung: Callable[[Rung], None],
+    costs: Callable[[Decision], LayerCosts],
+    *,
+    symmetric: bool = False,
 ) -> Climb:
     """Climb until the goal is met, the effort is spent or the rungs are.
 
     `attempt` judges what was fitted on each of `fits`. Where there are several, what a kept rung makes of all
     `samples` is the decision. Minimum and maximum are those of all samples: a range is to hold whatever was seen.
-    Raises `DataError` where the data drives a tensor to infinity.
+    `costs` says what a layer left in float takes. `symmetric` is for a target whose grids have nought in the
+    middle. Raises `DataError` where the data drives a tensor to infinity.
     """
     started = time.perf_counter()
     allowed = climbed(effort)
     attempts: list[Attempt] = []
+    counted: LayerCosts | None = None
     execution = Execution(graph)
 
     on_rung(MIN_MAX)
     statistics = observe(execution, samples.samples(samples.count), where)
-    best = Decision(graph, _min_max(statistics))
+    best = Decision(graph, _min_max(statistics), symmetric=symmetric)
     fitted = [best] * len(fits)
     trial = attempt(fitted)
     attempts.append(Attempt(MIN_MAX.name, trial, True, time.perf_counter() - started))
@@ -172,11 +182,14 @@ def climb(
     def done() -> bool:
         return goal.met(trial) or spent()
 
-    def judge(rung: Rung, make: Make, begun: float, worth: float = 0.0) -> bool:
+    def better(tried: Trial, worth: float = 0.0) -> bool:
+        return tried.sqnr_db >= trial.sqnr_db + worth
+
+    def judge(rung: Rung, make: Make, begun: float, good: Callable[[Trial], bool] = better) -> bool:
         nonlocal best, fitted, trial
         candidates = [make(fit, decision) for fit, decision in zip(fits, fitted, strict=True)]
         tried = attempt(candidates)
-        kept = tried.sqnr_db >= trial.sqnr_db + worth
+        kept = good(tried)
         if kept:
             best = candidates[0] if len(fits) == 1 else make(samples, best)
             fitted, trial = candidates, tried
@@ -195,7 +208,8 @@ def climb(
         if absorbed is not equalised.graph:
             equalised = Execution(absorbed)
             again = observe(equalised, samples.samples(samples.count), where)
-        if judge(EQUALISATION, partial(_with_ranges, equalised, again), begun, WORTH_DB):
+        worth_it = partial(better, worth=WORTH_DB)
+        if judge(EQUALISATION, partial(_with_ranges, equalised, again), begun, worth_it):
             execution, statistics = equalised, again
 
     def swept(repair: Repair, in_float: frozenset[str], fit: Fit, decision: Decision) -> Decision:
@@ -231,25 +245,33 @@ def climb(
     if MIXED in allowed and goal.clearly_missed(trial) and not spent():
         on_rung(MIXED)
         begun = time.perf_counter()
-        order = most_for_least(execution.graph, hurting())
-        number = 1
+        counted = costs(best)
+        order = most_for_least(hurting(), counted.seconds)
+
+        def left(number: int) -> Make:
+            return partial(swept, used or corrected, frozenset(order[:number]))
+
+        number, too_few = 1, 0
         while number < len(order):
-            make = partial(swept, used or corrected, frozenset(order[:number]))
-            if judge(MIXED, make, begun) and goal.met(trial):
+            judge(MIXED, left(number), begun)
+            if done():
                 break
-            if spent():
-                break
-            number *= 2
+            number, too_few = number * 2, number
             begun = time.perf_counter()
-    return Climb(best, tuple(attempts), goal.met(trial), statistics, execution.graph)
+        # The fewest that meet the goal lie between the last two numbers tried.
+        while goal.met(trial) and number - too_few > 1 and not spent():
+            middle = (number + too_few) // 2
+            enough = judge(MIXED, left(middle), time.perf_counter(), goal.met)
+            number, too_few = (middle, too_few) if enough else (number, middle)
+    return Climb(best, tuple(attempts), goal.met(trial), statistics, execution.graph, counted)
 
 
 def _with_ranges(
     execution: Execution, statistics: Mapping[str, TensorStatistics], fit: Fit, decision: Decision
 ) -> Decision:
-    """Ranges chosen anew for the graph of `execution`, unrepaired."""
+    """The graph of `execution`, unrepaired, with ranges chosen anew."""
     counts = histograms(execution, fit.samples(fit.count), statistics)
-    return Decision(execution.graph, choose_ranges(statistics, counts))
+    return replace(decision, graph=execution.graph, ranges=choose_ranges(statistics, counts))
 
 
 def _min_max(statistics: Mapping[str, TensorStatistics]) -> dict[str, ActivationRange]:

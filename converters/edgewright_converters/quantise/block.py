@@ -2,8 +2,8 @@
 
 The unit of Li et al. 2021, "BRECQ: Pushing the Limit of Post-Training Quantization by Block Reconstruction",
 section 3.2: a residual block, and a layer with its activation where nothing runs beside it. Torch has the
-gradients that ONNX Runtime has not; it knows the operators between the layers of convolutional networks, and blocks with
-others are left out.
+gradients that ONNX Runtime has not; it knows the operators between the layers of convolutional networks, and
+blocks with others are left out.
 """
 
 from __future__ import annotations
