@@ -196,7 +196,7 @@ class _Learner:
         )
         rng = np.random.default_rng(0)
         for iteration in range(iterations):
-            picked = rng.choice(samples, size, replace=False)
+            picked = rng.choice(samples, size, replace=False).tolist()
             progress = (iteration / iterations - WARM_UP) / (DECIDED - WARM_UP)
             hard = progress > 1
             values = {name: value for r in roundings for name, value in r.values(hard).items()}

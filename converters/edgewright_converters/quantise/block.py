@@ -83,7 +83,7 @@ def _on_grid(value: Tensor, grid: ActivationGrid) -> Tensor:
     return inside + (torch.round(inside / grid.scale) * grid.scale - inside).detach()
 
 
-Operator = Callable[[Any, Sequence[Tensor | None]], Tensor]
+Operator = Callable[[Any, Sequence[Any]], Tensor]
 
 
 def _conv(node: Any, inputs: Sequence[Any]) -> Tensor:
