@@ -17,8 +17,7 @@ from pathlib import Path
 
 import paho.mqtt.client as paho
 
-import edgewright_agent.update
-from benchmarks.agent.faulty_device import config_for, forked_proof
+from benchmarks.agent.faulty_device import config_for, fork_proofs
 from edgewright.contract import from_json, to_json
 from edgewright.mqtt import BrokerSettings, connect, make_client
 from edgewright.twin import DesiredState, ReportedState, topic
@@ -103,7 +102,7 @@ def lose_the_broker(state: Path, registry: Path, desired: DesiredState, phase: s
 
 def run_device(state: Path, registry: Path, broker: Mosquitto, phase: str) -> None:
     """The agent, until it is killed."""
-    edgewright_agent.update.prove_in_process_of_its_own = forked_proof
+    fork_proofs()
     logging.getLogger("edgewright.agent").setLevel(logging.CRITICAL)
     changes = {"broker": broker.settings, "source": SourceConfig(rate_hz=200.0)}
     agent = _Agent(config_for(state, registry).model_copy(update=changes))
@@ -116,14 +115,14 @@ def _fleet(broker: BrokerSettings, desired: DesiredState, *, until_committed: bo
     kept = threading.Event()
 
     def on_message(client: paho.Client, userdata: object, message: paho.MQTTMessage) -> None:
-        report = from_json(ReportedState, message.payload, where=message.topic)
+        report = from_json(ReportedState, bytes(message.payload), where=message.topic)
         if report.phase == "committed" and report.running and report.running.release == desired.release:
             kept.set()
 
     client = make_client(broker, "fleet")
     client.on_message = on_message
-    client.on_connect = lambda *_: client.subscribe(topic("bench", "device", "reported"), qos=1)
     connect(client, broker)
+    client.subscribe(topic("bench", "device", "reported"), qos=1)
     sent = client.publish(topic("bench", "device", "desired"), to_json(desired), qos=1, retain=True)
     if until_committed:
         kept.wait(DEADLINE_S)

@@ -176,10 +176,10 @@ def device_with_fault(
         said += part
     os.close(struck_reader)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    marks, _, error = said.decode().partition("!")
+    marks, _, complaint = said.decode().partition("!")
     struck = bool(marks) or code == -signal.SIGKILL or trial.kind in AT_ONCE
-    if error or code not in (0, -signal.SIGKILL):
-        return f"the device ended with {code}: {error}", struck
+    if complaint or code not in (0, -signal.SIGKILL):
+        return f"the device ended with {code}: {complaint}", struck
     return None, struck
 
 

@@ -165,7 +165,7 @@ class _Running:
 
 def run_all(world: World, trials: Sequence[Trial], workers: int) -> Iterator[Outcome]:
     """Run trials, each in a fork of this process, `workers` at a time."""
-    waiting, running = list(reversed(trials)), {}
+    waiting, running = list(reversed(trials)), dict[int, _Running]()
     while waiting or running:
         while waiting and len(running) < workers:
             trial = waiting.pop()
