@@ -20,7 +20,7 @@ from edgewright.artifact.layout import Layout
 from edgewright.artifact.manifest import Digest
 from edgewright.artifact.release import Artifact, copy_artifact, find_artifact
 from edgewright.contract import CONTRACT, from_json, to_json
-from edgewright.durable_file import storage_error, sync_folder, write_durably
+from edgewright.durable_file import storage_error, write_durably
 from edgewright.errors import ArtifactError, EdgewrightError, StorageError
 from edgewright.twin import DesiredState, ReleaseReference
 
@@ -128,9 +128,6 @@ class Slots:
             if folder.exists():
                 shutil.rmtree(folder)
             copied = copy_artifact(artifact, Layout.create(folder))
-            # A durable file makes its own folder's entry durable, not that of the folders above.
-            for parent in (folder / "blobs", folder, self.root):
-                sync_folder(parent)
         except OSError as error:
             raise storage_error(error, folder) from None
         return SlotContent(slot=slot, release=release, artifact=copied.digest)
