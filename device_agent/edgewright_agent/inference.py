@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from edgewright.active_slot import SlotContent
 from edgewright.runtime.model import Model, load_artifact
 from edgewright_agent.config import AgentConfig
 from edgewright_agent.exporter import Attributes, Exporter, model_attributes
-from edgewright_agent.slots import Serving, SlotContent
+from edgewright_agent.slots import Serving
 from edgewright_agent.sources import RawInputs, open_source
 
 MAX_LAG_S = 1.0

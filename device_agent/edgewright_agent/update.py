@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from edgewright.active_slot import FailedUpdate, SlotContent
 from edgewright.artifact.layout import Layout
 from edgewright.artifact.manifest import failed_checks
 from edgewright.artifact.release import open_artifact, open_release_by_digest
@@ -22,7 +23,7 @@ from edgewright_agent.config import AgentConfig
 from edgewright_agent.inference import Served, Tally, load_served
 from edgewright_agent.lifecycle import Event, step
 from edgewright_agent.prove import prove_in_process_of_its_own
-from edgewright_agent.slots import FailedUpdate, SlotContent, Slots
+from edgewright_agent.slots import Slots
 from edgewright_profiles import HardwareProfile
 
 log = logging.getLogger("edgewright.agent")

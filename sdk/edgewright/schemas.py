@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from edgewright.active_slot import SlotState
 from edgewright.artifact.manifest import ArtifactManifest
 from edgewright.contract import schema_text
 from edgewright.telemetry.window import TelemetryWindow
@@ -13,6 +14,7 @@ from edgewright.twin import DesiredState, DeviceStatus, ReportedState
 
 FOLDER = Path(__file__).parent / "schema"
 SCHEMAS: dict[str, type[BaseModel]] = {
+    "active-slot": SlotState,
     "artifact-manifest": ArtifactManifest,
     "telemetry-window": TelemetryWindow,
     "twin-desired": DesiredState,

@@ -40,7 +40,7 @@ from edgewright.artifact.manifest import (
 )
 from edgewright.artifact.release import publish, put_artifact
 from edgewright.contract import from_json, to_json
-from edgewright.runtime.model import load
+from edgewright.runtime.model import open_model
 from edgewright.telemetry.window import TelemetryWindow, decode_otlp
 from edgewright.twin import DesiredState, DeviceStatus, ReleaseReference, ReportedState, topic
 
@@ -141,7 +141,7 @@ class Registry:
         else:
             file = self.root.parent / f"{version}.onnx"
             file.write_bytes(data)
-            model = load(file)
+            model = open_model(file)
             outputs = np.stack([model.run_raw({"x": row})["scores"] for row in inputs])
         golden = golden_to_bytes(GoldenVectors({"x": inputs}, {"scores": outputs + int(wrong_golden)}))
         tensor = {"dtype": spec[0], "shape": spec[1]}
