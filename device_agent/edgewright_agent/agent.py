@@ -25,6 +25,7 @@ from edgewright.mqtt import KEEPALIVE_S, make_client
 from edgewright.twin import DesiredState, DeviceStatus, Leaf, ReportedState, RunningRelease, topic
 from edgewright_agent.config import AgentConfig
 from edgewright_agent.exporter import Exporter
+from edgewright_agent.feed import Feed
 from edgewright_agent.inference import serve
 from edgewright_agent.power import find_sensor
 from edgewright_agent.update import Updater
@@ -54,6 +55,7 @@ class Agent:
         self._exporter = Exporter(
             fleet=config.fleet, device=config.device, profile=profile.name, boot=self._boot
         )
+        self._feed = Feed.of(config, self._exporter.record_feed_error)
         self._wishes: queue.SimpleQueue[DesiredState | None] = queue.SimpleQueue()
         self._sequence = itertools.count()
         self._report_lock = threading.Lock()
@@ -82,12 +84,19 @@ class Agent:
             thread.start()
         try:
             rate_hz = self.config.source.rate_hz
-            serve(lambda: self._updater.served, self._exporter, rate_hz=rate_hz, stopping=self._stopping)
+            serve(
+                lambda: self._updater.served,
+                self._exporter,
+                self._feed,
+                rate_hz=rate_hz,
+                stopping=self._stopping,
+            )
         finally:
             self._stopping.set()
             self._wishes.put(None)
             for thread in threads:
                 thread.join(timeout=GOODBYE_S)
+            self._feed.close()
             self._say_goodbye()
             self._exporter.close()
 

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field
 
 from edgewright.artifact.manifest import Name
 from edgewright.contract import CONTRACT, from_mapping
 from edgewright.errors import ConfigError
 from edgewright.mqtt import BrokerSettings
+from edgewright_agent.feed_config import SINK_PATHS, SOURCE_PATHS, SinkConfig, SourceConfig, is_path
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -22,24 +23,6 @@ else:  # the standard library has it from 3.11 on
     import tomli as tomllib
 
 Seconds = Annotated[float, Field(gt=0)]
-
-
-class SourceConfig(BaseModel):
-    """Where the inputs of inferences come from."""
-
-    model_config = CONTRACT
-    kind: Literal["golden", "npz"] = "golden"
-    """`golden`: the artifact's own vectors in turn, so that a device without data still has a latency."""
-    path: Path | None = None
-    """Of `npz` alone: arrays by input name, or `x` where there is one input; the first axis is the samples."""
-    rate_hz: Annotated[float, Field(gt=0, le=10_000)] = 1.0
-    """Inferences a second. 1: sixty in a telemetry window, and next to no load on the smallest board."""
-
-    @model_validator(mode="after")
-    def _npz_has_a_path(self) -> SourceConfig:
-        if (self.kind == "npz") != (self.path is not None):
-            raise ValueError("kind 'npz' needs a path, and only it takes one")
-        return self
 
 
 class AgentConfig(BaseModel):
@@ -59,6 +42,7 @@ class AgentConfig(BaseModel):
     broker: BrokerSettings = BrokerSettings()
     """The broker on this host where nothing else is said."""
     source: SourceConfig = SourceConfig()
+    sink: SinkConfig = SinkConfig()
     threads: Annotated[int, Field(gt=0, le=256)] = 1
     """Of the runtime. 1: small models are slower with more under load, and the device has other work."""
     telemetry_period_s: Seconds = 60.0
@@ -88,7 +72,11 @@ def load_config(path: Path) -> AgentConfig:
         raise ConfigError(f"cannot be read ({error})", where=str(path)) from None
     _resolve(document, _PATHS, path.parent)
     _resolve(document.get("broker"), _BROKER_PATHS, path.parent)
-    _resolve(document.get("source"), ("path",), path.parent)
+    for name, keys in (("source", SOURCE_PATHS), ("sink", SINK_PATHS)):
+        table = document.get(name)
+        _resolve(table, keys, path.parent)
+        if isinstance(table, dict):
+            _resolve(table.get("broker"), _BROKER_PATHS, path.parent)
     return from_mapping(AgentConfig, document, where=str(path))
 
 
@@ -98,5 +86,5 @@ def _resolve(table: Any, keys: tuple[str, ...], folder: Path) -> None:
     for key in keys:
         value = table.get(key)
         # A profile is a name unless it looks like a file.
-        if isinstance(value, str) and (key != "profile" or value.endswith(".toml")):
+        if is_path(key, value) and (key != "profile" or value.endswith(".toml")):
             table[key] = str(folder.resolve() / value)

@@ -51,18 +51,26 @@ class Exporter:
         self._provider = MeterProvider([self._reader], resource, shutdown_on_exit=False)
         meter = self._provider.get_meter("edgewright")
         self._duration = meter.create_histogram(names.INFERENCE_DURATION, "s", "one inference in the runtime")
+        self._preprocessing = meter.create_histogram(names.PREPROCESSING_DURATION, "s", "one input made raw")
+        self._feed_errors = meter.create_counter(names.FEED_ERRORS, "{error}", "of the source or the sink")
         self._errors = meter.create_counter(names.INFERENCE_ERRORS, "{error}", "inferences that failed")
         self._sequence_gauge = meter.create_gauge(names.REPORT_SEQUENCE, "{report}", "grows by one a payload")
         self._energy = meter.create_counter(names.ENERGY, "J", "energy of the device")
         self._sequence = 0
 
-    def record(self, model: Attributes, seconds: float) -> None:
-        """One inference that succeeded."""
+    def record(self, model: Attributes, seconds: float, *, preprocessing_s: float | None = None) -> None:
+        """One inference that succeeded; `preprocessing_s` is None where its input was raw."""
         self._duration.record(seconds, model)
+        if preprocessing_s is not None:
+            self._preprocessing.record(preprocessing_s, model)
 
     def record_error(self, model: Attributes, error: BaseException) -> None:
         """One inference that failed."""
         self._errors.add(1, {**model, ERROR_TYPE: type(error).__name__})
+
+    def record_feed_error(self, error: BaseException) -> None:
+        """A source that gave nothing or a sink that took nothing; no fault of a model's."""
+        self._feed_errors.add(1, {ERROR_TYPE: type(error).__name__})
 
     def record_energy(self, joules: float, sensor: str) -> None:
         """Energy that the device used since the last call."""

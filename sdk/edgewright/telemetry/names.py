@@ -7,6 +7,11 @@ from __future__ import annotations
 
 INFERENCE_DURATION = "edgewright.inference.duration"
 """Exponential histogram, seconds: one inference in the runtime, quantised input to quantised output."""
+PREPROCESSING_DURATION = "edgewright.preprocessing.duration"
+"""Exponential histogram, seconds: one sample of a source to the artifact's raw input."""
+FEED_ERRORS = "edgewright.feed.errors"
+"""Counter, {error}: times that the device's source gave no input or its sink took no prediction, by `error.type`;
+no fault of the model's, and so not among its errors."""
 INFERENCE_ERRORS = "edgewright.inference.errors"
 """Counter, {error}: inferences that ended in an error, by `error.type`."""
 REPORT_SEQUENCE = "edgewright.report.sequence"
