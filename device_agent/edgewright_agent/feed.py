@@ -49,7 +49,7 @@ class Feed:
         device: str,
         open_its_source: Callable[[], Source],
         open_its_sink: Callable[[], Sink | None],
-        on_error: Callable[[EdgewrightError], None],
+        on_error: Callable[[Exception], None],
     ) -> None:
         self._device = device
         self._open_source, self._open_sink = open_its_source, open_its_sink
@@ -61,7 +61,7 @@ class Feed:
         self._retry_s, self._due = FIRST_RETRY_S, 0.0
 
     @staticmethod
-    def of(config: AgentConfig, on_error: Callable[[EdgewrightError], None]) -> Feed:
+    def of(config: AgentConfig, on_error: Callable[[Exception], None]) -> Feed:
         """The feed that a configuration describes; nothing is opened before it is needed."""
         name = f"{config.fleet}/{config.device}"
         return Feed(
@@ -126,7 +126,7 @@ class Feed:
                 return
             real = {spec.name: real_output(outputs[spec.name], spec) for spec in model.outputs}
             self._sink.put(to_json(predict(self._device, model.manifest, real, about.captured_s)))
-        except EdgewrightError as error:
+        except Exception as error:  # noqa: BLE001 - no prediction is worth the loop that makes the next
             self._failed("sink", error)
         else:
             self._works("sink")
@@ -137,7 +137,7 @@ class Feed:
             if each is not None:
                 each.close()
 
-    def _failed(self, what: str, error: EdgewrightError) -> None:
+    def _failed(self, what: str, error: Exception) -> None:
         self._on_error(error)
         if self._said.get(what) != str(error):
             log.warning("the %s gives trouble: %s", what, error)

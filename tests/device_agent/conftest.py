@@ -294,6 +294,7 @@ class Device:
     port: int
     settings: dict[str, Any] = field(default_factory=dict)
     source: dict[str, Any] = field(default_factory=lambda: {"rate_hz": 50.0})
+    sink: dict[str, Any] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -309,7 +310,7 @@ class Device:
             "watch_s": 0.4,
             **self.settings,
         }
-        tables = {"broker": {"port": self.port}, "source": self.source}
+        tables = {"broker": {"port": self.port}, "source": self.source, "sink": self.sink}
         lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
         for name, table in tables.items():
             lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]

@@ -22,7 +22,7 @@ class Sink(Protocol):
 def open_sink(config: SinkConfig, *, fleet: str, device: str, broker: BrokerSettings) -> Sink | None:
     """The sink of a configuration, None where there is none. Raises `BrokerError` for a credential."""
     if config.kind == "mqtt":
-        from edgewright_agent.sinks.topic import TopicSink
+        from edgewright_agent.sinks.topic_sink import TopicSink
 
         name = config.topic or topic(fleet, device, "predictions")
         return TopicSink(config.broker or broker, f"{fleet}/{device}/sink", name)
