@@ -23,7 +23,7 @@ from edgewright.runtime.following import FollowingModel
 from edgewright.twin import DesiredState, ReleaseReference
 from edgewright_agent.slots import Slots
 
-WARM_SWITCHES = 50
+WARM_SWITCHES = 100
 """Before memory is counted: the allocator's arenas and the runtime's tables reach their size."""
 
 

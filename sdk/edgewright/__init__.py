@@ -2,7 +2,7 @@
 
     import edgewright as ew
 
-    report = ew.convert("model:net", calibration="photos/", profiles=["raspberry-pi-5"], output="registry/")
+    report = ew.convert("model:net", calibration="photos/", profile="raspberry-pi-5", output="registry/")
     model = ew.load("oci:registry:net:1.0.0", profile="raspberry-pi-5", format="onnx")
     scores = model.run(image)
 
