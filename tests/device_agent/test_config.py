@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from edgewright.errors import ConfigError
-from edgewright_agent.config import load_config
+from edgewright_agent.config import load_config, tomllib
+from edgewright_agent.feed_config import SinkConfig, SourceConfig
 
 REPOSITORY = Path(__file__).parents[2]
 MINIMAL = """
@@ -108,6 +110,24 @@ def test_a_missing_file_and_a_folder_are_errors_of_the_family(tmp_path: Path) ->
 def test_the_template_for_devices_is_accepted_as_it_is() -> None:
     config = load_config(REPOSITORY / "firmware_images" / "agent.toml")
     assert config.state_dir == Path("/var/lib/edgewright/state")
+
+
+def test_every_kind_that_the_template_describes_is_accepted_with_the_values_it_shows() -> None:
+    """They are the defaults where the key has one."""
+    text = (REPOSITORY / "firmware_images" / "agent.toml").read_text()
+    kinds = 0
+    for section, model in (("[source]", SourceConfig), ("[sink]", SinkConfig)):
+        for line in text.partition(section)[2].partition("\n[")[0].splitlines():
+            found = re.match(r'#   "(\w+)", with (.*)', line)
+            if found:
+                shown = dict(re.findall(r'(\w+)=("[^"]*"|[\w.]+)', found[2]))
+                values = {key: tomllib.loads(f"v = {value}")["v"] for key, value in shown.items()}
+                config = model.model_validate({"kind": found[1], **values})
+                for key in values:
+                    default = model.model_fields[key].default
+                    assert default is None or getattr(config, key) == default
+                kinds += 1
+    assert kinds == 6
 
 
 def test_every_value_that_the_template_comments_out_is_accepted_too(tmp_path: Path) -> None:
