@@ -1,1 +1,1 @@
-"""The device agent, and an application beside it, measured against the bare runtime."""
+"""What the device agent is measured with; each module is one command."""

@@ -50,7 +50,11 @@ class SlotState(BaseModel):
     watching: DesiredState | None = Field(
         default=None, description="whose switch to `active` is still watched; None: it is kept"
     )
+    kept: DesiredState | None = Field(
+        default=None, description="what asked for `active` last; while watching: for `previous`"
+    )
     failure: FailedUpdate | None = None
+    check: Digest | None = Field(default=None, description="of this JSON without `check`")
 
 
 def open_slot(root: Path, content: SlotContent) -> Artifact:
