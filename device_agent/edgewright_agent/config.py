@@ -148,5 +148,5 @@ def _resolve(table: Any, keys: tuple[str, ...], folder: Path) -> None:
     for key in keys:
         value = table.get(key)
         # A profile is a name unless it looks like a file.
-        if is_path(key, value) and (key != "profile" or value.endswith(".toml")):
+        if is_path(value, key) and (key != "profile" or value.endswith(".toml")):
             table[key] = str(folder.resolve() / value)
