@@ -21,6 +21,7 @@ pytestmark = pytest.mark.slow
 
 
 def committed(device: Any, fleet: Any, registry: Any, version: str = "1.0.0") -> None:
+    device.settings.setdefault("watch_max_s", 2.0)  # without an input there is nothing to wait for
     device.start()
     fleet.desire(registry.release(version), f"r-{version}")
     fleet.wait_for_phase("committed", f"r-{version}")
