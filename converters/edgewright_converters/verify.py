@@ -10,13 +10,13 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgewright.artifact.golden import GoldenVectors
-from edgewright.artifact.manifest import AccuracyReport, LatencyFigure
+from edgewright.artifact.manifest import AccuracyReport, DataKind, LatencyFigure
 from edgewright.errors import ArtifactError, ConversionError, DataError
 from edgewright.latency_benchmark import host_processor, interleaved_seconds, summary
 from edgewright.runtime.memory import PeakMemory, measure_peak_memory
@@ -77,7 +77,7 @@ def compare(
     models: Sequence[QuantisedModel],
     samples: Iterable[Sample],
     reference: Reference,
-    data: Literal["evaluation", "calibration"],
+    data: DataKind,
 ) -> list[Compared]:
     """Execute every model and the float one once on each sample, in one pass over the samples.
 
@@ -100,7 +100,7 @@ def verify(
     models: Sequence[tuple[QuantisedModel, ExportedGraph]],
     samples: Iterable[Sample],
     reference: Reference,
-    data: Literal["evaluation", "calibration"],
+    data: DataKind,
 ) -> list[VerifiedModel]:
     """Compare quantised models, each with its float graph, in one pass; then measure each against that graph."""
     compared = compare([model for model, _ in models], samples, reference, data)
@@ -127,7 +127,7 @@ class _Running:
         real = {spec.name: real_output(outputs[spec.name], spec) for spec in self.model.outputs}
         self.comparison.add(expected, real, sample.label)
 
-    def result(self, data: Literal["evaluation", "calibration"]) -> Compared:
+    def result(self, data: DataKind) -> Compared:
         assert self.comparison is not None
         golden = GoldenVectors(_stacked(self.raw_inputs), _stacked(self.raw_outputs))
         return Compared(self.comparison.report(self.model.runtime, data), golden, self.model.runtime)
