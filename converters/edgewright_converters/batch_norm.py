@@ -44,7 +44,7 @@ ChannelNormals: TypeAlias = Mapping[str, Normal]
 
 @dataclass(frozen=True)
 class SeenNorm:
-    """One batch norm on one sample: what went in and came out, what training saw go in, and what comes out of it."""
+    """One batch norm on one sample: what went in and came out, and what training saw of both."""
 
     input: Array
     output: Array
