@@ -98,14 +98,15 @@ def test_expected_means_and_ranges_are_those_of_the_data(prepared: Any) -> None:
     values: list[NDArray[Any]] = []
     for sample in real:
         execution.run(
-            graph.feed(sample), lambda name, value: values.append(value.mean((0, 2, 3))) if name == clip else None
+            graph.feed(sample),
+            lambda name, value: values.append(value.mean((0, 2, 3))) if name == clip else None,
         )
     assert np.allclose(expected.means[clip], np.mean(values, axis=0), atol=0.1)
 
 
 def test_model_without_a_norm_is_refused_with_what_needs_no_data(tmp_path: Path) -> None:
     plain = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3))
-    with pytest.raises(ConversionError, match="no batch norm.*--calibration.*int8-dynamic"):
+    with pytest.raises(ConversionError, match=r"no batch norm.*--calibration.*int8-dynamic"):
         convert(plain, input_shapes={"": (1, 6)}, profile="raspberry-pi-5", output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -132,7 +133,7 @@ def test_onnx_file_is_refused_for_static_int8(tmp_path: Path) -> None:
     program = torch.onnx.export(Normed(), (torch.zeros(1, 2, 12, 12),), dynamo=True, verbose=False)
     assert program is not None
     onnx.save(program.model_proto, str(tmp_path / "net.onnx"))
-    with pytest.raises(ConversionError, match="ONNX file they are folded away.*--calibration"):
+    with pytest.raises(ConversionError, match=r"ONNX file they are folded away.*--calibration"):
         convert(tmp_path / "net.onnx", profile="raspberry-pi-5", output=tmp_path / "out")
 
 
