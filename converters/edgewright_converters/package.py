@@ -119,6 +119,7 @@ def _manifest(
         ),
         accuracy=verified.accuracy,
         gate=packable.gate,
+        drift_reference=verified.drift_reference,
         latencies=(*verified.latencies, *packable.predicted),
         float_operators=tuple(f"{left.type} {left.name}" for left in packable.gate.float_operators),
         macs=packable.macs,

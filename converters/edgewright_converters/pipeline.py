@@ -32,7 +32,7 @@ from edgewright_converters.evidence import Evidence, gather
 from edgewright_converters.gate import gate, worst
 from edgewright_converters.graphs import FloatGraphs, float_graphs, with_own_ranges
 from edgewright_converters.ladder import CALIBRATION_SAMPLES, Attempt, Climb, Effort, climb, climbed
-from edgewright_converters.large_blocks import give_back_large_blocks
+from edgewright_converters.large_blocks import reuse_large_blocks
 from edgewright_converters.package import Packable, package
 from edgewright_converters.precision_choice import Choice, choose
 from edgewright_converters.prediction import Work, predicted_latencies, work_of
@@ -124,7 +124,7 @@ def convert(
         )
     if report is not None:
         check_writable(Path(report))
-    give_back_large_blocks()
+    reuse_large_blocks()
     started = time.perf_counter()
     profiles = [load_profile(p) for p in ([profile] if isinstance(profile, str) else profile)]
     model = load_source(source, weights)

@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewright.artifact.golden import GoldenVectors
-from edgewright.artifact.manifest import AccuracyReport, DataKind, LatencyFigure
+from edgewright.artifact.manifest import AccuracyReport, DataKind, DriftReference, LatencyFigure
 from edgewright.errors import ArtifactError, ConversionError, DataError
 from edgewright.latency_benchmark import host_processor, interleaved_seconds, summary
 from edgewright.runtime.memory import PeakMemory, measure_peak_memory
 from edgewright.runtime.model import Model
 from edgewright.runtime.quantised_io import raw_input, real_output
 from edgewright.runtime.session import open_session, runtimes_for
+from edgewright.telemetry.sketcher import Sketcher
 from edgewright_converters.calibration import Sample
 from edgewright_converters.comparison import Comparison, classification_output
 from edgewright_converters.export import ExportedGraph
@@ -56,6 +57,7 @@ class Compared:
     accuracy: AccuracyReport
     golden: GoldenVectors
     runtime: str
+    drift_reference: DriftReference | None
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class VerifiedModel:
     speedup: SpeedUp | None = None
     operators: tuple[ExecutedOperator, ...] = ()
     memory: PeakMemory | None = None
+    drift_reference: DriftReference | None = None
 
 
 def compare(
@@ -113,6 +116,7 @@ class _Running:
 
     model: Model
     comparison: Comparison | None = None
+    sketcher: Sketcher | None = None
     raw_inputs: list[dict[str, Array]] = field(default_factory=list)
     raw_outputs: list[dict[str, Array]] = field(default_factory=list)
 
@@ -122,15 +126,26 @@ class _Running:
         if len(self.raw_inputs) < GOLDEN_VECTORS:
             self.raw_inputs.append({name: array.copy() for name, array in raw.items()})
             self.raw_outputs.append({name: array.copy() for name, array in outputs.items()})
-        if self.comparison is None:
-            self.comparison = Comparison(classification_output(expected))
+        if self.comparison is None or self.sketcher is None:
+            scores = classification_output(expected)
+            self.comparison = Comparison(scores)
+            self.sketcher = Sketcher(self.model.inputs, self.model.outputs, scores)
+        in_order = [outputs[spec.name] for spec in self.model.outputs]
+        self.sketcher.add(self.sketcher.glimpse(list(raw.values()), in_order))
         real = {spec.name: real_output(outputs[spec.name], spec) for spec in self.model.outputs}
         self.comparison.add(expected, real, sample.label)
 
     def result(self, data: DataKind) -> Compared:
-        assert self.comparison is not None
-        golden = GoldenVectors(_stacked(self.raw_inputs), _stacked(self.raw_outputs))
-        return Compared(self.comparison.report(self.model.runtime, data), golden, self.model.runtime)
+        assert self.comparison is not None and self.sketcher is not None
+        sketch = self.sketcher.take()
+        assert sketch is not None
+        return Compared(
+            self.comparison.report(self.model.runtime, data),
+            GoldenVectors(_stacked(self.raw_inputs), _stacked(self.raw_outputs)),
+            self.model.runtime,
+            # Everything in the field would have drifted from noise.
+            DriftReference(data=data, sketch=sketch) if data != "generated" else None,
+        )
 
 
 def _check_sample(index: int, expected: Mapping[str, Array], label: int | None, data: str) -> None:
@@ -180,6 +195,7 @@ def _measured(quantised: QuantisedModel, graph: ExportedGraph, compared: Compare
         SpeedUp(*median_interval(ratios), pairs=len(ratios)),
         executed_operators(quantised, graph, first),
         memory,
+        compared.drift_reference,
     )
 
 

@@ -1,7 +1,8 @@
 """`Agent`: one device. It serves, takes updates and reports, each in a thread that the others do not wait for.
 
 The inference loop runs in the caller's thread; updates in a worker that hands over a loaded model; metrics in
-a timer; MQTT in paho's network thread. Here is what they say to each other and to the broker.
+a timer; MQTT in paho's network thread; the inference API in threads of its own. Here is what they say to each
+other and to the broker.
 """
 
 from __future__ import annotations
@@ -22,19 +23,22 @@ import paho.mqtt.client as paho
 from edgewright.contract import from_json, to_json
 from edgewright.errors import EdgewrightError
 from edgewright.mqtt import KEEPALIVE_S, make_client
+from edgewright.telemetry import names
 from edgewright.twin import DesiredState, DeviceStatus, Leaf, ReportedState, RunningRelease, topic
 from edgewright_agent.config import AgentConfig
 from edgewright_agent.exporter import Exporter
 from edgewright_agent.inference import serve
-from edgewright_agent.power import find_sensor
+from edgewright_agent.sensing import Sensing
+from edgewright_agent.serving.listeners import listening
+from edgewright_agent.spool import Spool
 from edgewright_agent.update import Updater
+from edgewright_agent.uplink import Uplink
+from edgewright_agent.vitals import Vitals
 from edgewright_profiles import load_profile
 
 log = logging.getLogger("edgewright.agent")
-ENERGY_SAMPLE_S = 1.0
-"""Between two readings of the power sensor; INA3221 is a power, and its energy a sum over such steps."""
-MAX_QUEUED = 1000
-"""Messages held in memory while the broker is away: 16 hours of metrics at the default period, some 2 MB."""
+PUMP_PERIOD_S = 1.0
+"""Between two looks at whether the broker takes more of the spool."""
 GOODBYE_S = 2.0
 """How long a stop waits for the broker to take the last message."""
 
@@ -49,10 +53,22 @@ class Agent:
         self._stopping = threading.Event()
         profile = load_profile(config.profile)
         self._profile = profile.name
-        self._updater = Updater(config, profile, stopping=self._stopping, on_change=self._report)
-        self._sensor = find_sensor(root)
+        self._updater = Updater(
+            config,
+            profile,
+            stopping=self._stopping,
+            on_change=self._report,
+            read_heat=lambda: self._sensing.heat(),  # there before the first update
+        )
         self._exporter = Exporter(
-            fleet=config.fleet, device=config.device, profile=profile.name, boot=self._boot
+            fleet=config.fleet,
+            device=config.device,
+            profile=profile.name,
+            boot=self._boot,
+            encoding=config.telemetry_encoding,
+        )
+        self._sensing = Sensing(
+            self._exporter, lambda: self._updater.served, profile, threads=config.threads, root=root
         )
         self._wishes: queue.SimpleQueue[DesiredState | None] = queue.SimpleQueue()
         self._sequence = itertools.count()
@@ -62,7 +78,9 @@ class Agent:
             f"{config.fleet}/{config.device}",
             will=(self._topic("status"), self._status(online=False)),
         )
-        self._client.max_queued_messages_set(MAX_QUEUED)
+        self._spool = Spool(config.state_dir / "spool", config.telemetry_spool_bytes)
+        self._uplink = Uplink(self._client, self._topic("metrics"), self._spool)
+        self._vitals = Vitals(config.state_dir, root=root)
         self._client.on_connect = self._on_connect
         self._client.on_connect_fail = lambda *_: self._broker_is_away("cannot be reached")
         self._client.on_disconnect = lambda *_: self._broker_is_away("is gone")
@@ -77,19 +95,20 @@ class Agent:
         threads = [
             threading.Thread(target=self._update_loop, name="updates", daemon=True),
             threading.Thread(target=self._metrics_loop, name="metrics", daemon=True),
+            threading.Thread(target=self._sensing.run, args=(self._stopping,), name="sensors", daemon=True),
         ]
         for thread in threads:
             thread.start()
         try:
             rate_hz = self.config.source.rate_hz
-            serve(lambda: self._updater.served, self._exporter, rate_hz=rate_hz, stopping=self._stopping)
+            with listening(self.config.serving, lambda: self._updater.served, self._exporter):
+                serve(lambda: self._updater.served, self._exporter, rate_hz=rate_hz, stopping=self._stopping)
         finally:
             self._stopping.set()
             self._wishes.put(None)
             for thread in threads:
                 thread.join(timeout=GOODBYE_S)
             self._say_goodbye()
-            self._exporter.close()
 
     def stop(self) -> None:
         """Let `run` end."""
@@ -102,7 +121,8 @@ class Agent:
             signal.signal(number, lambda *_: threading.Thread(target=self.stop).start())
 
     def _say_goodbye(self) -> None:
-        self._publish("metrics", self._exporter.collect(), retain=False)
+        self._send_metrics(last=True)
+        self._uplink.finish(GOODBYE_S)
         goodbye = self._publish("status", self._status(online=False))
         with contextlib.suppress(RuntimeError, ValueError):  # the broker is away: its last will speaks for us
             goodbye.wait_for_publish(timeout=GOODBYE_S if self._client.is_connected() else 0)
@@ -122,14 +142,18 @@ class Agent:
 
     def _metrics_loop(self) -> None:
         due = time.monotonic() + self.config.telemetry_period_s
-        while not self._stopping.wait(max(0.0, min(ENERGY_SAMPLE_S, due - time.monotonic()))):
-            if self._sensor is not None:
-                joules = self._sensor.energy_j(time.monotonic())
-                if joules is not None:
-                    self._exporter.record_energy(joules, self._sensor.name)
+        while not self._stopping.wait(max(0.0, min(PUMP_PERIOD_S, due - time.monotonic()))):
             if time.monotonic() >= due:
                 due += self.config.telemetry_period_s
-                self._publish("metrics", self._exporter.collect(), retain=False)
+                self._send_metrics()
+            self._uplink.pump()
+
+    def _send_metrics(self, *, last: bool = False) -> None:
+        self._sensing.report(time.monotonic(), last=last)
+        self._vitals.record(self._exporter)
+        if self._spool.dropped:
+            self._exporter.set(names.REPORTS_DROPPED, "{report}", self._spool.dropped)
+        self._uplink.send(self._exporter.collect())
 
     def _report(self) -> None:
         # Told to every new connection anyway; kept back until then, old reports would arrive after newer ones.
@@ -184,10 +208,10 @@ class Agent:
             log.warning("%s", error)
 
     def _status(self, *, online: bool) -> bytes:
-        return to_json(DeviceStatus(online=online, boot=self._boot))
+        return to_json(DeviceStatus(online=online, boot=self._boot, payloads=self._exporter.payloads))
 
-    def _publish(self, leaf: Leaf, payload: bytes, *, retain: bool = True) -> paho.MQTTMessageInfo:
-        return self._client.publish(self._topic(leaf), payload, qos=1, retain=retain)
+    def _publish(self, leaf: Leaf, payload: bytes) -> paho.MQTTMessageInfo:
+        return self._client.publish(self._topic(leaf), payload, qos=1, retain=True)
 
     def _topic(self, leaf: Leaf) -> str:
         return topic(self.config.fleet, self.config.device, leaf)

@@ -1,50 +1,96 @@
-"""Serving a loaded model: what is served, and the loop that runs one inference after another.
+"""Inferences of a loaded model: what is served, and the loop that runs one after another.
 
-The loop reads what is served anew before each inference, so that a switch happens between two of them. It
-counts what it saw; whether that is good enough is decided in `update`.
+What is served is read anew before each inference, so that a switch happens between two of them, and one in flight
+ends on the model that it began with. A runtime takes one thread at a time: the loop and the inference API take
+turns. Both count what they saw; whether that is good enough is decided in `update`.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from edgewright.runtime.model import Model, load_artifact
+from edgewright.errors import EdgewrightError
+from edgewright.runtime.model import Array, Model, load_artifact
 from edgewright_agent.config import AgentConfig
+from edgewright_agent.drift import DriftWatch
 from edgewright_agent.exporter import Attributes, Exporter, model_attributes
 from edgewright_agent.slots import Serving, SlotContent
 from edgewright_agent.sources import RawInputs, open_source
+from edgewright_agent.tally import Tally
 
 MAX_LAG_S = 1.0
 """How far a loop that cannot keep its rate may fall behind and still catch up; the rest is skipped."""
 
 
-@dataclass
-class Tally:
-    """The inferences of a served model; the loop counts, the update reads."""
+class TurnMissedError(EdgewrightError):
+    """An inference did not begin before its deadline."""
 
-    inferences: int = 0
-    errors: int = 0
+
+class InferenceFailedError(EdgewrightError):
+    """The runtime raised an error; it is counted and reported."""
+
+
+@dataclass(frozen=True)
+class Durations:
+    """Where the time of inferences went, in seconds."""
+
+    preprocessing: float = 0.0
+    """From the bytes of a request to arrays as the artifact takes them."""
+    queue: float = 0.0
+    """Waiting for the runtime."""
+    run: float = 0.0
+    """In the runtime."""
+    postprocessing: float = 0.0
+    """From the artifact's arrays to the bytes of an answer."""
+
+    def __add__(self, other: Durations) -> Durations:
+        return Durations(
+            self.preprocessing + other.preprocessing,
+            self.queue + other.queue,
+            self.run + other.run,
+            self.postprocessing + other.postprocessing,
+        )
+
+
+class Spent:
+    """What the inferences that succeeded took in all; added to from any thread."""
+
+    def __init__(self) -> None:
+        self.inferences, self.durations = 0, Durations()
+        self._lock = threading.Lock()
+
+    def add(self, durations: Durations) -> None:
+        with self._lock:
+            self.inferences += 1
+            self.durations += durations
 
 
 @dataclass(frozen=True)
 class Served:
-    """A loaded model with everything that the loop needs."""
+    """A loaded model with everything that its inferences need."""
 
     content: SlotContent
     model: Model
     inputs: Iterator[RawInputs]
     attributes: Attributes
     tally: Tally = field(default_factory=Tally)
+    spent: Spent = field(default_factory=Spent)
+    turn: threading.Lock = field(default_factory=threading.Lock)
+    """Held while the runtime executes."""
+    drift: DriftWatch | None = None
+    """Sketches what the model is given and answers."""
 
 
 def load_served(serving: Serving, config: AgentConfig) -> Served:
     """Load the artifact of a slot and open its source. Raises the error family."""
     model = load_artifact(serving.artifact, threads=config.threads)
     inputs = open_source(config.source, model, serving.artifact)
-    return Served(serving.content, model, inputs, model_attributes(serving.content.release))
+    attributes = model_attributes(serving.content.release)
+    drift = DriftWatch(serving.artifact.manifest, attributes)
+    return Served(serving.content, model, inputs, attributes, drift=drift)
 
 
 def serve(
@@ -62,14 +108,60 @@ def serve(
 
 
 def infer(served: Served, exporter: Exporter) -> None:
-    """One inference, recorded as a duration or as an error."""
+    """One inference of the source's next input, recorded as durations or as an error."""
     inputs = next(served.inputs)
-    start = time.perf_counter()
     try:
-        served.model.run_raw(inputs)
-    except Exception as error:  # noqa: BLE001 - whatever a runtime raises is one failed inference
-        served.tally.errors += 1
-        exporter.record_error(served.attributes, error)
+        prepared = served.model.prepare(inputs, raw=True)
+    except EdgewrightError as error:
+        record_failure(served, exporter, error)
+        return
+    try:
+        _, spent = execute(served, exporter, prepared)
+    except InferenceFailedError:
+        return
+    record(served, exporter, spent)
+
+
+def execute(
+    served: Served, exporter: Exporter, prepared: Sequence[Array], *, deadline: float | None = None
+) -> tuple[list[Array], Durations]:
+    """Run the model in its turn: the results, and how long it waited and ran; a failure is recorded here.
+
+    `deadline` is of `time.monotonic`; None waits as long as it takes. Raises `TurnMissedError`,
+    `InferenceFailedError`.
+    """
+    asked = time.perf_counter()
+    if not served.turn.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic())):
+        raise TurnMissedError("the runtime was busy until the deadline", remedy="send fewer requests at once")
+    begun = served.tally.begin()
+    try:
+        results = served.model.execute(prepared)
+    except Exception as error:  # whatever a runtime raises is one failed inference
+        record_failure(served, exporter, error)
+        raise InferenceFailedError(f"the runtime failed: {error}"[:300]) from error
     else:
-        exporter.record(served.attributes, time.perf_counter() - start)
-    served.tally.inferences += 1
+        spent = Durations(queue=begun - asked, run=served.tally.succeed(begun))
+    finally:
+        served.turn.release()
+    if served.drift is not None:
+        served.drift.observe(prepared, results)
+    return results, spent
+
+
+def record(served: Served, exporter: Exporter, spent: Durations) -> None:
+    """Report where the time of an inference that succeeded went."""
+    exporter.record(
+        served.attributes,
+        spent.run,
+        queue_s=spent.queue,
+        # Nought: the loop's inputs are prepared before it begins.
+        preprocessing_s=spent.preprocessing or None,
+        postprocessing_s=spent.postprocessing or None,
+    )
+    served.spent.add(spent)
+
+
+def record_failure(served: Served, exporter: Exporter, error: BaseException) -> None:
+    """Count and report an inference that failed."""
+    served.tally.fail()
+    exporter.record_error(served.attributes, error)

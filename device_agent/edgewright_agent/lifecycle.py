@@ -2,11 +2,14 @@
 
 Read a row as: in this phase, on this event, the device goes to that phase. `MEANING` says what is durable
 when a phase is entered and what a power cut in it leads to. `update` walks the table.
+`python -m edgewright_agent.lifecycle README.md` writes both into the documentation.
 """
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from edgewright.twin import Phase
@@ -22,6 +25,7 @@ Event = Literal[
     "kept",
     "failed",
     "restored",
+    "undone",
 ]
 
 TABLE: dict[tuple[Phase, Event], Phase] = {
@@ -34,6 +38,9 @@ TABLE: dict[tuple[Phase, Event], Phase] = {
     # A device that failed to take a release may be told to stay with the one that it serves.
     ("failed", "satisfied"): "committed",
     ("failed", "refused"): "failed",
+    # By hand: from what serves at rest to the release before it.
+    ("committed", "undone"): "rolling-back",
+    ("failed", "undone"): "rolling-back",
     ("downloading", "fetched"): "verifying",
     ("downloading", "failed"): "failed",
     ("verifying", "verified"): "proving",
@@ -45,8 +52,8 @@ TABLE: dict[tuple[Phase, Event], Phase] = {
     ("switching", "failed"): "rolling-back",
     ("watching", "kept"): "committed",
     ("watching", "failed"): "rolling-back",
-    # Rolling back cannot fail: the model before is still loaded, and where the pointer cannot be written it
-    # stays marked as watched, which the next start undoes.
+    # Rolling back cannot fail: the model before is loaded, and where the pointer cannot be written it stays
+    # marked as watched, which the next start undoes. By hand, it is entered once the pointer is written.
     ("rolling-back", "restored"): "failed",
 }
 RESTING: frozenset[Phase] = frozenset({"idle", "committed", "failed"})
@@ -59,28 +66,48 @@ class Meaning:
 
     durable: str
     power_cut: str
+    starts_in: frozenset[Phase]
+    """Where an agent that is started after the cut may find itself; a test cuts the power in each phase."""
 
 
+_REST_BEFORE: frozenset[Phase] = frozenset({"idle", "committed"})
 MEANING: dict[Phase, Meaning] = {
-    "idle": Meaning("nothing but the state folder", "starts idle again"),
-    "downloading": Meaning("the active slot, untouched", "serves the active slot; the download starts anew"),
+    "idle": Meaning("nothing but the state folder", "starts idle again", frozenset({"idle"})),
+    "downloading": Meaning(
+        "the active slot and the pointer to it",
+        "serves the active slot; the download starts anew",
+        RESTING,
+    ),
     "verifying": Meaning(
-        "the new artifact in the idle slot", "serves the active slot; the download starts anew"
+        "the new artifact in the idle slot; nothing names it",
+        "serves the active slot; the download starts anew",
+        _REST_BEFORE,
     ),
     "proving": Meaning(
-        "the new artifact, every digest checked", "serves the active slot; the update starts anew"
+        "the new artifact, every digest checked; nothing names it",
+        "serves the active slot; the update starts anew",
+        _REST_BEFORE,
     ),
     "switching": Meaning(
         "the new artifact, proved",
-        "serves the slot before: the pointer names it still, or is marked as watched",
+        "serves the slot before: the pointer names it still (the update starts anew), or is marked as watched "
+        "(the update has failed)",
+        RESTING,
     ),
     "watching": Meaning(
         "the pointer to the new slot, marked as watched",
         "goes back to the slot before; the update has failed, as it may have caused the restart",
+        frozenset({"failed"}),
     ),
-    "committed": Meaning("the pointer to the new slot, no longer watched", "serves the new slot"),
-    "rolling-back": Meaning("the pointer, perhaps marked as watched", "goes back to the slot before"),
-    "failed": Meaning("the pointer to the slot before, and the reason", "serves the slot before"),
+    "committed": Meaning(
+        "the pointer to the new slot, no longer watched", "serves the new slot", frozenset({"committed"})
+    ),
+    "rolling-back": Meaning(
+        "the pointer, perhaps marked as watched", "goes back to the slot before", frozenset({"failed"})
+    ),
+    "failed": Meaning(
+        "the pointer to the slot before, and the reason", "serves the slot before", frozenset({"failed"})
+    ),
 }
 
 
@@ -102,3 +129,30 @@ def as_markdown() -> str:
         exits = ", ".join(f"{event} → {after}" for (before, event), after in TABLE.items() if before == phase)
         lines.append(f"| {phase} | {exits} | {meaning.durable} | {meaning.power_cut} |")
     return "\n".join(lines) + "\n"
+
+
+DOCUMENTED = ("<!-- the table of lifecycle.py -->\n", "<!-- end of the table -->\n")
+"""What encloses the table in a Markdown file."""
+
+
+def documented(text: str) -> str:
+    """A Markdown text with the table in its place. Raises `ValueError` where it has no place for it."""
+    begin, end = DOCUMENTED
+    before, found, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise ValueError(f"has no lines {begin.strip()} and {end.strip()}")
+    return f"{before}{begin}\n{as_markdown()}\n{end}{after}"
+
+
+def main() -> None:
+    """Write the table into the Markdown file named, or print it."""
+    if len(sys.argv) < 2:
+        sys.stdout.write(as_markdown())
+        return
+    path = Path(sys.argv[1])
+    path.write_text(documented(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,12 +1,13 @@
 """Two slots and the pointer to the one that serves: a device always has the model it had before.
 
 A new artifact goes into the slot that does not serve; only when it is whole and proved is the pointer,
-`active.json`, replaced in one durable step. While a switch is watched the pointer says so, and a start in
-that state goes back to the slot before.
+`active.json` and a copy of it, replaced in one durable step. While a switch is watched the pointer says so,
+and a start in that state goes back to the slot before.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 from collections.abc import Callable
@@ -19,10 +20,12 @@ from pydantic import BaseModel, Field
 from edgewright.artifact.layout import Layout
 from edgewright.artifact.manifest import Digest
 from edgewright.artifact.release import Artifact, copy_artifact, find_artifact
-from edgewright.contract import CONTRACT, from_json, to_json
-from edgewright.durable_file import storage_error, sync_folder, write_durably
+from edgewright.contract import CONTRACT
+from edgewright.durable_file import storage_error, sync_folder
 from edgewright.errors import ArtifactError, EdgewrightError, StorageError
+from edgewright.figures import size
 from edgewright.twin import DesiredState, ReleaseReference
+from edgewright_agent.checked_file import read_checked, sweep_unfinished, write_checked
 
 log = logging.getLogger("edgewright.agent")
 SlotName = Literal["a", "b"]
@@ -58,7 +61,11 @@ class SlotState(BaseModel):
     watching: DesiredState | None = Field(
         default=None, description="whose switch to `active` is still watched; None: it is kept"
     )
+    kept: DesiredState | None = Field(
+        default=None, description="what asked for `active` last; while watching: for `previous`"
+    )
     failure: FailedUpdate | None = None
+    check: Digest | None = Field(default=None, description="of this JSON without `check`")
 
 
 @dataclass(frozen=True)
@@ -73,26 +80,29 @@ class Serving:
 class Slots:
     """The slots below `root`. One process at a time.
 
-    `damage` says why the pointer could not be read; the device then starts as if it had none.
+    `damage` says why neither the pointer nor its copy could be read; the device then starts as if it had none.
     """
 
     root: Path
     state: SlotState
     damage: str | None = None
+    mend: bool = False
+    """Whether the pointer and its copy differ; a start writes both anew."""
 
     @staticmethod
     def open(root: Path) -> Slots:
         """The slots at `root`, which is made if it is missing. Raises `StorageError`."""
-        path = root / POINTER
         try:
             root.mkdir(parents=True, exist_ok=True)
-            return Slots(root, from_json(SlotState, path.read_bytes(), where=str(path)))
-        except FileNotFoundError:
-            return Slots(root, SlotState())
         except OSError as error:
             raise storage_error(error, root) from None
-        except EdgewrightError as error:
-            return Slots(root, SlotState(), damage=f"the pointer to the slots cannot be read: {error}")
+        found = read_checked(SlotState, root / POINTER)
+        if found.content is not None:
+            if found.damage is not None:
+                log.warning("the pointer to the slots is mended from its copy: %s", found.damage)
+            return Slots(root, found.content, mend=found.mend)
+        damage = f"the pointer to the slots cannot be read: {found.damage}" if found.damage else None
+        return Slots(root, SlotState(), damage=damage)
 
     def start(self, load: Callable[[Serving], LoadedT]) -> tuple[LoadedT | None, str | None]:
         """Load what serves after a start; with the reason where that is not what the pointer named.
@@ -101,9 +111,12 @@ class Slots:
         load is passed over. A disk that cannot be written does not keep a sound slot from serving.
         """
         reason = self.damage
+        sweep_unfinished(self.root / POINTER)
         if self.state.watching is not None:
             reason = CUT_SHORT
             self._settle(self._rolled_back(FailedUpdate(desired=self.state.watching, reason=reason)))
+        elif self.mend:
+            self._settle(self.state)
         for content in (self.state.active, self.state.previous):
             if content is None:
                 continue
@@ -113,26 +126,34 @@ class Slots:
                 reason = f"slot {content.slot} cannot be used: {error}"
                 continue
             if content != self.state.active:
-                self._settle(self.state.model_copy(update={"active": content, "previous": None}))
+                state = {"active": content, "previous": None, "kept": None}
+                self._settle(self.state.model_copy(update=state))
             return loaded, reason
         return None, reason
 
     def install(self, artifact: Artifact, release: ReleaseReference) -> SlotContent:
-        """Copy an artifact into the slot that does not serve. Raises `ArtifactError`, `StorageError`."""
+        """Copy an artifact into the slot that does not serve. Raises `ArtifactError`, `StorageError`.
+
+        Nothing of it stays where that fails, so that a disk that it filled has room again.
+        """
         slot: SlotName = "b" if self.state.active is not None and self.state.active.slot == "a" else "a"
-        if self.state.previous is not None:
-            # From here on there is nothing to go back to but the active slot.
-            self._write(self.state.model_copy(update={"previous": None}))
         folder = self.root / slot
+        _check_room(folder, sum(blob.size for blob in artifact.blobs))
+        if self.state.previous is not None or self.state.failure is not None:
+            # From here on there is nothing to go back to but the active slot.
+            self._write(self.state.model_copy(update={"previous": None, "failure": None}))
         try:
-            if folder.exists():
-                shutil.rmtree(folder)
+            _remove(folder)
             copied = copy_artifact(artifact, Layout.create(folder))
             # A durable file makes its own folder's entry durable, not that of the folders above.
             for parent in (folder / "blobs", folder, self.root):
                 sync_folder(parent)
-        except OSError as error:
-            raise storage_error(error, folder) from None
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                _remove(folder)
+            if isinstance(error, OSError):
+                raise storage_error(error, folder) from None
+            raise
         return SlotContent(slot=slot, release=release, artifact=copied.digest)
 
     def verify(self, content: SlotContent) -> Serving:
@@ -144,11 +165,41 @@ class Slots:
 
     def switch(self, content: SlotContent, desired: DesiredState) -> None:
         """Let the pointer name the new slot, watched. Raises `StorageError`."""
-        self._write(SlotState(active=content, previous=self.state.active, watching=desired))
+        before = self.state
+        self._write(SlotState(active=content, previous=before.active, watching=desired, kept=before.kept))
 
     def commit(self) -> None:
         """Keep the release that was watched. Raises `StorageError`."""
-        self._write(self.state.model_copy(update={"watching": None, "failure": None}))
+        kept = {"watching": None, "failure": None, "kept": self.state.watching}
+        self._write(self.state.model_copy(update=kept))
+
+    def note(self, desired: DesiredState) -> None:
+        """Remember that what is active is what the fleet asked for last, which ends an earlier failure.
+
+        Raises `StorageError`.
+        """
+        state = self.state.model_copy(update={"kept": desired, "failure": None})
+        if state != self.state:
+            self._write(state)
+
+    def go_back(self, reason: str) -> SlotContent:
+        """Let the pointer name the release before, kept, for good; for use by hand, while nothing is watched.
+
+        The wish that brought the release that served counts as failed, so that the same one, delivered again,
+        does not bring it back. Going back once more returns to it. Raises `EdgewrightError` where there is
+        none before or it is corrupt, `StorageError` where the pointer cannot be written.
+        """
+        previous, kept = self.previous(), self.state.kept
+        self.verify(previous)
+        failure = FailedUpdate(desired=kept, reason=reason) if kept is not None else None
+        self._write(SlotState(active=previous, previous=self.state.active, failure=failure))
+        return previous
+
+    def previous(self) -> SlotContent:
+        """The release before the one that serves. Raises `ArtifactError` where there is none to go back to."""
+        if self.state.previous is None or self.state.watching is not None:
+            raise ArtifactError("there is no release to go back to", where=str(self.root))
+        return self.state.previous
 
     def roll_back(self, failure: FailedUpdate | None) -> None:
         """Undo a switch that is watched, if there is one, and remember the failure.
@@ -165,7 +216,7 @@ class Slots:
     def _rolled_back(self, failure: FailedUpdate | None) -> SlotState:
         if self.state.watching is None:
             return self.state.model_copy(update={"failure": failure})
-        return SlotState(active=self.state.previous, failure=failure)
+        return SlotState(active=self.state.previous, kept=self.state.kept, failure=failure)
 
     def _settle(self, state: SlotState) -> None:
         """Go on from `state` even where the disk refuses it: the next start comes to the same."""
@@ -176,5 +227,27 @@ class Slots:
             log.warning("the pointer to the slots stays as it is: %s", error)
 
     def _write(self, state: SlotState) -> None:
-        write_durably(self.root / POINTER, to_json(state))
+        write_checked(self.root / POINTER, state)
         self.state = state
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    """Raise `StorageError` where the disk cannot take `needed` bytes in place of what `folder` holds."""
+    try:
+        room = _held(folder) + shutil.disk_usage(folder.parent).free
+    except OSError as error:
+        raise storage_error(error, folder) from None
+    if room < needed:
+        problem = f"the disk has room for {size(room)}, and the artifact takes {size(needed)}"
+        raise StorageError(problem, where=str(folder), remedy="free some space")
+
+
+def _held(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def _remove(folder: Path) -> None:
+    if folder.is_dir():
+        shutil.rmtree(folder)
+    else:
+        folder.unlink(missing_ok=True)

@@ -7,10 +7,12 @@ next. It knows no broker; whoever owns it is called at every change.
 from __future__ import annotations
 
 import logging
+import os
 import re
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from edgewright.artifact.layout import Layout
@@ -19,20 +21,36 @@ from edgewright.artifact.release import open_artifact, open_release_by_digest
 from edgewright.errors import EdgewrightError, StorageError
 from edgewright.twin import DesiredState, Phase, ReleaseReference
 from edgewright_agent.config import AgentConfig
-from edgewright_agent.inference import Served, Tally, load_served
-from edgewright_agent.lifecycle import Event, step
-from edgewright_agent.prove import prove_in_process_of_its_own
+from edgewright_agent.inference import Served, load_served
+from edgewright_agent.lifecycle import RESTING, Event, step
+from edgewright_agent.prove import limits_for, prove_in_process_of_its_own
 from edgewright_agent.slots import FailedUpdate, SlotContent, Slots
+from edgewright_agent.watch import (
+    HeatWatch,
+    ReadHeat,
+    error_reason,
+    exits_when_wedged,
+    hang_reason,
+    latency_reason,
+    no_heat_sensor,
+)
 from edgewright_profiles import HardwareProfile
 
 log = logging.getLogger("edgewright.agent")
-MIN_WATCHED_INFERENCES = 5
-"""Below this an error share says nothing, unless no inference at all succeeded."""
 WATCH_POLL_S = 0.05
+HANGS = 70
+"""Exit code of an agent whose model hangs (sysexits.h, EX_SOFTWARE): whoever supervises it starts it again."""
+LAST_WORDS_S = 1.0
+"""Before that exit, for the broker to hear why."""
+BY_HAND = "rolled back by hand"
 
 
 class UpdateFailedError(EdgewrightError):
     """An update cannot go on; the text is the reason that the fleet is shown."""
+
+
+class _HangingError(UpdateFailedError):
+    """A thread of this process is lost in the model's native code, and only a new process is rid of it."""
 
 
 class _Stopping(Exception):  # noqa: N818 - not an error: the agent ends while an update runs
@@ -50,7 +68,10 @@ class Progress:
 
 
 class Updater:
-    """Owns the slots and decides what is served. `take` is for one thread; the attributes may be read by all."""
+    """Owns the slots and decides what is served. The attributes may be read by all threads.
+
+    `read_heat` looks at the device's sensors; `leave` ends the process at once, for a supervisor to start it anew.
+    """
 
     def __init__(
         self,
@@ -59,21 +80,28 @@ class Updater:
         *,
         stopping: threading.Event,
         on_change: Callable[[], None],
+        read_heat: ReadHeat = no_heat_sensor,
+        leave: Callable[[int], None] = os._exit,
     ) -> None:
         self._config = config
         self._profile = profile
         self._stopping = stopping
         self._on_change = on_change
+        self._read_heat = read_heat
+        self._leave = leave
+        self._busy = threading.Lock()
+        self._undo: str | None = None
         self._slots = Slots.open(config.state_dir)
         self.served: Served | None = None
         self.progress = Progress()
 
     def restore(self) -> None:
         """Serve the last good model after a start; where that is another than it was, say why."""
-        undone = self._slots.state.watching
         self.served, reason = self._slots.start(lambda serving: load_served(serving, self._config))
-        if undone is not None:
-            self.progress = Progress("failed", undone.release, undone.rollout, reason)
+        failure = self._slots.state.failure
+        if failure is not None:
+            reason = reason or failure.reason
+            self.progress = Progress("failed", failure.desired.release, failure.desired.rollout, reason)
         elif reason is not None:
             self.progress = Progress("failed", reason=reason)
         elif self.served is not None:
@@ -87,9 +115,39 @@ class Updater:
         A state that failed is not tried again until the fleet asks for it by another rollout: a broker
         delivers the same retained message at every reconnection.
         """
+        with self._busy:
+            self._take(desired)
+
+    def roll_back_to_previous(self, reason: str = BY_HAND) -> None:
+        """Serve the release before, durably; the same desired state, delivered again, does not undo that.
+
+        A release that is still watched is given up. Raises `EdgewrightError`, with all as it was, where an update
+        has not switched yet, where there is nothing to go back to or it is corrupt, or the disk refuses it.
+        """
+        phase = self.progress.phase
+        if phase not in (*RESTING, "watching"):
+            raise UpdateFailedError(f"an update is {phase}; wait for its end")
+        if phase == "watching":
+            self._undo = reason
+        with self._busy:
+            self._undo = None
+            if phase == "watching" and self.progress.phase == "failed":
+                return
+            active = self._slots.state.active
+            before = load_served(self._slots.verify(self._slots.previous()), self._config)
+            self._slots.go_back(reason)
+            if active is not None:
+                self.progress = replace(self.progress, target=active.release)
+            self._advance("undone", reason)
+            self.served = before
+            self._advance("restored", reason)
+
+    def _take(self, desired: DesiredState) -> None:
         self.progress = replace(self.progress, target=desired.release, rollout=desired.rollout)
         before, failure = self.served, self._slots.state.failure
         if before is not None and before.content.release.digest == desired.release.digest:
+            with suppress(StorageError):  # of use for a roll back by hand alone
+                self._slots.note(desired)
             self._advance("satisfied")
         elif failure is not None and failure.desired == desired:
             self._advance("refused", failure.reason)
@@ -104,21 +162,29 @@ class Updater:
                 self._roll_back(before, None)
             except EdgewrightError as error:
                 self._fail(desired, before, str(error))
+                if isinstance(error, _HangingError):
+                    log.error("restarting: %s", error)
+                    time.sleep(LAST_WORDS_S)
+                    self._leave(HANGS)
             except Exception as error:  # noqa: BLE001 - no update may end the thread that takes the next one
                 self._fail(desired, before, f"error in the agent: {type(error).__name__}: {error}")
 
     def _update(self, desired: DesiredState) -> None:
+        heat = HeatWatch(self._read_heat, self._config.watch_max_heating_c)
         content = self._download(desired)
         self._proceed("fetched")
-        serving = self._slots.verify(content)
+        self._slots.verify(content)
         self._proceed("verified")
         self._prove(content)
-        served = load_served(serving, self._config)
         self._proceed("proved")
+        before = self.served
         self._slots.switch(content, desired)
+        # Loaded once the pointer says that it is watched: should that take the agent down, a start goes back.
+        with exits_when_wedged(self._config.prove_timeout_s):
+            served = load_served(self._slots.verify(content), self._config)
         self.served = served
         self._proceed("switched")
-        self._watch(served.tally)
+        self._watch(served, before, heat)
         self._slots.commit()
         self._advance("kept")
 
@@ -138,25 +204,38 @@ class Updater:
 
     def _prove(self, content: SlotContent) -> None:
         verdict = prove_in_process_of_its_own(
-            self._slots.folder(content), threads=self._config.threads, timeout_s=self._config.prove_timeout_s
+            self._slots.folder(content),
+            threads=self._config.threads,
+            limits=limits_for(self._config, self._profile),
         )
         if not verdict.passed:
             raise UpdateFailedError(f"golden check: {verdict.detail}")
         log.info("%s proved on %s: %s", content.release, verdict.runtime, verdict.detail)
 
-    def _watch(self, tally: Tally) -> None:
-        """Wait out the watching time. Raises `UpdateFailedError` as soon as too many inferences failed."""
-        limit = self._config.watch_max_error_share
-        end = time.monotonic() + self._config.watch_s
+    def _watch(self, served: Served, before: Served | None, heat: HeatWatch) -> None:
+        """Wait out the watching time and count. Raises `UpdateFailedError` as soon as there is a reason to."""
+        config, tally = self._config, served.tally
+        start = time.monotonic()
         over = False
-        while not over:
-            if self._stopping.wait(WATCH_POLL_S):
-                raise _Stopping
-            over = time.monotonic() >= end
-            errors, inferences = tally.errors, tally.inferences
-            if watched_too_many_errors(errors, inferences, limit, over=over):
-                seen = f"{errors} of {inferences} inferences failed while watching"
-                raise UpdateFailedError(f"{seen}, more than {limit:.0%}")
+        with exits_when_wedged(2 * config.watch_hang_s) as alive:
+            while not over:
+                alive()
+                if self._stopping.wait(WATCH_POLL_S):
+                    raise _Stopping
+                watched_s, errors, inferences = time.monotonic() - start, tally.errors, tally.inferences
+                over = watched_s >= config.watch_s and inferences >= config.watch_inferences
+                over = over or watched_s >= max(config.watch_s, config.watch_max_s)
+                if reason := hang_reason(tally.longest_running_s(), config.watch_hang_s):
+                    raise _HangingError(reason)
+                limit = config.watch_max_error_share
+                reason = error_reason(errors, inferences, limit, over=over) or heat.reason() or self._undo
+                if reason is not None:
+                    raise UpdateFailedError(reason)
+        budget_s = limits_for(config, self._profile).p99_s
+        known = before.tally.latencies() if before is not None and same_model(before, served) else []
+        slow = config.watch_max_slowdown
+        if reason := latency_reason(known, tally.latencies(), max_slowdown=slow, budget_s=budget_s):
+            raise UpdateFailedError(reason)
 
     def _fail(self, desired: DesiredState, before: Served | None, reason: str) -> None:
         log.warning("update to %s failed: %s", desired.release, reason)
@@ -183,11 +262,9 @@ class Updater:
         self._on_change()
 
 
-def watched_too_many_errors(errors: int, inferences: int, limit: float, *, over: bool) -> bool:
-    """Whether a watched release has failed: too large a share, or nothing but errors when the time is over."""
-    if inferences >= MIN_WATCHED_INFERENCES:
-        return errors > limit * inferences
-    return over and errors > 0 and errors >= inferences
+def same_model(one: Served, other: Served) -> bool:
+    """Whether two releases are versions of one model, so that their latencies compare."""
+    return one.content.release.name == other.content.release.name
 
 
 def is_older(release: ReleaseReference, than: ReleaseReference) -> bool:

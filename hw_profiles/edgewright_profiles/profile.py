@@ -127,6 +127,10 @@ class NoPowerSensor(FactGroup):
     """The finding that the device cannot measure its own power, and what to do instead."""
 
     note: Text
+    idle_w: Positive | None = Field(
+        default=None, description="whole device at rest, to estimate with; never shown as measured"
+    )
+    loaded_w: Positive | None = Field(default=None, description="the same with all cores at work")
 
 
 class Budgets(FactGroup):
@@ -170,6 +174,12 @@ class HardwareProfile(_Strict):
     def _power_is_accounted_for(self) -> HardwareProfile:
         if bool(self.power_sensors) == bool(self.no_power_sensor):
             raise ValueError("power_sensors: list the sensors, or say in [no_power_sensor] why there is none")
+        if self.no_power_sensor is not None:
+            idle_w, loaded_w = self.no_power_sensor.idle_w, self.no_power_sensor.loaded_w
+            if (idle_w is None) != (loaded_w is None) or (idle_w or 0.0) > (loaded_w or 0.0):
+                raise ValueError(
+                    "no_power_sensor: give both idle_w and loaded_w, the greater last, or neither"
+                )
         return self
 
     def fact_groups(self) -> dict[str, FactGroup]:

@@ -64,7 +64,9 @@ def durable_writer(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         raise storage_error(error, path) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        # A disk that has just become read-only keeps even this, and the error above says why.
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_durably(path: Path, data: bytes) -> None:

@@ -1,19 +1,24 @@
 """One way to a broker: settings, a paho client made from them, and a connection that fails in one line.
 
-Used by the agent and the fleet alike. MQTT 5; a client reconnects by itself with a growing delay.
+Used by the agent and the fleet alike. MQTT 5; a client reconnects by itself with a growing delay. A device needs
+no session at the broker: what is desired of it is retained, so that it gets the newest at each connection and
+not the wishes in between, and its telemetry waits in its own spool. A receiver of telemetry needs one.
 """
 
 from __future__ import annotations
 
 import ssl
+import stat
 import threading
 from pathlib import Path
 from typing import Annotated, Any
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from edgewright.contract import CONTRACT
 from edgewright.errors import BrokerError
@@ -24,16 +29,29 @@ KEEPALIVE_S = 30
 
 
 class BrokerSettings(BaseModel):
-    """Where the broker is and how to prove who we are; TLS is used as soon as `ca_file` is given."""
+    """Where the broker is and how to prove who we are."""
 
     model_config = CONTRACT
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Field(gt=0, lt=65536)] = 1883
+    tls: bool = Field(
+        default=False, description="needless where a file below is given, as that turns it on too"
+    )
+    ca_file: Path | None = Field(
+        default=None, description="who may vouch for the broker; None: this host's list"
+    )
+    certificate_file: Path | None = None
+    key_file: Path | None = Field(default=None, description="of the certificate; None: in the same file")
     username: str | None = None
     password_file: Path | None = Field(default=None, description="holds the password, so that no log can")
-    ca_file: Path | None = None
-    certificate_file: Path | None = None
-    key_file: Path | None = None
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> BrokerSettings:
+        if self.password_file is not None and self.username is None:
+            raise ValueError("password_file needs a username")
+        if self.key_file is not None and self.certificate_file is None:
+            raise ValueError("key_file needs a certificate_file")
+        return self
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
@@ -44,36 +62,81 @@ def make_client(
 ) -> paho.Client:
     """A client that is not connected yet; `will` is (topic, payload), retained at QoS 1.
 
-    Raises `BrokerError` where a certificate, key or password file cannot be used.
+    Raises `BrokerError` where a certificate, key or password file cannot be used, or others may read it.
     """
-    # The embedded broker (rumqttd 0.20) falls over a client id with a slash in it.
-    name = client_id.replace("/", ".")
+    # The embedded broker (rumqttd 0.20) falls over a client id with a slash in it; no name holds a colon, so
+    # that FLEET/DEVICE stays unambiguous.
+    name = client_id.replace("/", ":")
     client = paho.Client(CallbackAPIVersion.VERSION2, client_id=name, protocol=paho.MQTTv5)
-    try:
-        if settings.username is not None:
-            secret = (
-                settings.password_file.read_text(encoding="utf-8").strip() if settings.password_file else None
-            )
-            client.username_pw_set(settings.username, secret)
-        if settings.ca_file is not None:
-            context = ssl.create_default_context(cafile=str(settings.ca_file))
-            if settings.certificate_file is not None:
-                key = str(settings.key_file) if settings.key_file else None
-                context.load_cert_chain(str(settings.certificate_file), key)
-            client.tls_set_context(context)
-    except OSError as error:  # ssl.SSLError is one
-        raise BrokerError(f"a credential cannot be used ({error})", where=str(settings)) from None
+    if settings.username is not None:
+        client.username_pw_set(settings.username, _password(settings))
+    if settings.tls or settings.ca_file is not None or settings.certificate_file is not None:
+        client.tls_set_context(_tls(settings))
     if will is not None:
         client.will_set(will[0], will[1], qos=1, retain=True)
     client.reconnect_delay_set(min_delay=1, max_delay=60)
     return client
 
 
-def connect(client: paho.Client, settings: BrokerSettings, *, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
+def _password(settings: BrokerSettings) -> str | None:
+    path = settings.password_file
+    if path is None:
+        return None
+    _must_be_private(path, "password_file")
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise _unusable(path, "password_file", error) from None
+    except UnicodeDecodeError:
+        raise BrokerError("password_file is not UTF-8 text", where=str(path)) from None
+
+
+def _tls(settings: BrokerSettings) -> ssl.SSLContext:
+    certificate, key = settings.certificate_file, settings.key_file
+    try:
+        context = ssl.create_default_context(cafile=settings.ca_file)
+    except OSError as error:  # ssl.SSLError is one
+        raise _unusable(settings.ca_file, "ca_file", error) from None
+    if certificate is not None:
+        _must_be_private(key or certificate, "key_file" if key else "certificate_file without a key_file")
+        try:
+            # Without a password of its own, an encrypted key would be asked for at the terminal.
+            context.load_cert_chain(certificate, key, password=lambda: "")
+        except OSError as error:
+            raise _unusable(certificate, "certificate_file or its key_file", error) from None
+    return context
+
+
+def _must_be_private(path: Path, what: str) -> None:
+    """Refuse a secret that any other user of the device could read."""
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError as error:
+        raise _unusable(path, what, error) from None
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise BrokerError(
+            f"{what} is open to other users (mode {mode:04o})", where=str(path), remedy=f"chmod 600 {path}"
+        )
+
+
+def _unusable(path: Path | None, what: str, error: OSError) -> BrokerError:
+    problem = getattr(error, "reason", None) or error.strerror or str(error)
+    return BrokerError(f"{what} cannot be used ({problem})", where=str(path))
+
+
+def connect(
+    client: paho.Client,
+    settings: BrokerSettings,
+    *,
+    timeout_s: float = CONNECT_TIMEOUT_S,
+    session_s: int = 0,
+) -> None:
     """Connect and start the network thread; returns once the broker accepted.
 
-    Set `on_connect` before: it is called here and at every reconnection. Raises `BrokerError` where the
-    broker is down, silent for `timeout_s`, or refuses.
+    For `session_s` after a connection broke, the broker keeps what is sent to us (QoS 1) for the next one of the
+    same client id; subscribe only where it says that no session is present. Set `on_connect` before: it is
+    called here and at every reconnection. Raises `BrokerError` where the broker is down, silent for
+    `timeout_s`, or refuses.
     """
     answered = threading.Event()
     refusal: list[str] = []
@@ -89,8 +152,16 @@ def connect(client: paho.Client, settings: BrokerSettings, *, timeout_s: float =
         answered.set()
 
     client.on_connect = on_connect
+    # The embedded broker (rumqttd 0.20) keeps nothing for a client whose first connection asks to begin anew.
+    clean_start: Any = False if session_s else paho.MQTT_CLEAN_START_FIRST_ONLY
     try:
-        client.connect(settings.host, settings.port, keepalive=KEEPALIVE_S)
+        client.connect(
+            settings.host,
+            settings.port,
+            keepalive=KEEPALIVE_S,
+            clean_start=clean_start,
+            properties=_session(PacketTypes.CONNECT, session_s),
+        )
     except OSError as error:
         raise BrokerError(
             f"the MQTT broker cannot be reached ({error.strerror or error})",
@@ -102,3 +173,15 @@ def connect(client: paho.Client, settings: BrokerSettings, *, timeout_s: float =
         client.loop_stop()
         problem = f"refuses the connection ({refusal[0]})" if refusal else f"is silent for {timeout_s:g} s"
         raise BrokerError(f"the MQTT broker {problem}", where=str(settings), remedy="check its log")
+
+
+def disconnect(client: paho.Client) -> None:
+    """Leave the broker, end the session there and stop the network thread."""
+    client.disconnect(properties=_session(PacketTypes.DISCONNECT, 0))
+    client.loop_stop()
+
+
+def _session(packet: int, seconds: int) -> Properties:
+    properties = Properties(packet)  # type: ignore[no-untyped-call]
+    properties.SessionExpiryInterval = seconds
+    return properties

@@ -94,9 +94,14 @@ class ReportedState(BaseModel):
 
 
 class DeviceStatus(BaseModel):
-    """Whether the device is connected; the broker sends `online = false` as its last will."""
+    """Whether the device is connected: its birth at each connection, its death by itself or as its last will."""
 
     model_config = CONTRACT
     schema_version: Literal[1] = Field(default=1, alias="schema")
     online: bool
-    boot: str
+    boot: str = Field(description="differs at every start of the agent")
+    payloads: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="telemetry payloads made in this boot so far, so that the sequences below it exist; of a "
+        "last will, when the agent connected",
+    )

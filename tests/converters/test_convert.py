@@ -54,6 +54,9 @@ def test_every_artifact_proves_itself_and_is_smaller_and_close(converted: Any) -
         assert manifest.gate is not None and manifest.gate.int8_mac_share == 1.0
         assert manifest.accuracy.change is not None and manifest.accuracy.float_accuracy is not None
         assert {f.how for f in manifest.latencies} == {"measured on host", "predicted"}
+        reference = manifest.drift_reference
+        assert reference is not None and reference.sketch.samples == manifest.accuracy.samples
+        assert len(reference.sketch.classes) == manifest.outputs[0].shape[-1]
         # 8×2×9 + 8×9 MACs a pixel, and the head.
         assert manifest.macs == 12 * 12 * (8 * 2 * 9 + 8 * 9) + 8 * 4
 

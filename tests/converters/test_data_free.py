@@ -83,7 +83,7 @@ def test_norms_are_found_again_in_the_folded_graph(prepared: Any) -> None:
 
 
 def test_expected_means_and_ranges_are_those_of_the_data(prepared: Any) -> None:
-    model, given, graph = prepared
+    _, given, graph = prepared
     execution = Execution(graph)
     first = given.samples.head(1)[0].inputs
     normals = channel_normals(given.look(first), execution, first)
@@ -153,6 +153,7 @@ def test_exported_program_converts_without_data_and_says_that_accuracy_was_not_m
     for manifest in report.artifacts:
         assert manifest.provenance.calibration_samples == 0 and manifest.provenance.calibration_digest is None
         assert manifest.accuracy.data == "generated" and manifest.accuracy.agreement is None
+        assert manifest.drift_reference is None
         assert manifest.gate is not None and manifest.gate.int8_mac_share == 1.0
         check = next(check for check in manifest.gate.checks if check.name == "accuracy")
         assert check.verdict == "inconclusive" and check.how == "not measured"

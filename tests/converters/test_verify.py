@@ -100,3 +100,14 @@ def test_peak_memory_is_that_of_a_process_of_its_own(tmp_path: Path) -> None:
     path.write_bytes(b"no model")
     with pytest.raises(ArtifactError, match="is not a model"):
         measure_peak_memory(path)
+
+
+def test_the_data_as_the_artifact_answered_it_is_the_reference_for_drift() -> None:
+    (compared,) = compare([tiny(1)], stream(50), plus_half, "evaluation")
+    reference = compared.drift_reference
+    assert (reference.how, reference.data, reference.sketch.samples) == ("measured on host", "evaluation", 50)
+    # Seven inputs in turn, [n, 3, 1, 2]: from n = 3 on the first of the four scores is the greatest.
+    greatest_first = sum(index % 7 >= 3 for index in range(50))
+    assert reference.sketch.classes == (greatest_first, 50 - greatest_first, 0, 0)
+    levels = [channel.level.mean for channel in reference.sketch.inputs["x"]]
+    assert levels == pytest.approx([np.mean([index % 7 for index in range(50)]), 3, 1, 2])

@@ -46,7 +46,7 @@ from edgewright.twin import DesiredState, DeviceStatus, ReleaseReference, Report
 
 PROFILE = "x86-64-gateway"
 FLEET, DEVICE = "plant", "line-3"
-Kind = Literal["matmul", "lookup", "endless"]
+Kind = Literal["matmul", "lookup", "endless", "greedy", "counting"]
 
 
 def _matmul(seed: int) -> onnx.GraphProto:
@@ -69,6 +69,62 @@ def _lookup(rows: int) -> onnx.GraphProto:
         [helper.make_tensor_value_info("x", TensorProto.INT64, [1])],
         [helper.make_tensor_value_info("scores", TensorProto.INT32, [1, 3])],
         [numpy_helper.from_array(table, "table")],
+    )
+
+
+def _counting(rows: int) -> onnx.GraphProto:
+    """Counts to `rows` times its input's first number, and gives its input back: as slow as one likes."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go"], ["on"]),
+            helper.make_node("Abs", ["v"], ["w"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("v", TensorProto.INT32, [1, 3]),
+        ],
+        [
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("w", TensorProto.INT32, [1, 3]),
+        ],
+    )
+    return helper.make_graph(
+        [
+            helper.make_node("ReduceMax", ["x"], ["most"], keepdims=0),
+            helper.make_node("Cast", ["most"], ["long"], to=TensorProto.INT64),
+            helper.make_node("Mul", ["long", "rows"], ["trips"]),
+            helper.make_node("Loop", ["trips", "", "x"], ["scores"], body=body),
+        ],
+        "counting",
+        [helper.make_tensor_value_info("x", TensorProto.INT32, [1, 3])],
+        [helper.make_tensor_value_info("scores", TensorProto.INT32, [1, 3])],
+        [numpy_helper.from_array(np.array(rows, np.int64), "rows")],
+    )
+
+
+def _greedy() -> onnx.GraphProto:
+    """Three sums of a tensor of 256 MB that exists at run time alone."""
+    elements, zero = np.array([64 << 20], np.int64), np.array([0], np.int64)
+    return helper.make_graph(
+        [
+            helper.make_node("ConstantOfShape", ["elements"], ["large"]),
+            helper.make_node("Cast", ["x"], ["real"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceSum", ["real"], ["one"], keepdims=0),
+            helper.make_node("Add", ["large", "one"], ["larger"]),
+            helper.make_node("ReduceMax", ["larger"], ["most"], keepdims=0),
+            helper.make_node("Cast", ["most"], ["whole"], to=TensorProto.INT32),
+            helper.make_node("Expand", ["whole", "shape"], ["scores"]),
+        ],
+        "greedy",
+        [helper.make_tensor_value_info("x", TensorProto.UINT8, [1, 4])],
+        [helper.make_tensor_value_info("scores", TensorProto.INT32, [1, 3])],
+        [
+            numpy_helper.from_array(elements, "elements"),
+            numpy_helper.from_array(zero, "zero"),
+            numpy_helper.from_array(np.array([1, 3], np.int64), "shape"),
+        ],
     )
 
 
@@ -130,11 +186,18 @@ class Registry:
     ) -> ReleaseReference:
         """Publish `sorter:VERSION`; each version computes something else."""
         seed = sum(version.encode())
-        graph = {"matmul": lambda: _matmul(seed), "lookup": lambda: _lookup(rows), "endless": _endless}[
-            kind
-        ]()
+        graphs = {
+            "matmul": lambda: _matmul(seed),
+            "lookup": lambda: _lookup(rows),
+            "endless": _endless,
+            "greedy": _greedy,
+            "counting": lambda: _counting(rows),
+        }
+        graph = graphs[kind]()
         data = _model_bytes(graph)
-        spec = {"matmul": ("uint8", (1, 4)), "lookup": ("int64", (1,)), "endless": ("int32", (1, 3))}[kind]
+        bytes_in = ("uint8", (1, 4))
+        numbers = ("int32", (1, 3))
+        spec = {"lookup": ("int64", (1,)), "endless": numbers, "counting": numbers}.get(kind, bytes_in)
         inputs = np.random.default_rng(seed).integers(0, 2, (4, *spec[1])).astype(spec[0])
         if kind == "endless":
             outputs = inputs
@@ -191,15 +254,17 @@ class Broker:
 
     folder: Path
     port: int = field(default_factory=_free_port)
+    extra: str = ""
     process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, config: Path | None = None) -> None:
         program = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
         assert program, "install the Debian package mosquitto"
-        config = self.folder / "mosquitto.conf"
         # A session that outlives the broker's restart: nothing sent to it meanwhile is lost.
         store = f"persistence true\npersistence_location {self.folder}/\nuser root\n"
-        config.write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\n{store}")
+        if config is None:
+            config = self.folder / "mosquitto.conf"
+            config.write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\n{store}{self.extra}")
         self.process = subprocess.Popen(
             [program, "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -209,6 +274,13 @@ class Broker:
                 return
             time.sleep(0.02)
         raise AssertionError("mosquitto did not start")
+
+    def kill(self) -> None:
+        """As a power cut would."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(10)
+        self.process = None
 
     def stop(self) -> None:
         if self.process is not None:
@@ -294,6 +366,8 @@ class Device:
     port: int
     settings: dict[str, Any] = field(default_factory=dict)
     source: dict[str, Any] = field(default_factory=lambda: {"rate_hz": 50.0})
+    credentials: dict[str, Any] = field(default_factory=dict)
+    tables: dict[str, dict[str, Any]] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -309,7 +383,8 @@ class Device:
             "watch_s": 0.4,
             **self.settings,
         }
-        tables = {"broker": {"port": self.port}, "source": self.source}
+        broker = {"port": self.port, **self.credentials}
+        tables = {"broker": broker, "source": self.source, **self.tables}
         lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
         for name, table in tables.items():
             lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edgewright.errors import ConfigError
-from edgewright_agent.config import load_config
+from edgewright_agent.config import ServingConfig, load_config
 
 REPOSITORY = Path(__file__).parents[2]
 MINIMAL = """
@@ -25,19 +25,24 @@ def written(tmp_path: Path, text: str) -> Path:
 
 def test_relative_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     text = MINIMAL.replace("x86-64-gateway", "mine.toml")
-    text += "[broker]\nca_file = 'ca.pem'\n[source]\nkind = 'npz'\npath = 'x.npz'\n"
+    text += (
+        "[broker]\nca_file = 'ca.pem'\n[source]\nkind = 'npz'\npath = 'x.npz'\n[serving]\nsocket = 'api'\n"
+    )
     config = load_config(written(tmp_path, text))
     assert config.registry == tmp_path / "registry"
     assert config.state_dir == Path("/var/lib/state")
     assert config.profile == str(tmp_path / "mine.toml")
     assert config.broker.ca_file == tmp_path / "ca.pem"
     assert config.source.path == tmp_path / "x.npz"
+    assert config.serving is not None
+    assert config.serving.socket == tmp_path / "api"
 
 
 def test_a_short_file_is_enough_and_has_sensible_defaults(tmp_path: Path) -> None:
     config = load_config(written(tmp_path, MINIMAL))
     assert (config.profile, config.source.kind, config.source.rate_hz) == ("x86-64-gateway", "golden", 1.0)
     assert (config.telemetry_period_s, config.watch_s, config.watch_max_error_share) == (60, 10, 0.05)
+    assert config.serving is None
 
 
 @pytest.mark.parametrize(
@@ -52,6 +57,10 @@ def test_a_short_file_is_enough_and_has_sensible_defaults(tmp_path: Path) -> Non
         ("[source]\nkind = 'npz'", "source: kind 'npz' needs a path"),
         ("[source]\npath = 'x.npz'", "source: kind 'npz' needs a path, and only it takes one"),
         ("[source]\nrate_hz = 0", "source.rate_hz: Input should be greater than 0"),
+        ("[serving]", "serving: needs a socket, a port or both"),
+        ("[serving]\nport = 0", "serving.port: Input should be greater than or equal to 1"),
+        ("[serving]\nport = 1\naddress = 'eth0'", "serving.address"),
+        (f"[serving]\nsocket = '/{'s' * 107}'", "serving: the path of the socket is longer than 107 bytes"),
         ("fleet", "cannot be read (Expected '='"),
     ],
 )
@@ -93,3 +102,6 @@ def test_every_value_that_the_template_comments_out_is_accepted_too(tmp_path: Pa
         "accept_failed_artifacts",
     ):
         assert getattr(shown, key) == getattr(bare, key)
+    assert shown.serving is not None
+    for key in ("address", "max_request_bytes", "queue", "deadline_s"):
+        assert getattr(shown.serving, key) == ServingConfig.model_fields[key].default

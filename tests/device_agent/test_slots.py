@@ -3,7 +3,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,9 +14,13 @@ import edgewright_agent.slots as slots_module
 from edgewright.artifact.layout import Layout
 from edgewright.artifact.release import Artifact, open_artifact, open_release_by_digest
 from edgewright.contract import from_json, schema_text, to_json
-from edgewright.errors import ArtifactError
+from edgewright.errors import ArtifactError, StorageError
 from edgewright.twin import DesiredState, ReleaseReference
 from edgewright_agent.slots import CUT_SHORT, FailedUpdate, Serving, SlotContent, Slots, SlotState
+
+
+class Usage(NamedTuple):
+    free: int
 
 
 def artifact_of(registry: Path, release: ReleaseReference) -> Artifact:
@@ -136,10 +140,78 @@ def test_a_slot_that_holds_another_sound_artifact_is_not_served(tmp_path: Path, 
 def test_a_pointer_that_cannot_be_read_is_a_reason_not_a_crash(tmp_path: Path, registry: Any) -> None:
     kept(tmp_path / "state", registry, "1.0.0")
     (tmp_path / "state" / "active.json").write_text("{")
+    (tmp_path / "state" / "active.copy.json").write_text("{")
     _, serves, reason = started(tmp_path / "state")
     assert serves is None
     assert reason is not None
     assert reason.startswith("the pointer to the slots cannot be read")
+
+
+def test_a_damaged_pointer_is_mended_from_its_copy(tmp_path: Path, registry: Any) -> None:
+    kept(tmp_path / "state", registry, "1.0.0")
+    pointer = tmp_path / "state" / "active.json"
+    sound = pointer.read_bytes()
+    pointer.write_bytes(sound[:40])
+    assert started(tmp_path / "state")[1:] == ("1.0.0", None)
+    assert pointer.read_bytes() == sound
+
+
+def test_an_installation_that_fails_leaves_nothing_behind(tmp_path: Path, registry: Any) -> None:
+    slots = kept(tmp_path / "state", registry, "1.0.0")
+    release = registry.release("1.1.0")
+    artifact = artifact_of(registry.root, release)
+    registry.flip_a_byte_of_the_model("1.1.0")
+    with pytest.raises(ArtifactError, match="digest does not match"):
+        slots.install(artifact, release)
+    assert not (tmp_path / "state" / "b").exists()
+
+
+def test_what_the_disk_has_no_room_for_is_refused_before_anything_is_given_up(
+    tmp_path: Path, registry: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slots = kept(tmp_path / "state", registry, "1.0.0", "1.1.0")
+    release = registry.release("1.2.0")
+    monkeypatch.setattr(slots_module.shutil, "disk_usage", lambda path: Usage(free=0))
+    monkeypatch.setattr(slots_module, "_held", lambda folder: 100)
+    with pytest.raises(StorageError, match="the disk has room for 100 B, and the artifact takes"):
+        slots.install(artifact_of(registry.root, release), release)
+    assert slots.previous().release.version == "1.0.0"
+
+
+def test_a_file_where_a_slot_should_be_is_replaced(tmp_path: Path, registry: Any) -> None:
+    slots = kept(tmp_path / "state", registry, "1.0.0")
+    (tmp_path / "state" / "b").write_text("")
+    take(slots, registry, registry.release("1.1.0"))
+    slots.commit()
+    assert started(tmp_path / "state")[1] == "1.1.0"
+
+
+def test_going_back_by_hand_is_durable_and_going_back_again_returns(tmp_path: Path, registry: Any) -> None:
+    slots = kept(tmp_path / "state", registry, "1.0.0", "1.1.0")
+    newer = slots.state.active
+    assert newer is not None
+    assert slots.go_back("by hand").release.version == "1.0.0"
+    again, serves, reason = started(tmp_path / "state")
+    assert (serves, reason) == ("1.0.0", None)
+    assert again.state.failure == FailedUpdate(desired=wish(newer.release), reason="by hand")
+    assert again.go_back("by hand").release.version == "1.1.0"
+    assert started(tmp_path / "state")[1] == "1.1.0"
+
+
+def test_there_is_no_going_back_to_nothing_to_what_is_corrupt_or_while_watching(
+    tmp_path: Path, registry: Any
+) -> None:
+    slots = kept(tmp_path / "state", registry, "1.0.0")
+    with pytest.raises(ArtifactError, match="no release to go back to"):
+        slots.go_back("by hand")
+    take(slots, registry, registry.release("1.1.0"))
+    with pytest.raises(ArtifactError, match="no release to go back to"):
+        slots.go_back("by hand")
+    slots.commit()
+    flip_a_byte_of_the_model(slots, slots.previous())
+    with pytest.raises(ArtifactError, match="digest does not match"):
+        slots.go_back("by hand")
+    assert started(tmp_path / "state")[1] == "1.1.0"
 
 
 def test_a_roll_back_holds_for_this_process_even_if_the_disk_refuses_it(
@@ -169,6 +241,7 @@ states = st.builds(
     active=st.none() | contents,
     previous=st.none() | contents,
     watching=st.none() | wishes,
+    kept=st.none() | wishes,
     failure=st.none() | st.builds(FailedUpdate, desired=wishes, reason=st.text()),
 )
 

@@ -173,8 +173,8 @@ class World:
             if device.online(self.now):
                 said += device.step()
         if self.repeats:
-            reports = [event for event in said if isinstance(event, DeviceReported)]
-            said += [event for event in reports if self.random.random() < 0.3]
+            again = [event for event in said if not isinstance(event, DevicePresence)]
+            said += [event for event in again if self.random.random() < 0.3]
         self.random.shuffle(said)
         for event in said:
             self.tell(event)

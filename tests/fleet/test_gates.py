@@ -5,8 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgewright.telemetry.histogram import ExponentialHistogram, merged
-from edgewright_fleet.rollout.gates import GateResult, Measured, judge, judge_device
+from edgewright.contract import from_json, to_json
+from edgewright.telemetry.histogram import ExponentialHistogram
+from edgewright.telemetry.window import TelemetryWindow
+from edgewright_fleet.rollout.gates import KEPT_BOOTS, GateResult, Measured, judge, judge_device
 from edgewright_fleet.rollout.spec import Gates
 
 GATES = Gates(min_inferences=50, max_error_share=0.02)
@@ -40,13 +42,65 @@ def test_passing_means_enough_was_measured_and_every_limit_was_kept(
     assert result.evidence["inferences"] == after.inferences
 
 
-@given(measurements, measurements, measurements)
-def test_windows_merge_in_any_order(a: Measured, b: Measured, c: Measured) -> None:
-    one = a.plus(b.latency, b.errors).plus(c.latency, c.errors)
-    other = c.plus(a.latency, a.errors).plus(b.latency, b.errors)
-    assert one.inferences == other.inferences == a.inferences + b.inferences + c.inferences
-    assert one.latency.buckets == merged((c.latency, b.latency, a.latency)).buckets or not one.latency.count
-    assert one.latency.buckets == other.latency.buckets
+def window(
+    sequence: int, latency: ExponentialHistogram, boot: str = "b", **fields: object
+) -> TelemetryWindow:
+    return TelemetryWindow.model_validate(
+        {
+            "fleet": "f",
+            "device": "d",
+            "profile": "p",
+            "boot": boot,
+            "sequence": sequence,
+            "start_ns": 0,
+            "end_ns": 1,
+            "model": "net",
+            "version": "1",
+            "release": "sha256:" + "0" * 64,
+            "latency": latency,
+            "errors": 0,
+            **fields,
+        }
+    )
+
+
+def gathered(windows: list[TelemetryWindow]) -> Measured:
+    whole = Measured()
+    for one in windows:
+        whole = whole.plus(one)
+    return whole
+
+
+@given(st.lists(st.tuples(histograms, st.integers(0, 20)), min_size=1, max_size=8), st.data())
+def test_windows_count_once_each_however_often_and_in_whatever_order_they_come(
+    parts: list[tuple[ExponentialHistogram, int]], data: st.DataObject
+) -> None:
+    windows = [window(i, latency, errors=errors) for i, (latency, errors) in enumerate(parts)]
+    repeats = data.draw(st.lists(st.sampled_from(windows), max_size=8))
+    arrived = gathered(data.draw(st.permutations([*windows, *repeats])))
+    assert arrived.inferences == sum(latency.count + errors for latency, errors in parts)
+    assert arrived.latency.buckets == gathered(windows).latency.buckets
+    assert arrived.seen == (("b", ((0, len(parts) - 1),)),)
+    assert from_json(Measured, to_json(arrived), where="").plus(windows[0]).inferences == arrived.inferences
+
+
+def test_a_windows_repeat_changes_nothing_at_all() -> None:
+    once = Measured().plus(window(3, ExponentialHistogram(scale=3, buckets={1: 5})))
+    assert once.plus(window(3, ExponentialHistogram(scale=3, buckets={1: 5}))) is once
+
+
+def test_what_is_remembered_of_boots_stays_small() -> None:
+    one = ExponentialHistogram(scale=3, buckets={1: 1})
+    whole = gathered([window(0, one, boot=f"b{i}") for i in range(3 * KEPT_BOOTS)])
+    assert whole.inferences == 3 * KEPT_BOOTS
+    assert [boot for boot, _ in whole.seen] == [f"b{i}" for i in range(2 * KEPT_BOOTS, 3 * KEPT_BOOTS)]
+
+
+def test_inferences_while_throttled_count_against_errors_and_not_for_latency() -> None:
+    hot = ExponentialHistogram(scale=3, buckets={40: 1000})
+    whole = measured(100).plus(window(0, ExponentialHistogram(scale=3), throttled=hot, errors=5))
+    assert (whole.inferences, whole.latency.count) == (1105, 100)
+    assert judge_device("d", measured(100), whole, GATES).verdict == "pass"
 
 
 @given(histograms)

@@ -184,3 +184,17 @@ def test_no_payload_ends_the_network_thread(deaf: MqttTarget, leaf: str, payload
     for event in deaf.events(0.0):
         if isinstance(event, WindowArrived):
             assert event.window.latency.quantile(0.99) >= 0 or not event.window.latency.count
+
+
+def test_what_is_sent_while_the_connection_is_broken_arrives_after_it(
+    broker: BrokerSettings, fleet: str, publish: Publish
+) -> None:
+    with closing(MqttTarget(broker, fleet)) as target:
+        socket = target._client.socket()
+        assert socket is not None
+        socket.shutdown(2)
+        for sequence in range(3):
+            payload = otlp(fleet, "d0", RELEASE, [0.01], boot="b", sequence=sequence)
+            publish(topic(fleet, "d0", "metrics"), payload)
+        windows = [e.window for e in gathered(target, 3, 10.0) if isinstance(e, WindowArrived)]
+        assert sorted(window.sequence for window in windows) == [0, 1, 2]

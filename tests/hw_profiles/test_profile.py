@@ -146,8 +146,17 @@ def test_source_that_backs_no_fact_is_refused() -> None:
 def test_profile_without_power_sensors_must_say_why() -> None:
     spoilt = document("raspberry-pi-4")
     del spoilt["no_power_sensor"]
-    del spoilt["sources"]["vcgencmd"]
+    del spoilt["sources"]["vcgencmd"], spoilt["sources"]["pi4-power"]
     assert "no_power_sensor" in problem_of(spoilt)
+
+
+@pytest.mark.parametrize(("key", "value"), [("idle_w", None), ("loaded_w", None), ("loaded_w", 1.0)])
+def test_power_to_estimate_with_is_a_pair(key: str, value: float | None) -> None:
+    spoilt = document("raspberry-pi-4")
+    del spoilt["no_power_sensor"][key]
+    if value is not None:
+        spoilt["no_power_sensor"][key] = value
+    assert "give both idle_w and loaded_w" in problem_of(spoilt)
 
 
 @pytest.mark.parametrize(

@@ -45,15 +45,25 @@ def line_corrected(view: LayerView, weight: Array) -> tuple[Array, Array | None]
 
 def channel_lines(expected: Iterable[Array], got: Iterable[Array], axis: int) -> tuple[Array, Array]:
     """Slope and offset of each channel's least squares line from `got` to `expected`, over all samples."""
-    count, sums = 0, np.zeros((4, 1))
+    count, sums, centre = 0, np.zeros((4, 1)), None
     for one, other in zip(expected, got, strict=True):
-        x, y = (np.moveaxis(a, axis, 0).reshape(a.shape[axis], -1).astype(np.float64) for a in (other, one))
-        sums = sums + np.stack([x.sum(1), y.sum(1), (x * x).sum(1), (x * y).sum(1)])
+        x, y = (np.moveaxis(a, axis, 0).reshape(a.shape[axis], -1) for a in (other, one))
+        if centre is None:
+            # Near its mean a channel's squares fit single precision.
+            centre = y.mean(1, keepdims=True)
+        x, y = x - centre, y - centre
+        sums = sums + np.stack([x.sum(1), y.sum(1), _products(x, x), _products(x, y)])
         count += x.shape[1]
+    assert centre is not None
     mean_x, mean_y, square, product = sums / count
     variance, covariance = square - mean_x**2, product - mean_x * mean_y
     slope = np.ones_like(mean_x)
     if count >= LEAST_VALUES:
-        fits = variance > 1e-12 * np.maximum(square, 1e-30)
+        fits = variance > 1e-12 * np.maximum(square + centre[:, 0] ** 2, 1e-30)
         slope[fits] = np.clip(covariance[fits] / variance[fits], 1 - SLOPE_LIMIT, 1 + SLOPE_LIMIT)
-    return slope, mean_y - slope * mean_x
+    return slope, mean_y + centre[:, 0] - slope * (mean_x + centre[:, 0])
+
+
+def _products(one: Array, other: Array) -> Array:
+    """The sum of the products of each row."""
+    return np.matmul(one[:, None, :], other[:, :, None])[:, 0, 0]

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from edgewright_converters.execution import Execution, Step, side_by_side
 from edgewright_converters.float_graph import FloatGraph, WeightLayer
+from edgewright_converters.large_blocks import own_block
 from edgewright_converters.quantise.grid import ActivationGrid, rounded_weight
 
 Array = NDArray[Any]
@@ -50,7 +51,7 @@ class Stack:
             dtype = np.uint8
         elif dtype == np.float32 and np.abs(value).max(initial=0.0) < HALF_MAX / 16:
             dtype = np.float16
-        return cls(np.empty((samples, *value.shape), dtype), grid)
+        return cls(own_block((samples, *value.shape), dtype), grid)
 
     def put(self, index: int, value: Array) -> None:
         """Pack one sample's tensor."""
@@ -59,7 +60,7 @@ class Stack:
         elif self.data.dtype == np.float16:
             bounded = np.clip(value, -HALF_MAX, HALF_MAX)
             # torch converts ten times as fast as numpy.
-            self.data[index] = torch.from_numpy(bounded).half().numpy()
+            torch.from_numpy(self.data[index]).copy_(torch.from_numpy(bounded))
         else:
             self.data[index] = value
 
@@ -68,7 +69,8 @@ class Stack:
         if self.grid is not None:
             return self.grid.values(held)
         if held.dtype == np.float16:
-            single: Array = torch.from_numpy(held).float().numpy()
+            single = np.empty(held.shape, np.float32)
+            torch.from_numpy(single).copy_(torch.from_numpy(held))
             return single
         return held
 
@@ -76,7 +78,7 @@ class Stack:
         return len(self.data)
 
     def __iter__(self) -> Iterator[Array]:
-        return (self[index] for index in range(len(self)))
+        return side_by_side(self.__getitem__, range(len(self)))
 
     def some(self, samples: slice) -> Stack:
         """The tensors of some of the samples."""
@@ -221,13 +223,16 @@ def _advance(
     count: int,
 ) -> None:
     """Run a step on every sample and hold what it makes."""
-    made = side_by_side(lambda index: step.run(_inputs(step, live, index), weights), range(count))
-    stacks: dict[str, Stack] = {}
-    for index, outputs in enumerate(made):
-        for name, value in outputs.items():
-            if index == 0:
-                stacks[name] = Stack.like(value, count, grids.get(name))
+    first = step.run(_inputs(step, live, 0), weights)
+    stacks = {name: Stack.like(value, count, grids.get(name)) for name, value in first.items()}
+
+    def hold(index: int) -> None:
+        made = step.run(_inputs(step, live, index), weights) if index else first
+        for name, value in made.items():
             stacks[name].put(index, value)
+
+    for _ in side_by_side(hold, range(count)):
+        pass
     live.update(stacks)
 
 

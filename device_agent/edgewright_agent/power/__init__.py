@@ -1,29 +1,25 @@
-"""Reading what the device draws: one module a sensor, each over a root path, so that recorded trees work."""
+"""Reading what the device draws: one module a sensor, each over a root path, so that recorded trees work.
+
+`find_sensor` takes the first that can be read, in an order from what measures the whole device to what
+measures a part of it by accident: the monitor of a Jetson's rails, the power chip of a Raspberry Pi 5, RAPL
+of an x86 processor, any other monitor that the kernel shows as hwmon, and the battery, which knows the whole
+device's draw, but only while it feeds it. What each covers and how sure it is stands in its module.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
 
-from edgewright_agent.power.ina3221 import Ina3221
-from edgewright_agent.power.rapl import Rapl
+from edgewright_agent.power import battery, hwmon, ina3221, pmic, rapl
+from edgewright_agent.power.sensor import PowerSensor
 
-
-class PowerSensor(Protocol):
-    """A sensor that adds up energy; `name` says what it measures."""
-
-    @property
-    def name(self) -> str: ...
-
-    def energy_j(self, now_s: float) -> float | None:
-        """Joules since the last reading, `now_s` by a monotonic clock.
-
-        None at the first reading, which starts the count, and where the sensor cannot be read: a figure
-        that is not known is absent, never zero.
-        """
-        ...
+__all__ = ["PowerSensor", "find_sensor"]
 
 
 def find_sensor(root: Path = Path("/")) -> PowerSensor | None:
     """The device's sensor, None where it has none that can be read."""
-    return Ina3221.find(root) or Rapl.find(root)
+    for module in (ina3221, pmic, rapl, hwmon, battery):
+        sensor: PowerSensor | None = module.find(root)
+        if sensor is not None:
+            return sensor
+    return None

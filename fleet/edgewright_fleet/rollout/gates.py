@@ -15,10 +15,15 @@ from pydantic import BaseModel, Field
 
 from edgewright.contract import CONTRACT
 from edgewright.telemetry.histogram import ExponentialHistogram, merged
+from edgewright.telemetry.sequences import Ranges, received
+from edgewright.telemetry.window import TelemetryWindow
 from edgewright_fleet.rollout.spec import Gates
 
 Verdict = Literal["pass", "fail", "inconclusive"]
 Evidence = dict[str, float | int | str]
+
+KEPT_BOOTS = 8
+"""How many past boots of a device are told apart; a message is not late by more restarts than this."""
 
 
 class Measured(BaseModel):
@@ -27,14 +32,30 @@ class Measured(BaseModel):
     model_config = CONTRACT
     latency: ExponentialHistogram = ExponentialHistogram(scale=20)
     errors: Annotated[int, Field(ge=0)] = 0
+    throttled: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="inferences that succeeded while the device was throttled; not in `latency`"
+    )
+    seen: tuple[tuple[str, Ranges], ...] = Field(
+        default=(), description="boots with the sequences of their windows in it; the last heard of is last"
+    )
 
     @property
     def inferences(self) -> int:
-        return self.latency.count + self.errors
+        return self.latency.count + self.throttled + self.errors
 
-    def plus(self, latency: ExponentialHistogram, errors: int) -> Measured:
-        """With one more window."""
-        return Measured(latency=merged((self.latency, latency)), errors=self.errors + errors)
+    def plus(self, window: TelemetryWindow) -> Measured:
+        """With one more window of the release; itself where that window is in it already."""
+        had = dict(self.seen).get(window.boot, ())
+        has = received(had, window.sequence)
+        if has is had:
+            return self
+        others = tuple(entry for entry in self.seen if entry[0] != window.boot)
+        return Measured(
+            latency=merged((self.latency, window.latency)),
+            errors=self.errors + window.errors,
+            throttled=self.throttled + window.throttled.count,
+            seen=(*others, (window.boot, has))[-KEPT_BOOTS:],
+        )
 
 
 @dataclass(frozen=True)

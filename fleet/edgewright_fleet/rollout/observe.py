@@ -1,7 +1,8 @@
 """What the engine learns from its devices: reports, presence and measurements, each into a device's record.
 
 Observing never acts and needs no clock. Messages may come late, twice and out of order: a report counts only if
-it is newer than the last one of its boot, and nothing counts from a boot that another one followed.
+it is newer than the last one of its boot, and no report counts from a boot that another one followed. Measurements
+of earlier boots do count, as devices keep them while the broker is away, each once.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any
 
 from edgewright.telemetry.window import TelemetryWindow
 from edgewright.twin import ReportedState
-from edgewright_fleet.rollout.gates import Measured
+from edgewright_fleet.rollout.gates import KEPT_BOOTS, Measured
 from edgewright_fleet.rollout.state import (
     DeviceEvent,
     DevicePresence,
@@ -19,9 +20,6 @@ from edgewright_fleet.rollout.state import (
     RolloutState,
     WindowArrived,
 )
-
-KEPT_BOOTS = 8
-"""How many past boots of a device are told apart; a message is not late by more restarts than this."""
 
 
 def observe(state: RolloutState, event: DeviceEvent) -> RolloutState:
@@ -107,7 +105,9 @@ def _reported(record: DeviceRecord, state: RolloutState, report: ReportedState) 
 def _measured(record: DeviceRecord, state: RolloutState, window: TelemetryWindow) -> DeviceRecord:
     if record.stand == "waiting":
         if record.before is not None and window.release == record.before.digest:
-            return _changed(record, baseline=record.baseline.plus(window.latency, window.errors))
+            baseline = record.baseline.plus(window)
+            return record if baseline is record.baseline else _changed(record, baseline=baseline)
     elif record.stand in ("asked", "censored", "committed") and window.release == state.release.digest:
-        return _changed(record, after=record.after.plus(window.latency, window.errors))
+        after = record.after.plus(window)
+        return record if after is record.after else _changed(record, after=after)
     return record

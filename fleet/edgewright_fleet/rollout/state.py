@@ -97,7 +97,7 @@ class DevicePresence:
 
 @dataclass(frozen=True)
 class WindowArrived:
-    """A device's measurements of one period, seen for the first time."""
+    """A device's measurements of one period."""
 
     window: TelemetryWindow
 

@@ -17,17 +17,19 @@ import paho.mqtt.client as paho
 
 from edgewright.contract import from_json, to_json
 from edgewright.errors import BrokerError, DataError
-from edgewright.mqtt import CONNECT_TIMEOUT_S, BrokerSettings, connect, make_client
+from edgewright.mqtt import CONNECT_TIMEOUT_S, BrokerSettings, connect, disconnect, make_client
+from edgewright.telemetry.sequences import Ranges, received
 from edgewright.telemetry.window import decode_otlp
 from edgewright.twin import DesiredState, DeviceStatus, ReportedState, parse_topic, topic
+from edgewright_fleet.rollout.gates import KEPT_BOOTS
 from edgewright_fleet.rollout.state import DeviceEvent, DevicePresence, DeviceReported, WindowArrived
 
 __all__ = ["DeviceEvent", "MqttTarget"]
 
 log = logging.getLogger("edgewright.fleet")
 PUBLISH_TIMEOUT_S = 10.0
-REMEMBERED_PAYLOADS = 1024
-"""Metric payloads remembered for each device, to know a repeat: three hours of one every ten seconds."""
+SESSION_S = 3600
+"""How long the broker keeps reports and measurements for us after our connection broke."""
 
 
 class MqttTarget:
@@ -41,14 +43,14 @@ class MqttTarget:
         self.refused = 0
         self._events: queue.SimpleQueue[DeviceEvent] = queue.SimpleQueue()
         self._retained: dict[str, DeviceEvent] = {}
-        self._seen: dict[str, dict[tuple[str, int], None]] = {}
+        self._seen: dict[str, dict[str, Ranges]] = {}
         self._unsent: list[paho.MQTTMessageInfo] = []
         self._client = make_client(settings, f"edgewright-fleet-{uuid.uuid4().hex[:12]}")
         self._client.on_connect = self._on_connect
         self._client.on_message = self._on_message
         subscribed = threading.Event()
         self._client.on_subscribe = lambda *_: subscribed.set()
-        connect(self._client, settings)
+        connect(self._client, settings, session_s=SESSION_S)
         if not subscribed.wait(CONNECT_TIMEOUT_S):
             self._client.loop_stop()
             raise BrokerError("the MQTT broker does not answer a subscription", where=str(settings))
@@ -80,13 +82,13 @@ class MqttTarget:
                 log.warning("%s did not take every desired state; run the rollout again", self.settings)
                 break
             time.sleep(0.02)
-        self._client.disconnect()
-        self._client.loop_stop()
+        disconnect(self._client)
 
     def _on_connect(
         self, client: paho.Client, userdata: Any, flags: Any, reason: Any, properties: Any = None
     ) -> None:
-        if not reason.is_failure:
+        # To subscribe anew would make the embedded broker (rumqttd 0.20) forget what it kept for us.
+        if not reason.is_failure and not flags.session_present:
             client.subscribe(
                 [(topic(self.fleet, "+", leaf), 1) for leaf in ("reported", "status", "metrics")]
             )
@@ -112,13 +114,12 @@ class MqttTarget:
         """QoS 1 delivers at least once: a payload, known by device, boot and sequence, is counted once."""
         assert isinstance(event, WindowArrived)
         window = event.window
-        seen = self._seen.setdefault(window.device, {})
-        if (window.boot, window.sequence) in seen:
-            return False
-        seen[window.boot, window.sequence] = None
-        if len(seen) > REMEMBERED_PAYLOADS:
-            del seen[next(iter(seen))]
-        return True
+        boots = self._seen.setdefault(window.device, {})
+        had = boots.pop(window.boot, ())
+        has = boots[window.boot] = received(had, window.sequence)
+        if len(boots) > KEPT_BOOTS:
+            del boots[next(iter(boots))]  # the one not heard of for longest
+        return has is not had
 
 
 def _read_reported(device: str, payload: bytes) -> list[DeviceEvent]:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field
 
 from edgewright.contract import CONTRACT
+from edgewright.telemetry.sketch import DataSketch
 
 ModelFormat = Literal["onnx", "tflite"]
 Arithmetic = Literal["float32", "float16", "int8"]
@@ -122,6 +123,15 @@ class AccuracyReport(BaseModel):
     float_accuracy: Proportion | None = Field(default=None, description="None: no labels, not measured")
     artifact_accuracy: Proportion | None = None
     change: Difference | None = Field(default=None, description="artifact accuracy minus float accuracy")
+
+
+class DriftReference(BaseModel):
+    """What the data of the conversion looks like to the artifact, against which a device's data is held."""
+
+    model_config = CONTRACT
+    how: Literal["measured on host"] = "measured on host"
+    data: Literal["evaluation", "calibration"] = Field(description="which data set was sketched")
+    sketch: DataSketch
 
 
 class LatencyFigure(BaseModel):
@@ -241,6 +251,9 @@ class ArtifactManifest(BaseModel):
     golden: GoldenPolicy
     accuracy: AccuracyReport
     gate: GateReport | None = Field(default=None, description="None: made before there was a gate")
+    drift_reference: DriftReference | None = Field(
+        default=None, description="None: the artifact was made before there was one"
+    )
     latencies: tuple[LatencyFigure, ...] = ()
     float_operators: tuple[str, ...] = Field(
         default=(), description="operators left in float, by type and name; empty when all is integer"

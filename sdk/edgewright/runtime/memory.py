@@ -12,6 +12,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from edgewright.errors import ArtifactError
 
@@ -53,9 +54,15 @@ def measure_peak_memory(model: Path, *, threads: int = 1, timeout_s: float = TIM
     return PeakMemory(runtime_bytes, peak_bytes)
 
 
-def _high_water_mark() -> int:
-    """VmHWM of this process in bytes (proc(5))."""
-    match = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+def own_memory(field: Literal["VmHWM", "VmData"] = "VmHWM") -> int:
+    """A figure of this process in bytes (proc(5)): the most that was resident, or what counts for RLIMIT_DATA.
+
+    0 on a system that does not tell.
+    """
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return 0
+    match = re.search(rf"^{field}:\s+(\d+) kB$", status.read_text(), re.MULTILINE)
     return int(match[1]) * 1024 if match else 0
 
 
@@ -67,12 +74,12 @@ def main() -> None:
 
     path, threads = Path(sys.argv[1]), int(sys.argv[2])
     import_runtime("onnx" if path.suffix == ".onnx" else "tflite")
-    before = _high_water_mark()
+    before = own_memory()
     model = load(path, threads=threads)
     feed = {spec.name: noise(spec) for spec in model.inputs}
     for _ in range(RUNS):
         model.run_raw(feed)
-    sys.stdout.write(json.dumps([before, _high_water_mark()]) + "\n")
+    sys.stdout.write(json.dumps([before, own_memory()]) + "\n")
 
 
 if __name__ == "__main__":

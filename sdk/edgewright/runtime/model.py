@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ Array = NDArray[Any]
 
 
 class Model:
-    """A loaded model. Not for use from several threads at once.
+    """A loaded model. `run` and `execute` are for one thread at a time.
 
     `manifest` and `artifact` are None for a bare model file, whose tensors may be described by `inputs` and
     `outputs` where more is known of them than the file says.
@@ -69,16 +69,23 @@ class Model:
         Arrays are float in the source model's shape, and so are the results, by output name; `raw=True`
         takes and gives the artifact's own dtypes and axis order. Raises `DataError`.
         """
-        values = ordered_inputs(inputs, self.inputs)
-        if raw:
-            arrays = [_checked_raw(value, spec) for value, spec in zip(values, self.inputs, strict=True)]
-        else:
-            arrays = [raw_input(value, spec) for value, spec in zip(values, self.inputs, strict=True)]
-        results = self._session.run([arrays[i] for i in self._feed_order])
-        outputs = zip(self.outputs, self._fetch_order, strict=True)
-        if raw:
-            return {spec.name: results[i] for spec, i in outputs}
-        return {spec.name: real_output(results[i], spec) for spec, i in outputs}
+        return self.finish(self.execute(self.prepare(inputs, raw=raw)), raw=raw)
+
+    def prepare(self, inputs: Mapping[str, Any] | Any, *, raw: bool = False) -> list[Array]:
+        """The first part of `run`: checked, in the artifact's axis order, quantised. From any thread."""
+        values = zip(ordered_inputs(inputs, self.inputs), self.inputs, strict=True)
+        convert = _checked_raw if raw else raw_input
+        return [convert(value, spec) for value, spec in values]
+
+    def execute(self, prepared: Sequence[Array]) -> list[Array]:
+        """The second part: the runtime alone. From one thread at a time."""
+        results = self._session.run([prepared[i] for i in self._feed_order])
+        return [results[i] for i in self._fetch_order]
+
+    def finish(self, results: Sequence[Array], *, raw: bool = False) -> dict[str, Array]:
+        """The last part: by output name, and float in the source model's axis order. From any thread."""
+        outputs = zip(results, self.outputs, strict=True)
+        return {spec.name: result if raw else real_output(result, spec) for result, spec in outputs}
 
     def run_raw(self, inputs: dict[str, Array]) -> dict[str, Array]:
         """`run(inputs, raw=True)`: the form that golden vectors take."""

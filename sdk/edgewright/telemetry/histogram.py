@@ -44,6 +44,20 @@ class ExponentialHistogram(BaseModel):
             buckets[index >> shift] = buckets.get(index >> shift, 0) + count
         return self.model_copy(update={"scale": scale, "buckets": buckets})
 
+    def fitted(self, buckets: int) -> ExponentialHistogram:
+        """The same values at the finest scale at which the lowest to the highest are at most `buckets`, 2 or more.
+
+        With 1 there is none where values lie on both sides of 1 s, which is a bound at every scale.
+        """
+        if buckets < 2:
+            raise ValueError("fewer than 2 buckets may never fit")
+        if not self.buckets:
+            return self
+        low, high, shift = min(self.buckets), max(self.buckets), 0
+        while (high >> shift) - (low >> shift) >= buckets:
+            shift += 1
+        return self.rescaled(self.scale - shift)
+
     def quantile(self, share: float) -> float:
         """The value below which `share` (0–1) of the values lie; NaN for an empty histogram.
 

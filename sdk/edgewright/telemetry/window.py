@@ -1,7 +1,7 @@
-"""`TelemetryWindow`: what one device measured of one release in one period, and how OTLP carries it.
+"""`TelemetryWindow`: what one device measured of one release in one period, and how a receiver reads it from OTLP.
 
-The device writes OTLP with the OpenTelemetry SDK (delta temporality); a receiver reads it here. A payload
-that spans a switch of versions gives one window for each.
+The device writes OTLP with delta temporality (`names.py` has the metrics). A payload that spans a switch of
+versions gives one window for each, so that (boot, sequence, release) names a window.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from edgewright.artifact.manifest import Digest, Name
 from edgewright.contract import CONTRACT
 from edgewright.errors import DataError, first_violation
 from edgewright.telemetry import names
-from edgewright.telemetry.histogram import ExponentialHistogram
+from edgewright.telemetry.histogram import ExponentialHistogram, merged
+from edgewright.telemetry.sketch import DataSketch, Drift
+
+EMPTY = ExponentialHistogram(scale=20)
 
 
 class TelemetryWindow(BaseModel):
-    """One device, one release, one period."""
+    """One device, one release, one period. Durations are in seconds."""
 
     model_config = CONTRACT
     schema_version: Literal[1] = Field(default=1, alias="schema")
@@ -27,87 +30,125 @@ class TelemetryWindow(BaseModel):
     device: Name
     profile: Name
     boot: str
-    sequence: int = Field(ge=0, description="of the payload that held it; (boot, sequence) is unique")
+    sequence: int = Field(ge=0, description="of the payload that held it; grows by one a payload of a boot")
     start_ns: int = Field(ge=0, description="Unix time, nanoseconds, by the device's clock")
     end_ns: int = Field(ge=0)
     model: Name
     version: Name
     release: Digest
-    latency: ExponentialHistogram
+    latency: ExponentialHistogram = Field(description="in the runtime, while the device was not throttled")
+    throttled: ExponentialHistogram = Field(default=EMPTY, description="the same while it was")
+    queue: ExponentialHistogram = Field(default=EMPTY, description="waiting for the model to be free")
+    preprocessing: ExponentialHistogram = EMPTY
+    postprocessing: ExponentialHistogram = EMPTY
     errors: int = Field(ge=0)
+    errors_by_kind: dict[str, int] = Field(default_factory=dict, description="by error.type")
+    dropped: int = Field(default=0, ge=0, description="payloads that the device had to drop so far")
     energy_j: float | None = Field(
         default=None, ge=0, description="of the whole device; None without a sensor"
     )
     energy_sensor: str | None = None
+    energy_uncertainty_j: float | None = Field(default=None, ge=0, description="None: nobody says")
+    energy_above_idle_j: float | None = Field(
+        default=None, description="None: the power at rest is not known yet; may be negative"
+    )
+    energy_above_idle_uncertainty_j: float | None = Field(default=None, ge=0)
+    idle_w: float | None = Field(default=None, ge=0, description="at rest, as measured between inferences")
+    sensor_period_s: float | None = Field(
+        default=None, gt=0, description="between two readings of the sensor"
+    )
+    estimated_energy_j: float | None = Field(
+        default=None, ge=0, description="from the profile, of a device without a sensor; not measured"
+    )
+    estimated_energy_above_idle_j: float | None = Field(default=None, ge=0, description="not measured")
+    temperature_c: float | None = Field(default=None, description="the hottest zone at the end of the window")
+    temperature_zone: str | None = None
+    cpu_hz: dict[str, float] = Field(default_factory=dict, description="by the first core of each kind")
+    throttled_s: float | None = Field(default=None, ge=0, description="None: not throttled, or not known")
+    sketch: DataSketch | None = Field(default=None, description="of the release's data; not in every window")
+    drift: Drift | None = Field(default=None, description="of the sketch from the manifest's reference")
+
+    @property
+    def energy_per_inference_j(self) -> float | None:
+        """Measured joules above idle of one inference; None where they or the inferences are not known."""
+        inferences = self.latency.count + self.throttled.count
+        return (
+            None
+            if self.energy_above_idle_j is None or not inferences
+            else self.energy_above_idle_j / inferences
+        )
 
 
 def decode_otlp(payload: bytes) -> tuple[TelemetryWindow, ...]:
-    """The windows in an OTLP protobuf `MetricsData` payload. Raises `DataError` for anything else."""
-    from google.protobuf.message import DecodeError
-    from opentelemetry.proto.metrics.v1.metrics_pb2 import MetricsData
+    """The windows in an OTLP `MetricsData` payload, protobuf or JSON. Raises `DataError` for anything else."""
+    # Here, so that the contract alone needs no protobuf library.
+    from edgewright.telemetry.otlp import from_bytes
 
-    message = MetricsData()
+    message = from_bytes(payload)
     try:
-        message.ParseFromString(payload)
         return tuple(window for part in message.resource_metrics for window in _windows(part))
-    except (DecodeError, KeyError, IndexError) as error:
-        raise DataError(f"a telemetry payload cannot be read ({error})") from None
     except ValidationError as violation:
         place, problem = first_violation(violation)
         raise DataError(f"{place}: {problem}", where="telemetry payload") from None
-
-
-def _attributes(pairs: Any) -> dict[str, str]:
-    return {pair.key: pair.value.string_value for pair in pairs}
+    # What is missing, and numbers that are none.
+    except (KeyError, IndexError, ValueError, OverflowError) as error:
+        raise DataError(f"a telemetry payload cannot be read ({error})") from None
 
 
 def _windows(resource: Any) -> Iterator[TelemetryWindow]:
-    who = _attributes(resource.resource.attributes)
-    metrics = {metric.name: metric for scope in resource.scope_metrics for metric in scope.metrics}
-    sequence = int(metrics[names.REPORT_SEQUENCE].gauge.data_points[0].as_int)
-    energy_j: float | None = None
-    sensor: str | None = None
-    if names.ENERGY in metrics:
-        for point in metrics[names.ENERGY].sum.data_points:
-            energy_j = (energy_j or 0.0) + float(point.as_double)
-            sensor = _attributes(point.attributes).get(names.SENSOR)
+    from edgewright.telemetry.device_figures import drift_fields, energy_fields, heat_fields
+    from edgewright.telemetry.otlp import read_attributes, read_histogram, read_number
 
-    errors: dict[str, int] = {}
-    models: dict[str, tuple[dict[str, str], int, int, ExponentialHistogram]] = {}
-    if names.INFERENCE_ERRORS in metrics:
-        for point in metrics[names.INFERENCE_ERRORS].sum.data_points:
-            model = _attributes(point.attributes)
-            digest = model[names.RELEASE_DIGEST]
-            errors[digest] = errors.get(digest, 0) + int(point.as_int)
-            empty = ExponentialHistogram(scale=20)
-            models[digest] = (model, point.start_time_unix_nano, point.time_unix_nano, empty)
-    if names.INFERENCE_DURATION in metrics:
-        for point in metrics[names.INFERENCE_DURATION].exponential_histogram.data_points:
-            model = _attributes(point.attributes)
-            offset = point.positive.offset
-            latency = ExponentialHistogram(
-                scale=point.scale,
-                zero_count=point.zero_count,
-                buckets={offset + i: int(n) for i, n in enumerate(point.positive.bucket_counts) if n},
-                total=point.sum,
-            )
-            digest = model[names.RELEASE_DIGEST]
-            models[digest] = (model, point.start_time_unix_nano, point.time_unix_nano, latency)
-    for digest, (model, start_ns, end_ns, latency) in models.items():
+    points: dict[str, list[tuple[dict[str, Any], Any]]] = {}
+    for scope in resource.scope_metrics:
+        shared = read_attributes(scope.scope.attributes)
+        for metric in scope.metrics:
+            kind = metric.WhichOneof("data")
+            for point in getattr(metric, kind).data_points if kind else ():
+                said = {**shared, **read_attributes(point.attributes)}
+                points.setdefault(metric.name, []).append((said, point))
+
+    # Only what begins with our own metric is ours: a device may report more than Edgewright reads.
+    sequence = int(read_number(points[names.REPORT_SEQUENCE][0][1]))
+    who = read_attributes(resource.resource.attributes)
+    models: dict[str, tuple[dict[str, Any], Any]] = {}
+    durations: dict[tuple[str, str], list[ExponentialHistogram]] = {}
+    errors: dict[str, dict[str, int]] = {}
+    for attributes, point in points.get(names.INFERENCE_DURATION, []):
+        digest = attributes[names.RELEASE_DIGEST]
+        models[digest] = attributes, point
+        stage = attributes.get(names.STAGE, "run")
+        if stage == "run" and attributes.get(names.THROTTLED):
+            stage = "throttled"
+        durations.setdefault((digest, stage), []).append(read_histogram(point))
+    for attributes, point in points.get(names.INFERENCE_ERRORS, []):
+        digest = attributes[names.RELEASE_DIGEST]
+        models.setdefault(digest, (attributes, point))
+        kinds = errors.setdefault(digest, {})
+        kind = str(attributes.get(names.ERROR_TYPE, "_OTHER"))  # OpenTelemetry's word for an unknown kind
+        kinds[kind] = kinds.get(kind, 0) + int(read_number(point))
+    for digest, (model, point) in models.items():
         yield TelemetryWindow(
             fleet=who[names.FLEET],
             device=who[names.DEVICE],
             profile=who[names.PROFILE],
             boot=who[names.BOOT],
             sequence=sequence,
-            start_ns=start_ns,
-            end_ns=end_ns,
+            start_ns=point.start_time_unix_nano,
+            end_ns=point.time_unix_nano,
             model=model[names.MODEL_NAME],
             version=model[names.MODEL_VERSION],
             release=digest,
-            latency=latency,
-            errors=errors.get(digest, 0),
+            latency=merged(durations.get((digest, "run"), ())),
+            throttled=merged(durations.get((digest, "throttled"), ())),
+            queue=merged(durations.get((digest, "queue"), ())),
+            preprocessing=merged(durations.get((digest, "preprocessing"), ())),
+            postprocessing=merged(durations.get((digest, "postprocessing"), ())),
+            errors=sum(errors.get(digest, {}).values()),
+            errors_by_kind=errors.get(digest, {}),
+            dropped=sum(int(read_number(point)) for _, point in points.get(names.REPORTS_DROPPED, [])),
             # Energy is of the device: where a payload spans two releases it cannot be told apart.
-            energy_j=energy_j if len(models) == 1 else None,
-            energy_sensor=sensor if len(models) == 1 else None,
+            **(energy_fields(points) if len(models) == 1 else {}),
+            **heat_fields(points),
+            **drift_fields(points, digest),
         )

@@ -1,0 +1,1 @@
+"""What the device agent is measured with; each module is one command."""

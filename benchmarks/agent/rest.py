@@ -1,0 +1,231 @@
+"""What the inference API adds to one inference: a real agent on a Unix socket, the runtime alone and an echo.
+
+    python -m benchmarks.agent.rest
+    python -m benchmarks.agent.rest --calls 5000 --json
+
+Three calls take turns in one loop, so that a busy machine slows all three: an inference over the API (a 224×224×3
+uint8 image as binary data), the same inference in this process, and the same bytes sent to a bare server of the
+same framework (`http.server`, a thread a connection) that answers with as many of them, and as many headers, as
+the API does. The model is small, so that its own time hides nothing. Limits: 0.7 ms added at the median, less than
+1.3 times the echo.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import socketserver
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from statistics import median
+
+import click
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+from edgewright.artifact.golden import GoldenVectors, golden_to_bytes
+from edgewright.artifact.layout import Layout, digest_of
+from edgewright.artifact.manifest import (
+    AccuracyReport,
+    ArtifactManifest,
+    GoldenPolicy,
+    Provenance,
+    TensorSpec,
+)
+from edgewright.artifact.release import Artifact, find_artifact, publish, put_artifact
+from edgewright.runtime.model import load_artifact
+from edgewright.twin import DesiredState, ReleaseReference
+from edgewright_agent.slots import Slots
+
+SHAPE, RESULT = (1, 3, 224, 224), (1, 16, 7, 7)
+NAME, VERSION, PROFILE = "patches", "1.0.0", "x86-64-gateway"
+MAX_ADDED_S, MAX_RATIO = 0.7e-3, 1.3
+START_S = 30.0
+
+
+def model_bytes() -> bytes:
+    """Sums of products over patches of 32 × 32 pixels: one integer convolution."""
+    weights = np.random.default_rng(0).integers(-50, 50, (RESULT[1], 3, 32, 32), dtype=np.int8)
+    graph = helper.make_graph(
+        [helper.make_node("ConvInteger", ["image", "w"], ["patches"], strides=[32, 32])],
+        NAME,
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, SHAPE)],
+        [helper.make_tensor_value_info("patches", TensorProto.INT32, RESULT)],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def install(folder: Path) -> Artifact:
+    """A device's folder with the model in a slot, and an `agent.toml`."""
+    data = model_bytes()
+    golden = golden_to_bytes(
+        GoldenVectors(
+            {"image": np.zeros((1, *SHAPE), np.uint8)}, {"patches": np.zeros((1, *RESULT), np.int32)}
+        )
+    )
+    manifest = ArtifactManifest(
+        name=NAME,
+        version=VERSION,
+        profile=PROFILE,
+        format="onnx",
+        precision="int8",
+        runtimes=("onnxruntime",),
+        model_digest=digest_of(data),
+        model_bytes=len(data),
+        inputs=(TensorSpec(name="image", runtime_name="image", shape=SHAPE, dtype="uint8"),),
+        outputs=(TensorSpec(name="patches", runtime_name="patches", shape=RESULT, dtype="int32"),),
+        golden=GoldenPolicy(
+            digest=digest_of(golden), vectors=1, runtime="onnxruntime", max_lsb=0, relative_tolerance=0
+        ),
+        accuracy=AccuracyReport(executed_by="onnxruntime", data="evaluation", samples=1, sqnr_db={}),
+        provenance=Provenance(source="benchmarks.agent.rest", calibration_samples=0),
+    )
+    registry = Layout.create(folder / "registry")
+    digest = publish(registry, NAME, VERSION, [put_artifact(registry, manifest, data, golden)]).digest
+    release = ReleaseReference(name=NAME, version=VERSION, digest=digest)
+    artifact = find_artifact(f"oci:{folder}/registry:{NAME}:{VERSION}")
+    slots = Slots.open(folder / "state")
+    slots.switch(slots.install(artifact, release), DesiredState(release=release, rollout="benchmark"))
+    slots.commit()
+    (folder / "agent.toml").write_text(
+        f'fleet = "bench"\ndevice = "one"\nprofile = "{PROFILE}"\nregistry = "registry"\nstate_dir = "state"\n'
+        '[serving]\nsocket = "api"\n'
+    )
+    return artifact
+
+
+class Echo(BaseHTTPRequestHandler):
+    """A bare server: reads a body, answers with its first bytes."""
+
+    protocol_version = "HTTP/1.1"
+    wbufsize = 1 << 16
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        answer = body[: int(self.headers["Answer-Bytes"])]
+        self.send_response_only(200)
+        self.send_header("Content-Type", "application/octet-stream")
+        self.send_header("Inference-Header-Content-Length", "0")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+        """Say nothing, as the API does."""
+
+
+def caller(path: Path, url: str, body: bytes, headers: dict[str, str]) -> Callable[[], bytes]:
+    """A function that posts a body over one connection that stays open, and gives the answer's."""
+    connection = http.client.HTTPConnection("localhost")
+    connection.sock = socket.socket(socket.AF_UNIX)
+    end = time.monotonic() + START_S
+    while True:
+        try:
+            connection.sock.connect(str(path))
+            break
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.05)
+
+    def call() -> bytes:
+        connection.request("POST", url, body, headers)
+        response = connection.getresponse()
+        answer = response.read()
+        if response.status != 200:
+            raise click.ClickException(answer.decode())
+        return answer
+
+    return call
+
+
+def request_of(image: np.ndarray) -> tuple[bytes, int]:
+    """The body of an inference with binary data both ways, and the length of its JSON."""
+    tensor = {
+        "name": "image",
+        "datatype": "UINT8",
+        "shape": image.shape,
+        "parameters": {"binary_data_size": image.nbytes},
+    }
+    document = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    return document + image.tobytes(), len(document)
+
+
+def compare(folder: Path, calls: int) -> dict[str, float]:
+    """Medians, in seconds; `added` is that of the differences between an API call and the bare one beside it."""
+    model = load_artifact(install(folder))
+    image = np.random.default_rng(1).integers(0, 256, SHAPE, dtype=np.uint8)
+    body, json_length = request_of(image)
+    command = [
+        sys.executable,
+        "-m",
+        "edgewright_cli.main",
+        "agent",
+        "run",
+        "--config",
+        str(folder / "agent.toml"),
+    ]
+    agent = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    echo = subprocess.Popen([sys.executable, "-m", "benchmarks.agent.rest", "--echo", str(folder / "echo")])
+    try:
+        headers = {"Inference-Header-Content-Length": str(json_length)}
+        api = caller(folder / "api", f"/v2/models/{NAME}/infer", body, headers)
+        answer = api()
+        expected = model.run_raw({"image": image})["patches"]
+        if not answer.endswith(expected.tobytes()):
+            raise click.ClickException("the API and the runtime disagree")
+        bare_server = caller(folder / "echo", "/", body, {**headers, "Answer-Bytes": str(len(answer))})
+        timed: dict[str, Callable[[], object]] = {
+            "api": api,
+            "bare": lambda: model.run_raw({"image": image}),
+            "echo": bare_server,
+        }
+        taken: dict[str, list[float]] = {name: [] for name in timed}
+        for _ in range(calls):
+            for name, call in timed.items():
+                start = time.perf_counter()
+                call()
+                taken[name].append(time.perf_counter() - start)
+    finally:
+        for process in (agent, echo):
+            process.terminate()
+            process.wait(20)
+    warm = calls // 10
+    added = median(a - b for a, b in list(zip(taken["api"], taken["bare"], strict=True))[warm:])
+    medians = {f"{name}_p50_s": median(times[warm:]) for name, times in taken.items()}
+    return {**medians, "added_p50_s": added, "added_over_echo": added / medians["echo_p50_s"]}
+
+
+@click.command(help=__doc__)
+@click.option("--calls", type=click.IntRange(min=100), default=2000, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Figures in seconds, for a program.")
+@click.option("--echo", type=click.Path(path_type=Path), hidden=True)
+def main(calls: int, as_json: bool, echo: Path | None) -> None:
+    if echo is not None:
+        with socketserver.ThreadingUnixStreamServer(str(echo), Echo) as server:
+            server.serve_forever()
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        figures = compare(Path(folder), calls)
+    added, ratio = figures["added_p50_s"], figures["added_over_echo"]
+    if as_json:
+        print(json.dumps({"calls": calls, **figures}, indent=2))
+    else:
+        for name in ("api", "bare", "echo", "added"):
+            print(f"{name:<6} p50 {figures[f'{name}_p50_s'] * 1e3:7.3f} ms")
+        print(f"added / echo   {ratio:5.2f}   (limits: added {MAX_ADDED_S * 1e3} ms, ratio {MAX_RATIO})")
+    if added > MAX_ADDED_S or ratio >= MAX_RATIO:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
