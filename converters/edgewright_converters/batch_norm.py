@@ -7,7 +7,7 @@ sample, and each norm's output found again in the graph by its values.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -63,7 +63,7 @@ def seen_norms(
 
 
 def channel_normals(
-    seen: list[SeenNorm], execution: Execution, sample: Mapping[str, Array]
+    seen: Sequence[SeenNorm], execution: Execution, sample: Mapping[str, Array]
 ) -> dict[str, Normal]:
     """The norms' outputs in the graph, which is run on the same sample; a norm that is not found is left out."""
     by_shape: dict[tuple[int, ...], list[SeenNorm]] = {}
@@ -80,7 +80,7 @@ def channel_normals(
     return found
 
 
-class _Watching(torch.fx.Interpreter):
+class _Watching(torch.fx.Interpreter):  # type: ignore[misc]
     """Runs a program and keeps what its batch norms take and give."""
 
     def __init__(self, module: torch.nn.Module) -> None:

@@ -80,7 +80,8 @@ def _natural(white: Array) -> Array:
     frequency[0, 0] = 1 / max(white.shape[2:])
     spectrum = np.fft.rfft2(white) / frequency
     values: Array = np.fft.irfft2(spectrum, white.shape[2:])
-    return values / values.std()
+    values /= values.std()
+    return values
 
 
 def explained_scale(

@@ -136,7 +136,8 @@ def convert(
     steps = Steps(on_step, ("read", "export", *rungs, "quantise", "verify", *look, "package"))
 
     steps.next("read", "reading the data")
-    unseen, warnings = None, ()
+    unseen: data_free.Generated | None = None
+    warnings: tuple[str, ...] = ()
     if calibration is None:
         unseen = data_free.generate(model, input_shapes, input_range)
         samples = unseen.samples

@@ -173,7 +173,7 @@ def _from_pt2(path: Path) -> SourceModel:
     forms = {
         name: _form(value.shape, str(value.dtype).removeprefix("torch."))
         for name in names
-        if torch.is_tensor(value := values.get(name))
+        if isinstance(value := values.get(name), torch.Tensor)
     }
     model = _from_module(program.module(), str(path), path.stem, names)
     return replace(model, input_forms={name: form for name, form in forms.items() if form})
