@@ -57,7 +57,7 @@ def watch_steps(at_step: AtStep, folder: Path) -> None:
         step("fsync")
         flush(descriptor)
 
-    os.fsync = fsync
+    vars(os)["fsync"] = fsync
     sys.addaudithook(hook)
 
 
@@ -82,7 +82,7 @@ class FlushedDisk:
             self._keep_folder(folder)
             for name in names:
                 self._keep_file(f"{folder}/{name}")
-        os.fsync = self._fsync
+        vars(os)["fsync"] = self._fsync
 
     def _fsync(self, descriptor: int) -> None:
         self._flush(descriptor)

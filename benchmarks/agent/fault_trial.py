@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from benchmarks.agent import private_mounts
+from benchmarks.agent.broker_trial import MOSQUITTO, PHASES, lose_the_broker
 from benchmarks.agent.durable_steps import FlushedDisk, kill_this_process, watch_steps
 from benchmarks.agent.faulty_device import Health, half_written, inspect, leave, start, take
 from edgewright.errors import EdgewrightError
@@ -93,6 +94,8 @@ class Place:
 
 DISK_BYTES = 512 << 10
 MOUNTED = ("disk full", "disk read-only")
+AT_ONCE = ("disk full", "clock set back", "registry damaged")
+"""Kinds that are there from the beginning."""
 Strike = Callable[[int, str], None]
 
 
@@ -109,6 +112,11 @@ def run_trial(world: World, trial: Trial) -> Outcome:
     elif trial.kind == "registry damaged":
         damage(place.registry, chance, truncate=chance.random() < 0.5, files=world.blobs)
         problem, struck = device_with_fault(world, trial, place, chance)
+    elif trial.kind == "broker gone" and MOSQUITTO is None:
+        return Outcome(trial, None, "skipped: mosquitto is not installed", struck=False)
+    elif trial.kind == "broker gone":
+        phase = PHASES[trial.step % len(PHASES)]
+        problem = lose_the_broker(place.state, place.registry, world.wishes["1.2.0"], phase)
     else:
         problem, struck = device_with_fault(world, trial, place, chance)
     lift(trial, place)
@@ -151,6 +159,8 @@ def device_with_fault(
         try:
             strike = striker(trial, place, chance, struck_writer)
             health = work(world, trial, place, strike)
+            if trial.kind.startswith(("kill at a", "power cut")):
+                strike(Never, "the end")  # what was reported as kept must have been flushed
             if health.version not in world.legitimate(trial.before) | {"1.0.0"}:
                 raise AssertionError(f"served {health.version} through the fault: {health.problem}")
             leave()
@@ -166,10 +176,10 @@ def device_with_fault(
         said += part
     os.close(struck_reader)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    marks, _, error = said.decode().partition("!")
-    struck = bool(marks) or code == -signal.SIGKILL or trial.kind in ("disk full", "clock set back")
-    if error or code not in (0, -signal.SIGKILL):
-        return f"the device ended with {code}: {error}", struck
+    marks, _, complaint = said.decode().partition("!")
+    struck = bool(marks) or code == -signal.SIGKILL or trial.kind in AT_ONCE
+    if complaint or code not in (0, -signal.SIGKILL):
+        return f"the device ended with {code}: {complaint}", struck
     return None, struck
 
 
@@ -203,7 +213,7 @@ def striker(trial: Trial, place: Place, chance: random.Random, mark: int) -> Str
 
     def strike(step: int, name: str) -> None:
         nonlocal done
-        if step < at or kind in ("disk full", "clock set back", "registry damaged", "kill at random"):
+        if step < at or kind in (*AT_ONCE, "kill at random"):
             return
         if kind == "kill at a durable step":
             kill_this_process()

@@ -47,7 +47,7 @@ AT_STEPS = (
     "disk error EIO",
     "disk error EROFS",
 )
-"""Kinds that are tried at every durable step of every case."""
+"""Kinds that are tried at every durable step of every case, and after the last."""
 OTHERS: dict[str, float] = {
     "kill at random": 0.14,
     "bit flipped": 0.12,
@@ -57,6 +57,7 @@ OTHERS: dict[str, float] = {
     "disk full": 0.06,
     "disk read-only": 0.05,
     "clock set back": 0.02,
+    "broker gone": 0.02,
 }
 """Further kinds, with their share of all trials."""
 
@@ -130,7 +131,7 @@ def plan(world: World, trials: int, seed: int) -> list[Trial]:
     at_steps = [
         Trial(kind, before, work, step, seed)
         for before, work in CASES
-        for step in range(1, count_steps(world, before, work) + 1)
+        for step in range(1, count_steps(world, before, work) + 2)
         for kind in AT_STEPS
     ]
     others = []
@@ -164,7 +165,7 @@ class _Running:
 
 def run_all(world: World, trials: Sequence[Trial], workers: int) -> Iterator[Outcome]:
     """Run trials, each in a fork of this process, `workers` at a time."""
-    waiting, running = list(reversed(trials)), {}
+    waiting, running = list(reversed(trials)), dict[int, _Running]()
     while waiting or running:
         while waiting and len(running) < workers:
             trial = waiting.pop()

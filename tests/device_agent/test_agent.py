@@ -141,6 +141,24 @@ def test_a_release_that_fails_while_it_is_watched_is_rolled_back(
     assert failing.version == "1.1.0"
 
 
+def test_a_release_that_hangs_while_it_is_watched_makes_the_agent_restart_and_go_back(
+    device: Any, fleet: Any, registry: Any, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "inputs.npz", x=np.full((1, 1, 3), 2_000_000_000, np.int32))
+    device.source = {"kind": "npz", "path": str(tmp_path / "inputs.npz"), "rate_hz": 50.0}
+    device.settings |= {"state_dir": str(tmp_path / "state"), "watch_hang_s": 1.0}
+    with_release(device, fleet, registry, kind="counting", rows=0)
+    fleet.desire(registry.release("1.1.0", kind="counting", rows=1), "second")
+    assert device.process.wait(40) == 70
+    device.start()  # as a supervisor does
+    report = fleet.wait_for_phase("failed", "second")
+    assert report.reason == "an inference did not end within 1 s while watching"
+    fleet.wait(lambda: serving(fleet.reports[-1]) == "1.0.0" and fleet.reports[-1].boot == report.boot)
+    seen = len(fleet.windows)
+    fleet.wait(lambda: len(fleet.windows) > seen + 1)
+    assert fleet.windows[-1].version == "1.0.0"
+
+
 def test_an_older_release_is_refused_unless_a_revert_is_meant(device: Any, fleet: Any, registry: Any) -> None:
     older = registry.release("1.9.0")
     with_release(device, fleet, registry, "1.10.0")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import typing
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from edgewright.twin import Phase
-from edgewright_agent.lifecycle import MEANING, RESTING, TABLE, Event, as_markdown, step
+from edgewright_agent.lifecycle import MEANING, RESTING, TABLE, Event, as_markdown, documented, step
 
 PHASES = typing.get_args(Phase)
 EVENTS = typing.get_args(Event)
@@ -35,6 +36,44 @@ def test_a_resting_phase_takes_a_new_desired_state() -> None:
 def test_only_a_watched_release_is_ever_committed_anew() -> None:
     ways = {key for key, after in TABLE.items() if after == "committed"}
     assert ways == {("watching", "kept"), ("committed", "satisfied"), ("failed", "satisfied")}
+
+
+def test_no_phase_is_a_dead_end_from_each_a_good_wish_comes_to_be_kept() -> None:
+    """With nothing but what the device does itself and one new wish, and after a power cut in it as well."""
+    good = ["desired", "fetched", "verified", "proved", "switched", "kept"]
+
+    def ends_committed(phase: Phase) -> bool:
+        # What is under way ends by itself, well or badly; then the wish is taken.
+        for _ in PHASES:
+            if phase in RESTING:
+                break
+            phase = step(phase, "restored" if phase == "rolling-back" else "failed")
+        for event in good:
+            phase = step(phase, event)
+        return phase == "committed"
+
+    assert all(ends_committed(phase) for phase in PHASES)
+    assert all(ends_committed(start) for phase in PHASES for start in MEANING[phase].starts_in)
+
+
+def test_a_start_finds_the_device_at_rest() -> None:
+    assert all(meaning.starts_in and meaning.starts_in <= RESTING for meaning in MEANING.values())
+
+
+def test_by_hand_a_device_at_rest_goes_back_and_is_then_told_why() -> None:
+    undone = {before: after for (before, event), after in TABLE.items() if event == "undone"}
+    assert undone == {"committed": "rolling-back", "failed": "rolling-back"}
+
+
+def test_the_readme_holds_the_table_as_it_is() -> None:
+    """To write it anew: `python -m edgewright_agent.lifecycle device_agent/README.md`."""
+    text = (Path(__file__).parents[2] / "device_agent" / "README.md").read_text(encoding="utf-8")
+    assert documented(text) == text
+
+
+def test_a_text_without_a_place_for_the_table_is_refused() -> None:
+    with pytest.raises(ValueError, match="has no lines"):
+        documented("# device_agent\n")
 
 
 def test_an_error_once_the_pointer_may_have_changed_rolls_back() -> None:

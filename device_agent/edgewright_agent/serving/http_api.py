@@ -36,12 +36,13 @@ from edgewright_agent.inference import (
     record,
 )
 from edgewright_agent.serving import documents
+from edgewright_agent.serving.channel import Channel
 from edgewright_agent.serving.protocol import read_request, write_response
 
 log = logging.getLogger("edgewright.agent")
 HEADER_LENGTH = "Inference-Header-Content-Length"
 MAX_JSON_BYTES = 4 << 20
-"""Of the JSON of one request: parsed, a number takes up to sixteen times the bytes it had as text."""
+"""Of the JSON of one request: parsed, it takes ten times its bytes as numbers, twenty as empty lists."""
 IDLE_S = 300.0
 """How long a connection may stay open between two requests."""
 LINGER_S = 2.0
@@ -66,35 +67,6 @@ class Service:
     exporter: Exporter
     room: Semaphore
     """A place for the request that runs and one for each that waits."""
-
-
-class Channel(io.RawIOBase):
-    """The bytes of a connection, none of them later than `deadline` (of `time.monotonic`)."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-        self.deadline = 0.0
-
-    def readable(self) -> bool:
-        return True
-
-    def writable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        self._connection.settimeout(self._left())
-        return self._connection.recv_into(buffer)
-
-    def write(self, data: Any) -> int:
-        self._connection.settimeout(self._left())
-        self._connection.sendall(data)
-        return memoryview(data).nbytes
-
-    def _left(self) -> float:
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        return left
 
 
 class Connection(BaseHTTPRequestHandler):
@@ -123,6 +95,7 @@ class Connection(BaseHTTPRequestHandler):
         # Read once: a request ends on the version it began with. Not kept: a connection that is idle must not hold
         # a model in memory that no longer serves.
         served = self.service.current()
+        self._answered = False
         try:
             self._unread = self._content_length()
             self._route(self.path.partition("?")[0].rstrip("/"), served)
@@ -132,7 +105,9 @@ class Connection(BaseHTTPRequestHandler):
             self.close_connection = True
         except Exception:  # no request may end the agent or go without an answer
             log.exception("error in the agent while answering %s", self.path)
-            self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "error in the agent; its log says more")
+            self.close_connection = True
+            if not self._answered:
+                self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "error in the agent; its log says more")
 
     do_POST = do_GET  # noqa: N815 - the name that http.server looks for
 
@@ -272,6 +247,7 @@ class Connection(BaseHTTPRequestHandler):
 
     def _send(self, status: HTTPStatus, body: bytes, headers: Mapping[str, str] | None = None) -> None:
         """Write an answer; a body that nobody read goes the way of the connection."""
+        self._answered = True
         self.close_connection = self.close_connection or self._unread > 0
         self.send_response_only(status)
         for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
