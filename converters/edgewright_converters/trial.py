@@ -122,6 +122,8 @@ class Goal:
 
     def clearly_missed(self, trial: Trial) -> bool:
         """So far off that layers left in float are worth their time: not explained by the few samples tried."""
+        if self.met(trial):
+            return False
         if self.min_sqnr_db is not None and trial.sqnr_db < self.min_sqnr_db:
             return True
         if trial.change is not None:
