@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewright.artifact.manifest import Difference, ModelFormat, Precision
+from edgewright.artifact.manifest import DataKind, Difference, ModelFormat, Precision
 from edgewright.latency_benchmark import interleaved_seconds
 from edgewright_converters.calibration import Sample, SampleSet
 from edgewright_converters.comparison import MAX_DB
@@ -73,13 +73,15 @@ class Tryout:
     """One for each part of the calibration samples that a decision is fitted without."""
     outputs: Mapping[int, Mapping[str, Array]]
     """Of the float model, by the identity of the sample's inputs."""
+    data: DataKind = "calibration"
 
     @classmethod
-    def on(cls, reference: Reference, samples: Sequence[SampleSet]) -> Tryout:
+    def on(cls, reference: Reference, samples: Sequence[SampleSet], data: DataKind = "calibration") -> Tryout:
         """Hold samples from all over each set."""
         most = max(1, MOST // len(samples))
         held = tuple(tuple(group.spread(most)) for group in samples)
-        return cls(held, {id(s.inputs): reference(s.inputs) for group in held for s in group})
+        outputs = {id(s.inputs): reference(s.inputs) for group in held for s in group}
+        return cls(held, outputs, data)
 
     def run(self, candidates: Sequence[QuantisedModel], graph: ExportedGraph) -> Trial:
         """Execute each candidate on its group of samples, or the only one on all, and time the first in turn with
@@ -88,7 +90,7 @@ class Tryout:
         if len(candidates) == 1:
             groups = (tuple(sample for group in groups for sample in group),)
         reports = [
-            compare([candidate], group, lambda inputs: self.outputs[id(inputs)], "calibration")[0].accuracy
+            compare([candidate], group, lambda inputs: self.outputs[id(inputs)], self.data)[0].accuracy
             for candidate, group in zip(candidates, groups, strict=True)
         ]
         first = candidates[0]
@@ -134,6 +136,8 @@ class Goal:
 
     def clearly_missed(self, trial: Trial) -> bool:
         """So far off that layers left in float are worth their time: not explained by the few samples tried."""
+        if self.met(trial):
+            return False
         if self.min_sqnr_db is not None and trial.sqnr_db < self.min_sqnr_db:
             return True
         if trial.change is not None:
