@@ -60,6 +60,9 @@ def alternatives(graph: ExportedGraph, profile: HardwareProfile) -> tuple[Altern
     """The precisions worth trying beside static INT8 for an optimised float graph, the most promising first."""
     made_of = composition(graph)
     found = []
+    if profile.accelerator_for(graph.format) is not None:
+        # TensorRT parses none of ONNX Runtime's own operators, of which the others are made.
+        return (Alternative("float16", f"{profile.name} computes in it where it does not in INT8"),)
     dynamic = made_of.integer_recurrent + made_of.matrix
     if dynamic > 0.0 and made_of.recurrent + made_of.attention > 0.0 and dynamic >= made_of.convolution:
         what = " and ".join(

@@ -123,7 +123,9 @@ def _latency(profile: HardwareProfile, needs: Needs, limit: float) -> GateCheck:
             remedy="measure it on the device with 'edgewright bench'",
         )
     arithmetic = computed_in(needs.precision, needs.format)
-    predicted = predict_latency(profile, needs.work, arithmetic, threads=1)
+    accelerator = profile.accelerator_for(needs.format)
+    predicted = predict_latency(profile, needs.work, arithmetic, 1, accelerator)
+    place = f"the {accelerator.name}" if accelerator else "one core"
     low, high = predicted.low_seconds, predicted.high_seconds
     verdict: Verdict = "pass" if high <= limit else "fail" if low > limit else "inconclusive"
     remedy = "measure it on the device with 'edgewright bench'" if verdict == "inconclusive" else None
@@ -136,6 +138,6 @@ def _latency(profile: HardwareProfile, needs: Needs, limit: float) -> GateCheck:
         limit=limit,
         unit="s",
         how="predicted",
-        says=f"predicted {seconds(predicted.seconds)} ({seconds(low)}–{seconds(high)}) on one core; {budget}",
+        says=f"predicted {seconds(predicted.seconds)} ({seconds(low)}–{seconds(high)}) on {place}; {budget}",
         remedy=remedy,
     )

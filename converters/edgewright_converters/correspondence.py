@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from edgewright_converters.execution import Execution
 from edgewright_converters.export import ExportedGraph
-from edgewright_converters.float_graph import FloatGraph
+from edgewright_converters.float_graph import FloatGraph, WeightLayer
 from edgewright_converters.tflite_graph import TfliteGraph, activations, open_tflite, with_constants
 
 Array = NDArray[Any]
@@ -36,10 +36,13 @@ class Placement:
     tensor: int
     order: tuple[int, ...]
     shape: tuple[int, ...]
+    split: tuple[int, ...] | None = None
+    """The axes that an axis of a flattened image is split into before they are ordered."""
 
     def placed(self, value: Array) -> Array:
         """The constant as the TFLite file lays it out."""
-        return np.squeeze(value).transpose(self.order).reshape(self.shape)
+        split = np.squeeze(value) if self.split is None else value.reshape(self.split)
+        return split.transpose(self.order).reshape(self.shape)
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ def _constants(graph: FloatGraph, tflite: TfliteGraph) -> dict[str, tuple[Placem
             place
             for index in by_size.get(weight.size, ())
             if (place := _placement(weight, index, tflite.constants[index])) is not None
+            or (place := _flattened(graph, layer, index, tflite.constants[index])) is not None
         ]
         if not places:
             continue
@@ -116,6 +120,21 @@ def _placement(value: Array, index: int, constant: Array) -> Placement | None:
         if turned.shape == theirs.shape and _equal(turned, theirs):
             return Placement(index, order, constant.shape)
     return None
+
+
+def _flattened(graph: FloatGraph, layer: WeightLayer, index: int, constant: Array) -> Placement | None:
+    """The place of a weight over a flattened image, whose values TFLite takes channels last."""
+    producer, weight = graph.producers.get(layer.input), graph.weights[layer.weight]
+    if producer is None or producer.op_type not in ("Flatten", "Reshape") or weight.ndim != 2:
+        return None
+    image = graph.shapes.get(producer.input[0], ())
+    outputs = weight.shape[layer.channel_axis]
+    if len(image) != 4 or math.prod(image) * outputs != weight.size:
+        return None
+    split = (outputs, *image[1:]) if layer.channel_axis == 0 else (*image[1:], outputs)
+    order = (0, 2, 3, 1) if layer.channel_axis == 0 else (3, 1, 2, 0)
+    place = Placement(index, order, constant.shape, split)
+    return place if _equal(place.placed(weight), constant) else None
 
 
 def _biases(bias: Array, holders: Sequence[Any], tflite: TfliteGraph) -> tuple[Placement, ...] | None:

@@ -10,15 +10,16 @@ import platform
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from edgewright.artifact.manifest import FloatOperator, GateCheck, GateReport, LatencyFigure, Verdict
 from edgewright_converters.accuracy_gate import GateLimits, accuracy_checks
 from edgewright_converters.budgets import Needs, budget_checks
 from edgewright_converters.operators import ExecutedOperator, int8_mac_share
+from edgewright_converters.prediction import seconds_of
+from edgewright_converters.quantise import QuantisedModel
+from edgewright_converters.target_rules import as_executed_there, rule_checks
 from edgewright_converters.verify import VerifiedModel
 from edgewright_profiles import HardwareProfile
-from edgewright_profiles.cost import OperatorWork, predict_latency
+from edgewright_profiles.cost import OperatorWork
 
 ACCURACY_CHECKS = frozenset({"accuracy", "outputs"})
 _MOVES_DATA = frozenset(
@@ -41,12 +42,14 @@ def gate(
     `work` is that of one inference in the artifact's precision, `predicted` the latencies predicted there.
     """
     model = verified.model
+    verified = replace(verified, operators=as_executed_there(verified.operators, model, profile))
     needs = Needs(model.format, model.precision, len(model.data), verified.memory, work)
     share = int8_mac_share(verified.operators)
-    left = _float_operators(verified.operators, profile)
+    left = _float_operators(verified.operators, verified.model, profile)
     checks = (
         *accuracy_checks(verified.accuracy, limits),
         _int8_share(verified, share, left),
+        *rule_checks(model, profile),
         _speed(verified, profile, predicted),
         *budget_checks(profile, needs),
     )
@@ -86,7 +89,7 @@ def _int8_share(verified: VerifiedModel, share: float | None, left: tuple[FloatO
     actual, what = (share, "multiply-accumulates") if share is not None else (integer, "operators")
     verdict: Verdict = "pass"
     says, remedy = f"{actual:.1%} of the {what} run in INT8", None
-    if verified.model.format == "tflite":
+    if all(o.seconds is None for o in verified.operators):
         says += ", by the types in the file"
     if left:
         says += f"; left in float: {', '.join(f'{o.type} {o.name}' for o in left[:3])}"
@@ -102,16 +105,23 @@ def _int8_share(verified: VerifiedModel, share: float | None, left: tuple[FloatO
         actual=actual,
         limit=0.0,
         unit=f"share of {what}",
-        how="measured on host" if verified.model.format == "onnx" else "predicted",
+        how="measured on host" if any(o.seconds is not None for o in verified.operators) else "predicted",
         says=says,
         remedy=remedy,
     )
 
 
 def _float_operators(
-    operators: Sequence[ExecutedOperator], profile: HardwareProfile
+    operators: Sequence[ExecutedOperator], model: QuantisedModel, profile: HardwareProfile
 ) -> tuple[FloatOperator, ...]:
-    times = [_seconds(operator, operators, profile) for operator in operators]
+    """Each with its share of the time: measured where the runtime tells any, else predicted on the profile."""
+    timed = any(operator.seconds is not None for operator in operators)
+    times = [
+        operator.seconds or 0.0
+        if timed
+        else seconds_of(operator.work, profile, model.format, integer=operator.integer)
+        for operator in operators
+    ]
     macs, whole = sum(operator.work.macs for operator in operators), sum(times)
     return tuple(
         FloatOperator(
@@ -125,26 +135,12 @@ def _float_operators(
     )
 
 
-def _seconds(
-    operator: ExecutedOperator, operators: Sequence[ExecutedOperator], profile: HardwareProfile
-) -> float:
-    """An operator's time: as measured where the runtime tells any, else as predicted on the profile."""
-    if any(other.seconds is not None for other in operators):
-        return operator.seconds or 0.0
-    width = 1 if operator.integer else np.dtype(np.float32).itemsize
-    work = replace(
-        operator.work,
-        weight_bytes=operator.work.weight_bytes * width,
-        activation_bytes=operator.work.activation_bytes * width,
-    )
-    return predict_latency(profile, (work,), "int8" if operator.integer else "float32", threads=1).seconds
-
-
 def _speed(
     verified: VerifiedModel, profile: HardwareProfile, predicted: Sequence[LatencyFigure]
 ) -> GateCheck:
     """Slower than float on this host is said, not failed: the host is not the device, and size may be the aim."""
     speedup = verified.speedup
+    accelerator = profile.accelerator_for(verified.model.format)
     if verified.model.precision == "float32":
         return GateCheck(
             name="speed",
@@ -160,14 +156,15 @@ def _speed(
         by_precision["float32"] / by_precision["int8"] if {"float32", "int8"} <= by_precision.keys() else None
     )
     there = f"; predicted on {profile.name}: {ratio:.2f} times" if ratio else ""
-    if speedup is None:
+    if speedup is None or accelerator is not None:
+        not_here = f" on the {accelerator.name}, which is not here" if accelerator else ""
         return GateCheck(
             name="speed",
             verdict="inconclusive",
             limit=1.0,
             unit="times float's speed",
             how="not measured",
-            says=f"speed against float was not measured{there}",
+            says=f"speed against float was not measured{not_here}{there}",
             remedy="measure both on the device with 'edgewright bench'",
         )
     interval = f"({speedup.low:.2f}–{speedup.high:.2f}, {speedup.pairs} pairs)"

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from edgewright_converters.execution import Execution
 from edgewright_converters.float_graph import FloatGraph
+from edgewright_converters.layer_cost import LayerCosts
 from edgewright_converters.observation import TensorStatistics, histograms, observe
 from edgewright_converters.quantise.activation_range import ActivationRange, choose_ranges
 from edgewright_converters.quantise.bias_absorption import absorb_high_biases
@@ -77,7 +78,9 @@ RECONSTRUCTION = Rung(
 )
 MIXED = Rung(
     "mixed precision",
-    "the layers whose rounding damages the output most left in float, as few as meet the goal",
+    # Not at 16 bits: no layer is faster so than in float, in either runtime (benchmarks/sixteen_bit.py).
+    "the layers whose rounding damages the output most left in float (16-bit activations are slower in both "
+    "runtimes; TensorRT takes float16), as few as meet the goal by their time",
     "1 sensitivity pass, some trials",
     "standard",
     costs_run_time=True,
@@ -111,6 +114,8 @@ class Climb:
     statistics: Mapping[str, TensorStatistics]
     reference: FloatGraph
     """What `decision` repairs: equalised where that was kept, its weights unrounded as float has them."""
+    costs: LayerCosts | None = None
+    """What each layer costs in float, where mixed precision was tried."""
 
 
 Try = Callable[[Decision], Trial]
@@ -126,20 +131,26 @@ def climb(
     effort: Effort,
     where: str,
     on_rung: Callable[[Rung], None],
+    costs: Callable[[Decision], LayerCosts],
+    *,
+    symmetric: bool = False,
 ) -> Climb:
     """Climb until the goal is met, the effort is spent or the rungs are.
 
-    `samples` gives so many calibration samples, by names in the graph, as often as it is called; `count` of them
-    set the ranges. `attempt` judges. Raises `DataError` where the data drives a tensor to infinity.
+    `samples` gives so many calibration samples, by names in the graph, as often as it is called; `count` of
+    them set the ranges. `attempt` judges, and `costs` says what a layer left in float takes. `symmetric` is
+    for a target whose grids have nought in the middle. Raises `DataError` where the data drives a tensor to
+    infinity.
     """
     started = time.perf_counter()
     allowed = climbed(effort)
     attempts: list[Attempt] = []
+    counted: LayerCosts | None = None
     execution = Execution(graph)
 
     on_rung(MIN_MAX)
     statistics = observe(execution, samples(count), where)
-    best = Decision(graph, _min_max(statistics))
+    best = Decision(graph, _min_max(statistics), symmetric=symmetric)
     trial = attempt(best)
     attempts.append(Attempt(MIN_MAX.name, trial, True, time.perf_counter() - started))
 
@@ -170,7 +181,7 @@ def climb(
             equalised = Execution(absorbed)
             again = observe(equalised, samples(count), where)
         chosen = choose_ranges(again, histograms(equalised, samples(count), again))
-        if judge(EQUALISATION, Decision(equalised.graph, chosen), begun, -WORTH_DB):
+        if judge(EQUALISATION, Decision(equalised.graph, chosen, symmetric=symmetric), begun, -WORTH_DB):
             execution, statistics = equalised, again
     # A model that met the goal by now is not read once more.
     held = [] if done() else list(samples(sweep_samples(graph, count)))
@@ -187,22 +198,33 @@ def climb(
         on_rung(MIXED)
         begun = time.perf_counter()
         found = damage(execution, best.bounds(), held[:8])
-        order = most_for_least(execution.graph, found)
+        counted = costs(best)
+        order = most_for_least(found, counted.seconds)
 
         def in_float(layers: Sequence[str]) -> Decision:
             kept = frozenset(layers)
             swept = sweep(execution, best.bounds(), held, used or corrected, kept)
             return replace(best, graph=swept.graph, in_float=kept, noise_db=swept.noise_db)
 
-        number = 1
+        number, too_few = 1, 0
         while number < len(order):
-            if judge(MIXED, in_float(order[:number]), begun) and goal.met(trial):
+            judge(MIXED, in_float(order[:number]), begun)
+            if done():
                 break
-            if time.perf_counter() - started > SECONDS[effort]:
-                break
-            number *= 2
+            number, too_few = number * 2, number
             begun = time.perf_counter()
-    return Climb(best, tuple(attempts), goal.met(trial), statistics, execution.graph)
+        # The fewest that meet the goal lie between the last two numbers tried.
+        while goal.met(trial) and number - too_few > 1 and time.perf_counter() - started < SECONDS[effort]:
+            begun, middle = time.perf_counter(), (number + too_few) // 2
+            candidate = in_float(order[:middle])
+            tried = attempt(candidate)
+            enough = goal.met(tried)
+            attempts.append(Attempt(MIXED.name, tried, enough, time.perf_counter() - begun))
+            if enough:
+                best, trial, number = candidate, tried, middle
+            else:
+                too_few = middle
+    return Climb(best, tuple(attempts), goal.met(trial), statistics, execution.graph, counted)
 
 
 def _min_max(statistics: Mapping[str, TensorStatistics]) -> dict[str, ActivationRange]:

@@ -14,6 +14,7 @@ from onnx import helper, numpy_helper
 from edgewright.errors import ConversionError
 from edgewright_converters.export import ExportedGraph
 from edgewright_converters.tflite_graph import with_own_biases
+from edgewright_converters.tflite_layout import without_layout_transposes
 
 
 def optimise(graph: ExportedGraph) -> ExportedGraph:
@@ -24,7 +25,7 @@ def optimise(graph: ExportedGraph) -> ExportedGraph:
     is what will run. Raises `ConversionError`.
     """
     if graph.format == "tflite":
-        return with_own_biases(graph)
+        return with_own_biases(without_layout_transposes(graph))
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "optimised.onnx"
         options = ort.SessionOptions()

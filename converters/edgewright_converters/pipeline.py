@@ -32,6 +32,7 @@ from edgewright_converters.gate import gate, worst
 from edgewright_converters.graphs import FloatGraphs, float_graphs, with_own_ranges
 from edgewright_converters.ladder import CALIBRATION_SAMPLES, Attempt, Climb, Effort, climb, climbed
 from edgewright_converters.large_blocks import reuse_large_blocks
+from edgewright_converters.layer_cost import layer_costs
 from edgewright_converters.package import Packable, package
 from edgewright_converters.precision_choice import Choice, choose
 from edgewright_converters.prediction import Work, predicted_latencies, work_of
@@ -147,7 +148,7 @@ def convert(
     tryout = Tryout.on(model.run, samples)
     climbing = None
     if precision in ("auto", "int8"):
-        climbing = _climbed(tryout, graphs, samples, sorted(set(chosen.values())), limits, effort, steps)
+        climbing = _climbed(tryout, graphs, samples, profiles, chosen, limits, effort, steps)
 
     steps.next("quantise", "quantising")
     choices = {
@@ -164,6 +165,9 @@ def convert(
         for setting in sorted(set(chosen.values()))
     }
     quantised = {setting: choice.model for setting, choice in choices.items()}
+    if climbing is not None and climbing.costs is not None and climbing.decision.in_float:
+        layers, how = len(climbing.decision.in_float), climbing.costs.how
+        warnings += (f"{layers} layers are left in float, as few as meet the goal by their time ({how})",)
     warnings += tuple(f"{s.format}: {c.reason}" for s, c in choices.items() if c.reason)
     steps.next("verify", f"verifying {len(quantised)} artifacts against float on {judged.count} samples")
     pairs = [(one, graphs.exported[one.format]) for one in quantised.values()]
@@ -208,7 +212,8 @@ def _climbed(
     tryout: Tryout,
     graphs: FloatGraphs,
     samples: SampleSet,
-    wanted: Sequence[Setting],
+    profiles: Sequence[HardwareProfile],
+    settings: Mapping[tuple[str, ModelFormat], Setting],
     limits: GateLimits,
     effort: Effort,
     steps: Steps,
@@ -217,7 +222,8 @@ def _climbed(
     graph = graphs.graph
     if graph is None:
         return None
-    first = wanted[0]
+    first = min(settings.values())
+    alike = [p for p in profiles if settings.get((p.name, first.format)) == first]
     count = min(samples.count, CALIBRATION_SAMPLES[effort])
     exported = graphs.exported[first.format]
 
@@ -230,6 +236,10 @@ def _climbed(
         effort,
         samples.where,
         lambda rung: steps.next(rung.name, f"{rung.name}: {rung.what}"),
+        lambda decision: layer_costs(
+            decision.graph, _quantise(decision, graphs.tflite, first), alike, samples.head(1)[0].inputs
+        ),
+        symmetric=all(setting.symmetric for setting in settings.values()),
     )
 
 
@@ -270,6 +280,7 @@ def _chosen(
         lambda candidate: tryout.run(candidate, exported),
         Goal(limits.max_drop, limits.min_sqnr_db),
         same_architecture=all(p.soc.isa == platform.machine() for p in profiles),
+        here=all(p.accelerator_for(setting.format) is None for p in profiles),
         budget_bytes=min(budgets, default=None),
     )
 

@@ -42,14 +42,16 @@ def choose(
     goal: Goal,
     *,
     same_architecture: bool,
+    here: bool = True,
     budget_bytes: int | None,
 ) -> Choice:
     """Keep `static` where it is fast and near enough, else the fastest candidate that is near enough and fits.
 
-    `variants` are other ways of static INT8, by what they are; `others` precisions that need no calibration.
+    `variants` are other ways of static INT8, by what they are; `others` precisions that need no calibration. What
+    is not `here`, as an accelerator, is not judged by the time on this host.
     """
     trial = attempt(static)
-    slow = trial.speedup < (1.0 if same_architecture else STRUCTURAL)
+    slow = here and trial.speedup < (1.0 if same_architecture else STRUCTURAL)
     missed = goal.clearly_missed(trial)
     if not slow and not missed:
         return Choice(static, None, (trial,))
@@ -71,14 +73,14 @@ def choose(
     tried_all = tuple(tried for _, tried in candidates.values())
     if not fits:
         return Choice(static, None, tried_all)
-    chosen, best, quickest = max(fits, key=lambda candidate: candidate[2].speedup)
+    # Elsewhere the order in which they are offered has to do.
+    chosen, best, quickest = max(fits, key=lambda candidate: candidate[2].speedup) if here else fits[0]
     if best is static or (not missed and quickest.speedup < trial.speedup * WORTH):
         return Choice(static, None, tried_all)
     why = [f"INT8 has {trial.speedup:.2f} times float's speed on this host"] if slow else []
     if missed:
         why.append(f"INT8 is too far from float ({trial.sqnr_db:.1f} dB)")
-    return Choice(
-        best,
-        f"{' and '.join(why)}; {chosen} has {quickest.speedup:.2f} times its speed",
-        tried_all,
+    speed = (
+        f"has {quickest.speedup:.2f} times its speed" if here else "is taken, whose speed there is not known"
     )
+    return Choice(best, f"{' and '.join(why)}; {chosen} {speed}", tried_all)

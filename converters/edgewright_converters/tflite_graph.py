@@ -41,7 +41,7 @@ class TfliteGraph:
 
 def open_tflite(graph: ExportedGraph | QuantisedModel) -> TfliteGraph:
     """Read the structure and the float constants of a TFLite file."""
-    model = _model(graph.data)
+    model = parsed(graph.data)
     subgraph = model.subgraphs[0]
     constants, grids = {}, {}
     for index, tensor in enumerate(subgraph.tensors):
@@ -71,7 +71,7 @@ def with_constants(graph: ExportedGraph, changed: Mapping[int, Array]) -> Export
     """
     from ai_edge_litert.schema_py_generated import BufferT
 
-    model = _model(graph.data)
+    model = parsed(graph.data)
     for index, value in changed.items():
         tensor = model.subgraphs[0].tensors[index]
         buffer = BufferT()
@@ -82,7 +82,7 @@ def with_constants(graph: ExportedGraph, changed: Mapping[int, Array]) -> Export
     for index in range(len(model.buffers)):
         if index not in used and index not in {entry.buffer for entry in model.metadata or ()}:
             model.buffers[index].data = None
-    return _written(graph, model)
+    return written(graph, model)
 
 
 def with_own_biases(graph: ExportedGraph) -> ExportedGraph:
@@ -98,7 +98,7 @@ def with_own_biases(graph: ExportedGraph) -> ExportedGraph:
         BuiltinOperator.FULLY_CONNECTED: 2,
         BuiltinOperator.TRANSPOSE_CONV: 3,
     }
-    model = _model(graph.data)
+    model = parsed(graph.data)
     subgraph = model.subgraphs[0]
     users = Counter(int(index) for operator in subgraph.operators for index in operator.inputs)
     taken: set[int] = set()
@@ -122,7 +122,7 @@ def with_own_biases(graph: ExportedGraph) -> ExportedGraph:
         model.buffers.append(buffer)
         operator.inputs = np.array([*operator.inputs[:position], len(subgraph.tensors)], np.int32)
         subgraph.tensors.append(tensor)
-    return _written(graph, model)
+    return written(graph, model)
 
 
 def activations(
@@ -164,13 +164,15 @@ def activations(
         yield made
 
 
-def _model(data: bytes) -> Any:
+def parsed(data: bytes) -> Any:
+    """The file as objects of the TFLite schema."""
     from ai_edge_litert.tools import flatbuffer_utils
 
     return flatbuffer_utils.read_model_from_bytearray(bytearray(data))
 
 
-def _written(graph: ExportedGraph, model: Any) -> ExportedGraph:
+def written(graph: ExportedGraph, model: Any) -> ExportedGraph:
+    """`graph` with a changed `model` as its file."""
     from ai_edge_litert.tools import flatbuffer_utils
 
     with silenced():

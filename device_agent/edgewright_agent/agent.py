@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import math
+import os
 import queue
 import signal
 import threading
@@ -25,12 +27,15 @@ from edgewright.errors import EdgewrightError
 from edgewright.mqtt import KEEPALIVE_S, make_client
 from edgewright.telemetry import names
 from edgewright.twin import DesiredState, DeviceStatus, Leaf, ReportedState, RunningRelease, topic
+from edgewright.version import __version__
 from edgewright_agent.config import AgentConfig
+from edgewright_agent.control import Document, answering
 from edgewright_agent.exporter import Exporter
 from edgewright_agent.inference import serve
 from edgewright_agent.sensing import Sensing
 from edgewright_agent.serving.listeners import listening
 from edgewright_agent.spool import Spool
+from edgewright_agent.supervisor import tell, watchdog_period_s
 from edgewright_agent.update import Updater
 from edgewright_agent.uplink import Uplink
 from edgewright_agent.vitals import Vitals
@@ -50,6 +55,7 @@ class Agent:
         """`root` is where the power sensor's tree begins. Raises the error family."""
         self.config = config
         self._boot = uuid.uuid4().hex
+        self._started_s = time.monotonic()
         self._stopping = threading.Event()
         profile = load_profile(config.profile)
         self._profile = profile.name
@@ -92,18 +98,24 @@ class Agent:
         self._updater.restore()
         self._client.connect_async(self.config.broker.host, self.config.broker.port, keepalive=KEEPALIVE_S)
         self._client.loop_start()
+        updates = threading.Thread(target=self._update_loop, name="updates", daemon=True)
         threads = [
-            threading.Thread(target=self._update_loop, name="updates", daemon=True),
-            threading.Thread(target=self._metrics_loop, name="metrics", daemon=True),
+            updates,
+            threading.Thread(target=self._metrics_loop, args=(updates,), name="metrics", daemon=True),
             threading.Thread(target=self._sensing.run, args=(self._stopping,), name="sensors", daemon=True),
         ]
         for thread in threads:
             thread.start()
         try:
             rate_hz = self.config.source.rate_hz
-            with listening(self.config.serving, lambda: self._updater.served, self._exporter):
+            with (
+                listening(self.config.serving, lambda: self._updater.served, self._exporter),
+                answering(self.config.state_dir, {"status": self._describe, "rollback": self._roll_back}),
+            ):
+                tell("READY=1")
                 serve(lambda: self._updater.served, self._exporter, rate_hz=rate_hz, stopping=self._stopping)
         finally:
+            tell("STOPPING=1")
             self._stopping.set()
             self._wishes.put(None)
             for thread in threads:
@@ -140,13 +152,59 @@ class Agent:
                 return
             self._updater.take(wish)
 
-    def _metrics_loop(self) -> None:
+    def _metrics_loop(self, updates: threading.Thread) -> None:
         due = time.monotonic() + self.config.telemetry_period_s
+        sign_period_s = watchdog_period_s()
+        sign_due = math.inf if sign_period_s is None else 0.0
         while not self._stopping.wait(max(0.0, min(PUMP_PERIOD_S, due - time.monotonic()))):
             if time.monotonic() >= due:
                 due += self.config.telemetry_period_s
                 self._send_metrics()
             self._uplink.pump()
+            if time.monotonic() >= sign_due and self._lives(updates):
+                sign_due = time.monotonic() + (sign_period_s or math.inf)
+                tell("WATCHDOG=1", f"STATUS={self._summary()}")
+
+    def _lives(self, updates: threading.Thread) -> bool:
+        """Whether a supervisor may hear from us: else it restarts the agent, and the last good model serves."""
+        served = self._updater.served
+        hangs = served is not None and served.tally.longest_running_s() > self.config.watch_hang_s
+        return updates.is_alive() and not hangs
+
+    def _summary(self) -> str:
+        served = self._updater.served
+        doing = f"serving {served.content.release}" if served else "no model"
+        return f"{self._updater.progress.phase}, {doing}"
+
+    def _describe(self) -> Document:
+        """What `edgewright agent status` shows."""
+        served, progress = self._updater.served, self._updater.progress
+        release = served.content.release if served else None
+        return {
+            "agent": f"running, Edgewright {__version__}",
+            "pid": os.getpid(),
+            "uptime_s": round(time.monotonic() - self._started_s, 1),
+            "fleet": self.config.fleet,
+            "device": self.config.device,
+            "profile": self._profile,
+            "phase": progress.phase,
+            "release": str(release) if release else None,
+            "digest": release.digest if release else None,
+            "slot": served.content.slot if served else None,
+            "runtime": served.model.runtime if served else None,
+            "inferences": served.tally.inferences if served else None,
+            "errors": served.tally.errors if served else None,
+            "target": str(progress.target) if progress.target else None,
+            "rollout": progress.rollout,
+            "reason": progress.reason,
+            "broker": f"{self.config.broker}, {'connected' if self._client.is_connected() else 'not connected'}",
+            "telemetry_waiting": len(self._spool),
+            "telemetry_dropped": self._spool.dropped,
+        }
+
+    def _roll_back(self) -> Document:
+        self._updater.roll_back_to_previous()
+        return self._describe()
 
     def _send_metrics(self, *, last: bool = False) -> None:
         self._sensing.report(time.monotonic(), last=last)

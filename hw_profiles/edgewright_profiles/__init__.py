@@ -2,11 +2,21 @@
 
 from edgewright_profiles.catalog import load_profile, parse_profile, profile_names
 from edgewright_profiles.cost import Kind, OperatorWork, PredictedLatency, predict_latency
+from edgewright_profiles.delegate import Delegate, load_delegate
 from edgewright_profiles.detect import DetectedHost, detect
 from edgewright_profiles.errors import EdgewrightError, ProfileError
-from edgewright_profiles.profile import HardwareProfile, ModelFormat, Precision, RuntimeSettings, json_schema
+from edgewright_profiles.profile import (
+    Accelerator,
+    HardwareProfile,
+    ModelFormat,
+    Precision,
+    RuntimeSettings,
+    json_schema,
+)
 
 __all__ = [
+    "Accelerator",
+    "Delegate",
     "DetectedHost",
     "EdgewrightError",
     "HardwareProfile",
@@ -19,6 +29,7 @@ __all__ = [
     "RuntimeSettings",
     "detect",
     "json_schema",
+    "load_delegate",
     "load_profile",
     "parse_profile",
     "predict_latency",

@@ -15,6 +15,10 @@ from edgewright_profiles.errors import ProfileError
 
 ModelFormat = Literal["onnx", "tflite"]
 Precision = Literal["float32", "float16", "int8"]
+DelegateName = Literal["edge-tpu", "nnapi", "tensorrt"]
+
+_DELEGATES: dict[str, DelegateName] = {"TensorrtExecutionProvider": "tensorrt"}
+"""The delegate of a runtime's `provider`, where it computes on an accelerator."""
 
 T = TypeVar("T")
 # Strict mode takes only a tuple for a tuple; TOML and JSON have nothing but arrays.
@@ -88,13 +92,36 @@ class Memory(FactGroup):
     bandwidth_bytes_per_s: Positive
 
 
+class Delegation(_Strict):
+    """What brings a model onto an accelerator, and how much of a model has to go there."""
+
+    name: DelegateName = Field(description="`delegates/` says what it takes of a model")
+    least_mac_share: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None,
+        description="share of the multiply-accumulates that must be able to run there, or the gate fails; "
+        "absent: the share is told, and nothing is asked of it",
+    )
+
+
 class Accelerator(FactGroup):
-    """An accelerator of the device, and whether any runtime of this profile uses it."""
+    """An accelerator of the device, and whether any runtime of this profile uses it.
+
+    The peaks are of dense arithmetic, multiply-accumulates a second; None: not known.
+    """
 
     name: Text
     kind: Literal["gpu", "npu", "dsp"]
     numeric_formats: Array[Text]
     used: bool
+    delegate: Delegation | None = None
+    int8_macs_per_s: Positive | None = None
+    float16_macs_per_s: Positive | None = None
+    float32_macs_per_s: Positive | None = None
+
+    def peak_macs_per_s(self, precision: Precision) -> float | None:
+        """Multiply-accumulates a second, None where the profile does not know."""
+        peak: float | None = getattr(self, f"{precision}_macs_per_s")
+        return peak
 
 
 class RuntimeSettings(FactGroup):
@@ -106,7 +133,8 @@ class RuntimeSettings(FactGroup):
     threads: Count
     activation_dtype: Literal["uint8", "int8"] = Field(description="type of quantised activations")
     activation_symmetric: bool = Field(
-        default=False, description="zero points of activations at nought, as TensorRT demands"
+        default=False,
+        description="quantise as TensorRT demands: zero points of activations at nought, biases in float",
     )
 
 
@@ -192,6 +220,15 @@ class HardwareProfile(_Strict):
             elif isinstance(value, tuple):
                 groups.update({f"{key}.{index}": group for index, group in enumerate(value)})
         return groups
+
+    def accelerator_for(self, model_format: ModelFormat) -> Accelerator | None:
+        """The accelerator that the preferred runtime for a format computes on; None: it computes on the cores.
+
+        Raises `ProfileError` for a format that it does not run.
+        """
+        delegate = _DELEGATES.get(self.runtime_for(model_format).provider)
+        found = (a for a in self.accelerators if a.used and a.delegate and a.delegate.name == delegate)
+        return next(found, None)
 
     @property
     def formats(self) -> tuple[ModelFormat, ...]:

@@ -14,6 +14,7 @@ from torch_layers import Prepared, prepare
 from edgewright.errors import DataError
 from edgewright_converters.float_graph import FloatGraph
 from edgewright_converters.ladder import MIXED, RUNGS, Climb, Effort, Rung, climb, climbed
+from edgewright_converters.layer_cost import LayerCosts
 from edgewright_converters.quantise.decision import Decision, as_onnx
 from edgewright_converters.trial import Goal, Trial, Tryout
 
@@ -91,6 +92,7 @@ def climbing(kind: str, goal: Goal, effort: Effort = "standard") -> tuple[Climb,
         effort,
         one.samples.where,
         announced.append,
+        lambda decision: LayerCosts({layer.name: 1e-3 for layer in decision.graph.layers}, "predicted"),
     )
     return found, announced, tried
 
@@ -137,8 +139,15 @@ def test_layers_stay_in_float_where_nothing_else_helps() -> None:
     assert mixed and 0 < len(found.decision.in_float) < len(found.decision.graph.layers)
     others = [attempt.trial.sqnr_db for attempt in found.attempts if attempt.rung != MIXED.name]
     assert max(attempt.trial.sqnr_db for attempt in mixed) > max(others)
+    assert found.costs is not None and found.costs.how == "predicted"
     sizes = [len(decision.in_float) for decision in tried if decision.in_float]
-    assert sizes == sorted(sizes)
+    assert sizes[0] == 1 and len(set(sizes)) == len(sizes)
+    missed = [
+        attempt.trial
+        for attempt, size in zip(mixed, sizes, strict=True)
+        if size < len(found.decision.in_float)
+    ]
+    assert not found.met or not any(Goal(1.0).met(trial) for trial in missed)
 
 
 @pytest.mark.slow
@@ -159,4 +168,14 @@ def test_data_that_drives_the_model_to_infinity_is_said_so() -> None:
 
 
 def climb_on(graph: FloatGraph, x: np.ndarray, attempt: object) -> None:
-    climb(graph, lambda wanted: [{"x": x}], 1, attempt, Goal(1.0), "quick", "data", lambda rung: None)  # type: ignore[arg-type]
+    climb(
+        graph,
+        lambda wanted: [{"x": x}],
+        1,
+        attempt,
+        Goal(1.0),
+        "quick",
+        "data",
+        lambda rung: None,
+        lambda decision: LayerCosts({}, "predicted"),
+    )  # type: ignore[arg-type]

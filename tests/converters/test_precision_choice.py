@@ -62,6 +62,14 @@ def test_slowness_on_another_architecture_must_be_structural() -> None:
     assert chosen({b"static": somewhat, b"layers": somewhat}).model.precision == "float32"
 
 
+def test_time_on_this_host_does_not_judge_what_runs_on_an_accelerator() -> None:
+    slow = replace(GOOD, seconds=9.0)
+    assert chosen({b"static": slow}, here=False).model is STATIC
+    far = replace(slow, changed=20, sqnr_db=5.0)
+    choice = chosen({b"static": far, b"layers": replace(GOOD, seconds=8.0)}, here=False)
+    assert choice.model is LAYERS and "whose speed there is not known" in choice.reason
+
+
 def test_candidate_over_the_budget_is_not_taken() -> None:
     slow = replace(GOOD, seconds=4.0)
     choice = chosen({b"static": slow, b"layers": slow}, budget_bytes=10)

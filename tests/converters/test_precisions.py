@@ -234,6 +234,9 @@ def test_dynamic_int8_comes_first_for_recurrent_layers_and_attention(name: str, 
     assert [one.precision for one in pi5] == ["int8-dynamic", "float16"]
     assert ("recurrent" if name == "lstm" else "attention") in pi4[0].reason
     assert all("\n" not in one.reason for one in (*pi4, *pi5))
+    if model_format == "onnx":
+        gpu = alternatives(graph, load_profile("jetson-orin-nano-tensorrt"))
+        assert [one.precision for one in gpu] == ["float16"]
 
 
 @pytest.mark.slow

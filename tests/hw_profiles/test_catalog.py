@@ -27,10 +27,12 @@ def refusal(name_or_path: str | Path) -> str:
     return message
 
 
-def test_five_devices_are_described() -> None:
+def test_seven_targets_are_described() -> None:
     assert profile_names() == (
         "android-flagship",
+        "coral-dev-board",
         "jetson-orin-nano",
+        "jetson-orin-nano-tensorrt",
         "raspberry-pi-4",
         "raspberry-pi-5",
         "x86-64-gateway",

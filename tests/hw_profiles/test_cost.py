@@ -152,3 +152,21 @@ def test_latency_published_for_a_raspberry_pi_4_lies_in_the_predicted_interval()
     assert predicted.low_seconds < 0.075 < predicted.high_seconds
     # What the docstring of `ACHIEVED` says.
     assert predicted.seconds == pytest.approx(0.065, abs=0.0005)
+
+
+def test_prediction_on_an_accelerator_goes_by_its_own_peak_and_not_by_the_cores() -> None:
+    profile = load_profile("jetson-orin-nano-tensorrt")
+    gpu = profile.accelerator_for("onnx")
+    assert gpu is not None
+    work = [OperatorWork("conv", "conv", 10**9, 1, 1)]
+    there = predict_latency(profile, work, "int8", 1, gpu)
+    assert there.low_seconds == pytest.approx(10**9 / 10e12)
+    assert there.seconds < predict_latency(profile, work, "int8", 6).seconds
+    half, single = (predict_latency(profile, work, p, 1, gpu).seconds for p in ("float16", "float32"))
+    assert there.seconds < half < single
+
+
+def test_accelerator_of_unknown_peak_predicts_nothing() -> None:
+    coral = load_profile("coral-dev-board")
+    with pytest.raises(ProfileError, match="the float32 peak of Edge TPU is not known"):
+        predict_latency(coral, [OperatorWork("conv", "conv", 1, 1, 1)], "float32", 1, coral.accelerators[0])

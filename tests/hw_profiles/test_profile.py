@@ -16,6 +16,7 @@ from edgewright_profiles.profile import (
     Accelerator,
     Budgets,
     CoreCluster,
+    Delegation,
     FactGroup,
     Memory,
     NoPowerSensor,
@@ -63,7 +64,20 @@ def profiles(draw: st.DrawFn) -> HardwareProfile:
             )
         ),
         "memory": draw(groups(Memory, bytes=COUNT, bandwidth_bytes_per_s=POSITIVE)),
-        "accelerators": draw(several(groups(Accelerator, name=TEXT, numeric_formats=several(TEXT)))),
+        "accelerators": draw(
+            several(
+                groups(
+                    Accelerator,
+                    name=TEXT,
+                    numeric_formats=several(TEXT),
+                    delegate=st.none()
+                    | st.builds(Delegation, least_mac_share=st.none() | st.floats(1e-9, 1.0)),
+                    int8_macs_per_s=st.none() | POSITIVE,
+                    float16_macs_per_s=st.none() | POSITIVE,
+                    float32_macs_per_s=st.none() | POSITIVE,
+                )
+            )
+        ),
         "runtimes": draw(several(groups(RuntimeSettings, provider=TEXT, threads=COUNT), at_least=1)),
         "numeric_formats": draw(
             groups(NumericFormats, fast=several(st.sampled_from(["int8", "float16", "float32"]), at_least=1))
@@ -220,7 +234,8 @@ def test_built_in_profile_is_consistent(name: str) -> None:
     for precision in others:
         faster = profile.peak_macs_per_s(precision, 1) > profile.peak_macs_per_s("float32", 1)
         assert (precision in profile.numeric_formats.fast) == faster
-    assert not any(accelerator.used for accelerator in profile.accelerators)
+    computing = {profile.accelerator_for(model_format) for model_format in profile.formats}
+    assert {a for a in profile.accelerators if a.used} == computing - {None}
 
 
 @pytest.mark.parametrize("name", profile_names())

@@ -41,19 +41,25 @@ class Decision:
     """Whether all but convolutions and products by constant matrices stays in float. Neither runtime has fast
     INT8 kernels for the rest: of LiteRT's INT8 models measured, a CNN with hard-swish went from 0.14 to 1.13 times
     float's speed with it, a vision transformer from 0.21 to 1.25 (one thread, x86)."""
+    symmetric: bool = False
+    """Whether the target's activations have nought in the middle of their grids: then so have all ranges."""
     noise_db: Mapping[str, float] = field(default_factory=dict)
     """Signal to noise of each activation as the last sweep computed it, decibels; empty before any."""
 
     def storable(self) -> Decision:
         """The decision with every bias small enough for 32 bits."""
         changed = {}
+        bounds = self.bounds()
         for layer in self.graph.layers:
-            chosen = self.ranges.get(layer.input)
-            if layer.bias is None or chosen is None or not self.graph.changeable(layer.weight, layer.bias):
+            if (
+                layer.bias is None
+                or layer.input not in bounds
+                or not self.graph.changeable(layer.weight, layer.bias)
+            ):
                 continue
             bias, weight = self.graph.weights[layer.bias], self.graph.weights[layer.weight]
             if bias.size == weight.shape[layer.channel_axis]:
-                scale = ActivationGrid.over(chosen.low, chosen.high).scale
+                scale = ActivationGrid.over(*bounds[layer.input]).scale
                 held = holding_bias(weight, bias, layer.channel_axis, scale)
                 if held is not weight:
                     changed[layer.weight] = held
@@ -61,7 +67,10 @@ class Decision:
 
     def bounds(self) -> dict[str, tuple[float, float]]:
         """Low and high of each activation."""
-        return {name: (chosen.low, chosen.high) for name, chosen in self.ranges.items()}
+        ends = {name: (chosen.low, chosen.high) for name, chosen in self.ranges.items()}
+        if not self.symmetric:
+            return ends
+        return {name: (-max(-low, high), max(-low, high)) for name, (low, high) in ends.items()}
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Set
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,6 +22,7 @@ from edgewright_converters.float_graph import ACTIVATIONS, attribute
 from edgewright_converters.quantise.quantised_model import ActivationDtype, QuantisedModel
 from edgewright_converters.quantise.tflite_static import replace_spec
 from edgewright_converters.silence import silenced
+from edgewright_converters.tensorrt_rules import WEIGHTED
 
 _TYPES = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
 
@@ -35,13 +37,18 @@ def quantise_onnx(
 ) -> QuantisedModel:
     """Quantise a float ONNX graph by the ranges of its tensors; nodes named in `in_float` are left alone.
 
-    `symmetric` puts the zero point of activations in the middle, as TensorRT demands. Raises `ConversionError`.
+    `symmetric` gives the form that TensorRT demands: zero points of nought, biases, inputs and outputs in
+    float, and Q/DQ pairs before what is multiplied alone, so that each layer can be fused with what follows
+    it. ONNX Runtime computes such a file in float, between the same roundings. Raises `ConversionError`.
     """
     measured = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
     operators = sorted({*QLinearOpsRegistry, *QDQRegistry})
-    options = {"ActivationSymmetric": symmetric, "WeightSymmetric": True}
+    options: dict[str, Any] = {"ActivationSymmetric": symmetric, "WeightSymmetric": True}
+    if symmetric:
+        operators = list(WEIGHTED)
+        options |= {"QuantizeBias": False, "OpTypesToExcludeOutputQuantization": operators}
     proto = _untied(onnx.load_from_string(graph.data))
-    unfit = _unfit(proto.graph)
+    unfit = _unfit(proto.graph) | (_unfit_for_pairs(proto.graph) if symmetric else set())
     try:
         quantiser = QDQQuantizer(
             proto,
@@ -64,8 +71,10 @@ def quantise_onnx(
         _hold_in_float(proto.graph, in_float | unfit)
     except (ValueError, RuntimeError, KeyError) as error:
         raise ConversionError(f"the ONNX graph cannot be quantised ({error})") from None
-    inputs = tuple(_integer_input(proto.graph, spec) for spec in graph.inputs)
-    outputs = tuple(_integer_output(proto.graph, spec) for spec in graph.outputs)
+    inputs, outputs = graph.inputs, graph.outputs
+    if not symmetric:
+        inputs = tuple(_integer_input(proto.graph, spec) for spec in inputs)
+        outputs = tuple(_integer_output(proto.graph, spec) for spec in outputs)
     proto = onnx.shape_inference.infer_shapes(proto)
     onnx.checker.check_model(proto)
     return QuantisedModel("onnx", "int8", proto.SerializeToString(), inputs, outputs)
@@ -111,6 +120,13 @@ def _unfit(graph: onnx.GraphProto) -> set[str]:
         # It would fuse the activation into an output that is to be seen before it.
         or (node.op_type in ACTIVATIONS and node.input[0] in shown)
     }
+
+
+def _unfit_for_pairs(graph: onnx.GraphProto) -> set[str]:
+    """Nodes that ONNX Runtime cannot run without a QuantizeLinear behind them, by name."""
+    constants = {i.name for i in graph.initializer}
+    # Its kernel for a product of integers that gives floats takes one scale for the left side.
+    return {node.name for node in graph.node if node.op_type == "MatMul" and node.input[0] in constants}
 
 
 def _hold_in_float(graph: onnx.GraphProto, names: Set[str]) -> None:

@@ -1,19 +1,20 @@
 """How much each layer's rounding damages the model's output, and which layers to leave in float for it.
 
-Each layer is rounded alone, its weight and its output, and the noise at the model's output measured (as in
-Wu et al. 2020, "Integer Quantization for Deep Learning Inference", section 5.3, who measure accuracy); noise of
-different layers is nearly independent, so that what a set of layers buys is the sum of what each does.
+Each layer is rounded alone, its weight and its output, and the noise at the model's output measured (as in Wu
+et al. 2020, "Integer Quantization for Deep Learning Inference", section 5.3, who measure accuracy); noise of
+different layers is nearly independent, so that what a set of layers buys is the sum of what each does. What a
+layer costs in time is for `layer_cost` to say.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewright_converters.cost import operator_work
 from edgewright_converters.execution import Execution, side_by_side
 from edgewright_converters.float_graph import ACTIVATIONS, FloatGraph, WeightLayer
 from edgewright_converters.quantise.grid import ActivationGrid, rounded_weight
@@ -51,13 +52,17 @@ def damage(
     return found
 
 
-def most_for_least(graph: FloatGraph, damages: Mapping[str, float]) -> list[str]:
-    """Layers in the order in which to leave them in float: most damage for each unit of time first.
+def most_for_least(damages: Mapping[str, float], seconds: Mapping[str, float]) -> list[str]:
+    """Layers in the order in which to leave them out of INT8: most damage for each second that it costs first.
 
-    Time goes with multiply-accumulates, and with elements for a layer that has few.
+    One that INT8 does not make faster comes before all that it does, and one of unknown cost last.
     """
-    work = {w.name: w.macs + w.activation_bytes for w in operator_work(graph.exported(), 1)}
-    return sorted(damages, key=lambda name: damages[name] / max(work.get(name, 1), 1), reverse=True)
+
+    def rank(name: str) -> tuple[bool, float]:
+        cost = seconds.get(name, math.inf)
+        return (cost <= 0, damages[name]) if cost <= 0 else (False, damages[name] / cost)
+
+    return sorted((name for name in damages if damages[name] > 0), key=rank, reverse=True)
 
 
 def _stored_output(graph: FloatGraph, layer: WeightLayer) -> str:

@@ -36,12 +36,13 @@ from edgewright_agent.inference import (
     record,
 )
 from edgewright_agent.serving import documents
+from edgewright_agent.serving.channel import Channel
 from edgewright_agent.serving.protocol import read_request, write_response
 
 log = logging.getLogger("edgewright.agent")
 HEADER_LENGTH = "Inference-Header-Content-Length"
 MAX_JSON_BYTES = 4 << 20
-"""Of the JSON of one request: parsed, a number takes up to sixteen times the bytes it had as text."""
+"""Of the JSON of one request: parsed, it takes ten times its bytes as numbers, twenty as empty lists."""
 IDLE_S = 300.0
 """How long a connection may stay open between two requests."""
 LINGER_S = 2.0
@@ -66,35 +67,6 @@ class Service:
     exporter: Exporter
     room: Semaphore
     """A place for the request that runs and one for each that waits."""
-
-
-class Channel(io.RawIOBase):
-    """The bytes of a connection, none of them later than `deadline` (of `time.monotonic`)."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-        self.deadline = 0.0
-
-    def readable(self) -> bool:
-        return True
-
-    def writable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        self._connection.settimeout(self._left())
-        return self._connection.recv_into(buffer)
-
-    def write(self, data: Any) -> int:
-        self._connection.settimeout(self._left())
-        self._connection.sendall(data)
-        return memoryview(data).nbytes
-
-    def _left(self) -> float:
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        return left
 
 
 class Connection(BaseHTTPRequestHandler):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgewright_profiles.errors import ProfileError
-from edgewright_profiles.profile import HardwareProfile, Precision
+from edgewright_profiles.profile import Accelerator, HardwareProfile, Precision
 
 Kind = Literal["conv", "depthwise_conv", "matmul", "elementwise"]
 
@@ -73,17 +73,26 @@ def predict_latency(
     work: Sequence[OperatorWork],
     precision: Precision,
     threads: int | None = None,
+    accelerator: Accelerator | None = None,
 ) -> PredictedLatency:
     """Predict one inference on the `threads` fastest cores; None takes those of the preferred runtime.
 
+    With an `accelerator` it computes there instead, at the peak that the profile gives it for the precision.
     Operators run one after another, and threads are taken to scale without loss. Raises `ProfileError` for fewer
-    threads than one.
+    threads than one, and for an accelerator whose peak is not known.
     """
     if threads is None:
         threads = profile.runtimes[0].threads
     if threads < 1:
         raise ProfileError(f"{threads} threads run nothing", remedy="give at least 1")
-    peak = profile.peak_macs_per_s(precision, threads)
+    peak = (
+        profile.peak_macs_per_s(precision, threads)
+        if accelerator is None
+        else accelerator.peak_macs_per_s(precision)
+    )
+    if peak is None:
+        assert accelerator is not None
+        raise ProfileError(f"{profile.name}: the {precision} peak of {accelerator.name} is not known")
     bandwidth = profile.memory.bandwidth_bytes_per_s
     low = middle = memory_bound = 0.0
     for operator in work:

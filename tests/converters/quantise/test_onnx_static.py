@@ -15,7 +15,9 @@ from edgewright_converters.float_graph import FloatGraph
 from edgewright_converters.quantise import QuantisedModel
 from edgewright_converters.quantise.onnx_static import quantise_onnx
 from edgewright_converters.quantise.sweep import rounded_only, sweep
+from edgewright_converters.tensorrt_rules import TensorRtFile
 from edgewright_converters.verify import open_specs
+from edgewright_profiles import load_delegate
 
 
 def decibels(
@@ -116,13 +118,25 @@ def test_inputs_and_outputs_are_integers_and_weights_a_scale_for_each_channel() 
     assert np.abs(stored["w1_quantized"]).max(axis=(1, 2, 3)).tolist() == [127] * 6
 
 
-def test_symmetric_activations_have_their_nought_in_the_middle() -> None:
-    graph = conv_chain(unequal=False)
+@pytest.mark.parametrize("name", GRAPHS)
+def test_symmetric_file_holds_every_rule_of_tensorrt_and_is_near_to_float(name: str) -> None:
+    graph, least = GRAPHS[name]
     samples = samples_of(graph)
     model = quantised(graph, samples, activation="int8", symmetric=True)
-    for spec in (*model.inputs, *model.outputs):
-        assert spec.quantisation is not None and spec.quantisation.zero_point == 0
-    assert decibels(graph, model, samples)["y"] > 20
+    file = TensorRtFile.of(model.data)
+    assert file.breaches(load_delegate("tensorrt")) == ()
+    assert all(spec.dtype == "float32" for spec in (*model.inputs, *model.outputs))
+    assert min(decibels(graph, model, samples).values()) > least
+
+
+def test_symmetric_file_quantises_every_layer_and_lets_it_be_fused_with_its_activation() -> None:
+    graph = conv_chain(unequal=False)
+    model = quantised(graph, samples_of(graph), activation="int8", symmetric=True)
+    file = TensorRtFile.of(model.data)
+    assert file.integer == {layer.name for layer in graph.layers}
+    kinds = [one.op_type for one in file.proto.graph.node]
+    assert kinds[kinds.index("Conv") + 1 :][:2] == ["Relu", "QuantizeLinear"]
+    assert {file.constants[f"b{i}"].dtype for i in (1, 2)} == {np.dtype(np.float32)}
 
 
 def test_layer_named_to_stay_in_float_has_a_float_weight() -> None:

@@ -43,7 +43,7 @@ def test_layer_that_was_made_bad_is_found(bad: int) -> None:
         graph = graph.with_weights({name: weight, f"b{bad - 1}": bias})
     found = damage(Execution(graph), bounds_of(graph, samples), samples)
     assert max(found, key=found.__getitem__) == graph.layers[bad].name
-    assert most_for_least(graph, found)[0] == graph.layers[bad].name
+    assert most_for_least(found, dict.fromkeys(found, 1e-3))[0] == graph.layers[bad].name
 
 
 def test_damage_is_the_noise_of_each_layer_alone() -> None:
@@ -63,18 +63,16 @@ def test_narrow_range_counts_as_damage_of_the_layer_that_makes_the_tensor() -> N
     assert max(narrowed, key=narrowed.__getitem__) == graph.layers[1].name
 
 
-def test_of_two_layers_that_damage_alike_the_cheaper_stays_in_float() -> None:
-    nodes = [
-        node("Conv", "x w0 b0", "c", pads=[1, 1, 1, 1]),
-        node("GlobalAveragePool", "c", "p"),
-        node("Flatten", "p", "f"),
-        node("Gemm", "f w1 b1", "y", transB=1),
-    ]
-    weights = {"w0": normal(6, 6, 3, 3), "b0": normal(6), "w1": normal(5, 6), "b1": normal(5)}
-    graph = float_graph(nodes, {"x": (1, 6, 32, 32)}, ["y"], weights)
-    conv, head = (layer.name for layer in graph.layers)
-    assert most_for_least(graph, {conv: 1e-3, head: 1e-3}) == [head, conv]
-    assert most_for_least(graph, {conv: 1.0, head: 1e-9}) == [conv, head]
+def test_of_two_layers_that_damage_alike_the_cheaper_leaves_int8_first() -> None:
+    seconds = {"conv": 2e-3, "head": 1e-5}
+    assert most_for_least({"conv": 1e-3, "head": 1e-3}, seconds) == ["head", "conv"]
+    assert most_for_least({"conv": 1.0, "head": 1e-9}, seconds) == ["conv", "head"]
+
+
+def test_layer_that_int8_makes_slower_leaves_it_before_all_others() -> None:
+    seconds = {"conv": 1e-3, "small": -1e-6, "tiny": 0.0}
+    damages = {"conv": 1.0, "small": 1e-6, "tiny": 1e-5, "unknown": 1.0, "harmless": 0.0}
+    assert most_for_least(damages, seconds) == ["tiny", "small", "conv", "unknown"]
 
 
 def test_model_whose_output_is_nought_damages_nothing() -> None:
