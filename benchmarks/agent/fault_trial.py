@@ -148,7 +148,7 @@ def lift(trial: Trial, place: Place) -> None:
 
 
 def damage(folder: Path, chance: random.Random, *, truncate: bool, files: Sequence[Path] = ()) -> Path:
-    """Flip one bit of one file below a folder, of `files` where they are given, or cut its end off; which it was."""
+    """Flip a bit of a file below a folder, of `files` where they are given, or cut its end off; which it was."""
     held = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
     chosen = chance.choice(sorted(files or held))
     path = folder / chosen
