@@ -26,6 +26,7 @@ from benchmarks.agent.durable_steps import FlushedDisk, kill_this_process, watch
 from benchmarks.agent.faulty_device import Health, half_written, inspect, leave, start, take
 from edgewright.errors import EdgewrightError
 from edgewright.twin import DesiredState, ReleaseReference
+from edgewright_agent.slots import POINTER
 
 Before = Literal["new", "one", "two", "watched"]
 """What the device had done: nothing, kept one release, kept two, or switched to a third that it still watches."""
@@ -131,9 +132,19 @@ def run_trial(world: World, trial: Trial) -> Outcome:
         elif trial.work == "roll back by hand":
             allowed = {"1.0.0", "1.1.0"}
     lift(trial, place)
+    if still_watched(place.state):
+        allowed -= {"1.2.0"}
     served, after = device_without_fault(world, trial, place, allowed)
     shutil.rmtree(place.root, ignore_errors=True)
     return Outcome(trial, served, problem or after, struck)
+
+
+def still_watched(state: Path) -> bool:
+    """Whether the device ended while the pointer said that the new release is watched, and not yet kept."""
+    try:
+        return "watching" in json.loads((state / POINTER).read_bytes())
+    except (OSError, ValueError):
+        return False
 
 
 def lift(trial: Trial, place: Place) -> None:
