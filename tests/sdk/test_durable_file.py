@@ -56,3 +56,23 @@ def test_a_disk_that_becomes_read_only_while_a_file_is_written_is_a_storage_erro
     monkeypatch.setattr(Path, "unlink", refuse)
     with pytest.raises(StorageError, match="the file system is read-only"):
         write_durably(tmp_path / "file", b"new")
+
+
+def test_every_folder_that_is_made_is_durable_in_the_one_that_holds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_durably(tmp_path / "a" / "b" / "c" / "file", b"")
+    folders = [path for path in synced if path.is_dir()]
+    assert set(folders[:-1]) == {tmp_path, tmp_path / "a", tmp_path / "a" / "b"}
+    assert folders[-1] == tmp_path / "a" / "b" / "c"
+    synced.clear()
+    write_durably(tmp_path / "a" / "b" / "c" / "file", b"")
+    assert [path for path in synced if path.is_dir()] == [tmp_path / "a" / "b" / "c"]
