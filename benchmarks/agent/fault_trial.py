@@ -24,9 +24,9 @@ from benchmarks.agent import private_mounts
 from benchmarks.agent.broker_trial import MOSQUITTO, PHASES, lose_the_broker
 from benchmarks.agent.durable_steps import FlushedDisk, kill_this_process, watch_steps
 from benchmarks.agent.faulty_device import Health, half_written, inspect, leave, start, take
+from edgewright.active_slot import POINTER
 from edgewright.errors import EdgewrightError
 from edgewright.twin import DesiredState, ReleaseReference
-from edgewright_agent.slots import POINTER
 
 Before = Literal["new", "one", "two", "watched"]
 """What the device had done: nothing, kept one release, kept two, or switched to a third that it still watches."""
