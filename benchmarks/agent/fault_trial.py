@@ -90,8 +90,8 @@ class Place:
         if trial.kind.startswith("registry"):
             self.registry = self.root / "registry"
             shutil.copytree(world.registry, self.registry)
-        if trial.before != "new":
-            shutil.copytree(world.states[trial.before], self.state, dirs_exist_ok=True)
+        # A new device has the folder for its state (systemd's StateDirectory), and nothing in it.
+        shutil.copytree(world.states[trial.before], self.state, dirs_exist_ok=True)
 
 
 DISK_BYTES = 512 << 10
