@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewright.artifact.manifest import Difference, ModelFormat, Precision
+from edgewright.artifact.manifest import DataKind, Difference, ModelFormat, Precision
 from edgewright.latency_benchmark import interleaved_seconds
 from edgewright_converters.calibration import Sample, SampleSet
 from edgewright_converters.export import ExportedGraph
@@ -70,18 +70,17 @@ class Tryout:
     samples: tuple[Sample, ...]
     outputs: Mapping[int, Mapping[str, Array]]
     """Of the float model, by the identity of the sample's inputs."""
+    data: DataKind = "calibration"
 
     @classmethod
-    def on(cls, reference: Reference, samples: SampleSet) -> Tryout:
+    def on(cls, reference: Reference, samples: SampleSet, data: DataKind = "calibration") -> Tryout:
         """Hold samples from all over the data."""
         held = tuple(samples.spread(MOST_SAMPLES))
-        return cls(held, {id(s.inputs): reference(s.inputs) for s in held})
+        return cls(held, {id(s.inputs): reference(s.inputs) for s in held}, data)
 
     def run(self, candidate: QuantisedModel, graph: ExportedGraph) -> Trial:
         """Execute the candidate on every sample, and time it in turn with its float graph."""
-        (compared,) = compare(
-            [candidate], self.samples, lambda inputs: self.outputs[id(inputs)], "calibration"
-        )
+        (compared,) = compare([candidate], self.samples, lambda inputs: self.outputs[id(inputs)], self.data)
         with tempfile.TemporaryDirectory() as folder:
             models = [
                 open_specs(Path(folder) / "float32", graph),
@@ -123,6 +122,8 @@ class Goal:
 
     def clearly_missed(self, trial: Trial) -> bool:
         """So far off that layers left in float are worth their time: not explained by the few samples tried."""
+        if self.met(trial):
+            return False
         if self.min_sqnr_db is not None and trial.sqnr_db < self.min_sqnr_db:
             return True
         if trial.change is not None:
