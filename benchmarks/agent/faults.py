@@ -47,7 +47,7 @@ AT_STEPS = (
     "disk error EIO",
     "disk error EROFS",
 )
-"""Kinds for every durable step of every case, and after the last; with too few trials, for a random part of them."""
+"""Kinds for every durable step of every case, and after the last; with few trials, for a random part of them."""
 OTHERS: dict[str, float] = {
     "kill at random": 0.14,
     "bit flipped": 0.12,
@@ -126,7 +126,7 @@ def count_steps(world: World, before: Before, work: Work) -> int:
 
 
 def plan(world: World, trials: int, seed: int) -> list[Trial]:
-    """The kinds at durable steps, as many as there is room for, and the others by their shares, in random order."""
+    """The kinds at durable steps, as many as there is room for, and the others by their shares, shuffled."""
     chance = random.Random(seed)
     at_steps = [
         Trial(kind, before, work, step, seed)
