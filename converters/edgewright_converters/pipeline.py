@@ -19,9 +19,10 @@ from typing import Any, Literal
 import torch
 from numpy.typing import NDArray
 
-from edgewright.artifact.manifest import ArtifactManifest, ModelFormat, Precision, Verdict
+from edgewright.artifact.manifest import ArtifactManifest, DataKind, ModelFormat, Precision, Verdict
 from edgewright.durable_file import check_writable
 from edgewright.errors import ConversionError, DataError
+from edgewright_converters import data_free
 from edgewright_converters.accuracy_gate import GateLimits
 from edgewright_converters.alternatives import alternatives
 from edgewright_converters.batches import Data
@@ -30,7 +31,8 @@ from edgewright_converters.comparison import classification_output
 from edgewright_converters.evidence import Evidence, gather
 from edgewright_converters.gate import gate, worst
 from edgewright_converters.graphs import FloatGraphs, float_graphs, with_own_ranges
-from edgewright_converters.ladder import CALIBRATION_SAMPLES, Attempt, Climb, Effort, climb, climbed
+from edgewright_converters.held_out import Part, parts
+from edgewright_converters.ladder import CALIBRATION_SAMPLES, Attempt, Climb, Effort, Fit, climb, climbed
 from edgewright_converters.large_blocks import reuse_large_blocks
 from edgewright_converters.layer_cost import layer_costs
 from edgewright_converters.package import Packable, package
@@ -43,7 +45,7 @@ from edgewright_converters.repeatability import check_repeatable
 from edgewright_converters.source import check_takes, load_source
 from edgewright_converters.steps import VERIFY_S, VERIFY_SAMPLE_S, OnStep, Steps
 from edgewright_converters.targets import Setting, formats, settings
-from edgewright_converters.trial import Goal, Tryout
+from edgewright_converters.trial import Goal, Trial, Tryout
 from edgewright_converters.verify import VerifiedModel, verify
 from edgewright_profiles import HardwareProfile, load_profile
 
@@ -81,11 +83,13 @@ class ConversionReport:
 def convert(
     source: str | Path | torch.nn.Module,
     *,
-    calibration: Data,
+    calibration: Data | None = None,
     profile: str | Sequence[str],
     output: str | Path,
     weights: str | Path | None = None,
     evaluation: Data | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    input_range: tuple[float, float] | None = None,
     format: ModelFormat | Sequence[ModelFormat] | None = None,  # noqa: A002 - the word of the command
     name: str | None = None,
     version: str = "1.0.0",
@@ -103,6 +107,10 @@ def convert(
     state dict for a model that code builds. Data is a path, `module:function`, arrays by input name (`x` where
     there is one input, `y` the labels), a loader or a function that yields batches. Without `evaluation` the
     figures are from the calibration data, and say so.
+
+    Without `calibration` static INT8 follows from batch-norm statistics (see `data_free`), and accuracy is not
+    measured unless there is `evaluation`; `input_shapes` by input name are then needed for an `nn.Module`, and
+    `input_range`, the least and greatest value of its float inputs, helps.
 
     The report's `verdict` is the gate's: accuracy may drop by `max_drop` points, each output's SQNR must reach
     `min_sqnr` decibels where given, and the profile's budgets hold. `effort` bounds how far the ladder of repairs
@@ -125,13 +133,19 @@ def convert(
     wanted = formats(model, profiles, format)
     name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", model.name).strip("-._") or "model"
     chosen = settings(profiles, wanted)
-    rungs = (rung.name for rung in climbed(effort))
+    rungs = (rung.name for rung in (climbed(effort) if calibration is not None else data_free.RUNGS))
     look = () if report is None else ("look",)
     steps = Steps(on_step, ("read", "export", *rungs, "quantise", "verify", *look, "package"))
 
     steps.next("read", "reading the data")
-    samples = load_samples(calibration, model.input_names, model.optional_names)
-    warnings = unexercised(samples)
+    unseen: data_free.Generated | None = None
+    warnings: tuple[str, ...] = ()
+    if calibration is None:
+        unseen = data_free.generate(model, input_shapes, input_range)
+        samples = unseen.samples
+    else:
+        samples = load_samples(calibration, model.input_names, model.optional_names)
+        warnings = unexercised(samples)
     model = model.taking(samples.input_names)
     examples = [sample.inputs for sample in samples.head(2)]
     outputs = check_takes(model, examples[0])
@@ -145,10 +159,19 @@ def convert(
 
     steps.next("export", f"exporting to {' and '.join(wanted)}")
     graphs = with_own_ranges(float_graphs(model, examples, outputs, wanted), samples)
-    tryout = Tryout.on(model.run, samples)
+    split = parts(samples) if unseen is None else ()
+    judging = [part.judged for part in split] or [samples]
+    tryout = Tryout.on(model.run, judging, "calibration" if unseen is None else "generated")
+    goal = Goal(limits.max_drop, limits.min_sqnr_db)
     climbing = None
-    if precision in ("auto", "int8"):
-        climbing = _climbed(tryout, graphs, samples, profiles, chosen, limits, effort, steps)
+    if unseen is not None and precision in ("auto", "int8"):
+        attempt = partial(_tried, tryout, graphs, min(set(chosen.values())))
+        climbing = data_free.decide(
+            graphs.graph, model, unseen, attempt, lambda r: steps.next(r.name, r.what)
+        )
+        goal = data_free.GOAL
+    elif precision in ("auto", "int8"):
+        climbing = _climbed(tryout, graphs, samples, split, profiles, chosen, limits, effort, steps)
 
     steps.next("quantise", "quantising")
     choices = {
@@ -159,7 +182,7 @@ def convert(
             graphs,
             climbing,
             samples,
-            limits,
+            goal,
             precision,
         )
         for setting in sorted(set(chosen.values()))
@@ -171,9 +194,9 @@ def convert(
     warnings += tuple(f"{s.format}: {c.reason}" for s, c in choices.items() if c.reason)
     steps.next("verify", f"verifying {len(quantised)} artifacts against float on {judged.count} samples")
     pairs = [(one, graphs.exported[one.format]) for one in quantised.values()]
-    data: Literal["evaluation", "calibration"] = "evaluation"
-    if evaluation is None or _same(evaluation, calibration):
-        data = "calibration"
+    data: DataKind = "evaluation"
+    if evaluation is None or (calibration is not None and _same(evaluation, calibration)):
+        data = "calibration" if unseen is None else "generated"
     verified = dict(zip(quantised, verify(pairs, judged, model.run, data), strict=True))
 
     evidence = None
@@ -192,7 +215,8 @@ def convert(
         name=name,
         release_version=version,
         source=model.label,
-        calibration=samples,
+        calibration=samples if unseen is None else None,
+        described=samples if unseen is None else judged,
         classification=classification_output(outputs),
     )
     elapsed = time.perf_counter() - started
@@ -212,6 +236,7 @@ def _climbed(
     tryout: Tryout,
     graphs: FloatGraphs,
     samples: SampleSet,
+    split: Sequence[Part],
     profiles: Sequence[HardwareProfile],
     settings: Mapping[tuple[str, ModelFormat], Setting],
     limits: GateLimits,
@@ -224,14 +249,18 @@ def _climbed(
         return None
     first = min(settings.values())
     alike = [p for p in profiles if settings.get((p.name, first.format)) == first]
-    count = min(samples.count, CALIBRATION_SAMPLES[effort])
-    exported = graphs.exported[first.format]
+
+    def fit(part: SampleSet) -> Fit:
+        return Fit(
+            lambda wanted: (graph.feed(sample.inputs) for sample in part.spread(wanted)),
+            min(part.count, CALIBRATION_SAMPLES[effort]),
+        )
 
     return climb(
         graph,
-        lambda wanted: (graph.feed(sample.inputs) for sample in samples.spread(wanted)),
-        count,
-        lambda decision: tryout.run(_quantise(decision, graphs.tflite, first), exported),
+        fit(samples),
+        [fit(part.fitted) for part in split],
+        partial(_tried, tryout, graphs, first),
         Goal(limits.max_drop, limits.min_sqnr_db),
         effort,
         samples.where,
@@ -243,6 +272,11 @@ def _climbed(
     )
 
 
+def _tried(tryout: Tryout, graphs: FloatGraphs, setting: Setting, decisions: Sequence[Decision]) -> Trial:
+    candidates = [_quantise(decision, graphs.tflite, setting) for decision in decisions]
+    return tryout.run(candidates, graphs.exported[setting.format])
+
+
 def _chosen(
     setting: Setting,
     profiles: Sequence[HardwareProfile],
@@ -250,7 +284,7 @@ def _chosen(
     graphs: FloatGraphs,
     climbing: Climb | None,
     samples: SampleSet,
-    limits: GateLimits,
+    goal: Goal,
     precision: Precision | Literal["auto"],
 ) -> Choice:
     """The model of a setting: static INT8 or, where that loses, what the alternatives come to."""
@@ -277,8 +311,8 @@ def _chosen(
         variants,
         exported,
         tuple(others),
-        lambda candidate: tryout.run(candidate, exported),
-        Goal(limits.max_drop, limits.min_sqnr_db),
+        lambda candidate: tryout.run([candidate], exported),
+        goal,
         same_architecture=all(p.soc.isa == platform.machine() for p in profiles),
         here=all(p.accelerator_for(setting.format) is None for p in profiles),
         budget_bytes=min(budgets, default=None),

@@ -9,7 +9,7 @@ import os
 import sys
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -18,6 +18,7 @@ from edgewright.contract import CONTRACT, from_mapping
 from edgewright.errors import ConfigError
 from edgewright.mqtt import BrokerSettings
 from edgewright.telemetry.names import Encoding
+from edgewright_agent.feed_config import SINK_PATHS, SOURCE_PATHS, SinkConfig, SourceConfig, is_path
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -27,24 +28,6 @@ else:  # the standard library has it from 3.11 on
 SOCKET_PATH_BYTES = 107
 """unix(7): `sun_path` holds 108, the last of which is a zero."""
 Seconds = Annotated[float, Field(gt=0)]
-
-
-class SourceConfig(BaseModel):
-    """Where the inputs of inferences come from."""
-
-    model_config = CONTRACT
-    kind: Literal["golden", "npz"] = "golden"
-    """`golden`: the artifact's own vectors in turn, so that a device without data still has a latency."""
-    path: Path | None = None
-    """Of `npz` alone: arrays by input name, or `x` where there is one input; the first axis is the samples."""
-    rate_hz: Annotated[float, Field(gt=0, le=10_000)] = 1.0
-    """Inferences a second. 1: sixty in a telemetry window, and next to no load on the smallest board."""
-
-    @model_validator(mode="after")
-    def _npz_has_a_path(self) -> SourceConfig:
-        if (self.kind == "npz") != (self.path is not None):
-            raise ValueError("kind 'npz' needs a path, and only it takes one")
-        return self
 
 
 class ServingConfig(BaseModel):
@@ -90,6 +73,7 @@ class AgentConfig(BaseModel):
     broker: BrokerSettings = BrokerSettings()
     """The broker on this host where nothing else is said."""
     source: SourceConfig = SourceConfig()
+    sink: SinkConfig = SinkConfig()
     serving: ServingConfig | None = None
     """The inference API. None: nothing listens, as a device may serve its own sources alone."""
     threads: Annotated[int, Field(gt=0, le=256)] = 1
@@ -154,7 +138,11 @@ def load_config(path: Path, device: str | None = None) -> AgentConfig:
         document["device"] = device
     _resolve(document, _PATHS, path.parent)
     _resolve(document.get("broker"), _BROKER_PATHS, path.parent)
-    _resolve(document.get("source"), ("path",), path.parent)
+    for name, keys in (("source", SOURCE_PATHS), ("sink", SINK_PATHS)):
+        table = document.get(name)
+        _resolve(table, keys, path.parent)
+        if isinstance(table, dict):
+            _resolve(table.get("broker"), _BROKER_PATHS, path.parent)
     _resolve(document.get("serving"), ("socket",), path.parent)
     return from_mapping(AgentConfig, document, where=str(path))
 
@@ -165,5 +153,5 @@ def _resolve(table: Any, keys: tuple[str, ...], folder: Path) -> None:
     for key in keys:
         value = table.get(key)
         # A profile is a name unless it looks like a file.
-        if isinstance(value, str) and (key != "profile" or value.endswith(".toml")):
+        if is_path(value, key) and (key != "profile" or value.endswith(".toml")):
             table[key] = str(folder.resolve() / value)

@@ -81,6 +81,17 @@ def test_without_a_reference_the_sketch_is_sent_alone(monkeypatch: pytest.Monkey
     assert window.sketch is not None and window.drift is None
 
 
+def test_a_sketch_arrives_though_nothing_was_inferred_since_the_last_payload(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watch = DriftWatch(manifest(), MODEL)
+    seen(watch, monkeypatch, [1])
+    one = exporter()
+    watch.report(one, 0.0, last=True)
+    (window,) = decode_otlp(one.collect())
+    assert window.latency.count == 0 and window.sketch is not None
+
+
 def test_without_an_inference_there_is_no_sketch() -> None:
     assert sent(DriftWatch(manifest(), MODEL)).sketch is None
 

@@ -66,4 +66,5 @@ def channel_lines(expected: Iterable[Array], got: Iterable[Array], axis: int) ->
 
 def _products(one: Array, other: Array) -> Array:
     """The sum of the products of each row."""
-    return np.matmul(one[:, None, :], other[:, :, None])[:, 0, 0]
+    sums: Array = np.matmul(one[:, None, :], other[:, :, None])[:, 0, 0]
+    return sums

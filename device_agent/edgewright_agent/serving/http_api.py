@@ -95,6 +95,7 @@ class Connection(BaseHTTPRequestHandler):
         # Read once: a request ends on the version it began with. Not kept: a connection that is idle must not hold
         # a model in memory that no longer serves.
         served = self.service.current()
+        self._answered = False
         try:
             self._unread = self._content_length()
             self._route(self.path.partition("?")[0].rstrip("/"), served)
@@ -104,7 +105,9 @@ class Connection(BaseHTTPRequestHandler):
             self.close_connection = True
         except Exception:  # no request may end the agent or go without an answer
             log.exception("error in the agent while answering %s", self.path)
-            self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "error in the agent; its log says more")
+            self.close_connection = True
+            if not self._answered:
+                self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "error in the agent; its log says more")
 
     do_POST = do_GET  # noqa: N815 - the name that http.server looks for
 
@@ -244,6 +247,7 @@ class Connection(BaseHTTPRequestHandler):
 
     def _send(self, status: HTTPStatus, body: bytes, headers: Mapping[str, str] | None = None) -> None:
         """Write an answer; a body that nobody read goes the way of the connection."""
+        self._answered = True
         self.close_connection = self.close_connection or self._unread > 0
         self.send_response_only(status)
         for name, value in {"Content-Type": "application/json", **(headers or {})}.items():

@@ -127,6 +127,9 @@ def _windows(resource: Any) -> Iterator[TelemetryWindow]:
         kinds = errors.setdefault(digest, {})
         kind = str(attributes.get(names.ERROR_TYPE, "_OTHER"))  # OpenTelemetry's word for an unknown kind
         kinds[kind] = kinds.get(kind, 0) + int(read_number(point))
+    for attributes, point in points.get(names.DRIFT_SAMPLES, []):
+        # A sketch may come when nothing was inferred since the last payload.
+        models.setdefault(attributes[names.RELEASE_DIGEST], (attributes, point))
     for digest, (model, point) in models.items():
         yield TelemetryWindow(
             fleet=who[names.FLEET],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import re
 import socket
@@ -292,6 +293,17 @@ def test_an_error_of_the_runtime_is_the_clients_answer_and_counts_as_a_failed_in
     until(lambda: served.spent.inferences == 1)
     (window,) = decode_otlp(api.exporter.collect())
     assert (window.errors, window.latency.count) == (1, 1)
+
+
+def test_a_mistake_of_ours_after_the_answer_is_logged_and_never_a_second_answer(
+    served_of: Any, api_of: Any, caplog: Any
+) -> None:
+    served = dataclasses.replace(served_of(), attributes=[])  # what the exporter cannot count by
+    api = api_of(served)
+    body = json.dumps({"inputs": [{"name": "x", "datatype": "UINT8", "shape": [1, 4], "data": [1, 2, 3, 4]}]})
+    answers = exchange(api, f"POST {INFER} HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+    assert answers.count(b"HTTP/1.1 ") == answers.count(b"HTTP/1.1 200 OK") == 1
+    assert "error in the agent while answering" in caplog.text
 
 
 # --- what no client should send ---------------------------------------------------------------------------------
