@@ -19,7 +19,7 @@ from edgewright_fleet.targets.kubernetes.resource import RolloutStatus, status_o
 from edgewright_fleet.targets.kubernetes.store import ResourceStore
 from edgewright_fleet.targets.kubernetes.target import KubernetesTarget
 from edgewright_fleet.targets.mqtt import MqttTarget
-from fleet.kubernetes.conftest import NAMESPACE, NODES, RealCluster, until
+from fleet.kubernetes.real_cluster import NAMESPACE, NODES, RealCluster, until
 from fleet.simulated_device import SimulatedDevice, reference
 
 CONTROLLER = "edgewright-controller"

@@ -14,7 +14,7 @@ from edgewright_cli.fleet import fleet as fleet_command
 from edgewright_fleet.targets.kubernetes.api import Cluster
 from edgewright_fleet.targets.kubernetes.resource import status_of
 from edgewright_fleet.targets.kubernetes.store import ResourceStore
-from fleet.kubernetes.conftest import RealCluster, install
+from fleet.kubernetes.real_cluster import RealCluster, install
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 API = "edgewright.dev/v1alpha1"

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from edgewright.mqtt import BrokerSettings
-from fleet.kubernetes.conftest import RealCluster, agent_pod, until
 from fleet.kubernetes.fleet_on_nodes import FleetOnNodes, MuteDevice
+from fleet.kubernetes.real_cluster import RealCluster, agent_pod, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 

@@ -37,7 +37,12 @@ class LeaderLease:
         return self._held_until - self._clock()
 
     def hold(self) -> None:
-        """Take or renew it. Raises `RolloutError` while another has it, `ClusterError` where that is not known."""
+        """Take it, or renew it when a third of it is over.
+
+        Raises `RolloutError` while another has it, `ClusterError` where that is not known.
+        """
+        if self.left_s > self.duration_s * 2 / 3:
+            return
         asked = self._clock()
         path = self._cluster.named("leases", LEASE, api=API)
         try:

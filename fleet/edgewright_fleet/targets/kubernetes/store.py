@@ -92,20 +92,22 @@ class ResourceStore:
             for d in decisions
         )
 
+        had = status_of(document).decisions
+
         def write() -> None:
-            try:
-                self._write(document, state, status_of(document), made, now_s)
-            except ClusterError as error:
-                if error.status != CONFLICT:
-                    raise
-                fresh = self._read(state.name)
-                status = status_of(fresh)
-                if status.controller != owner:
-                    raise RolloutError(f"another controller has taken over rollout '{state.name}'") from None
+            current = document
+            while True:
+                status = status_of(current).model_copy(update={"decisions": had})
+                try:
+                    return self._write(current, state, status, made, now_s)
+                except ClusterError as error:
+                    if error.status != CONFLICT:
+                        raise
                 # Nobody but the owner writes a status: either this write came through and its answer was lost, or
                 # something beside the status has changed.
-                had = status_of(document).decisions
-                self._write(fresh, state, status.model_copy(update={"decisions": had}), made, now_s)
+                current = self._read(state.name)
+                if status_of(current).controller != owner:
+                    raise RolloutError(f"another controller has taken over rollout '{state.name}'")
 
         self._patiently(write)
 
