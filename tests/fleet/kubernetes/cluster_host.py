@@ -30,6 +30,7 @@ from pathlib import Path
 HOST, PORT, ETCD = "127.0.0.1", 6443, "http://127.0.0.1:2379"
 START_S = 120.0
 TOKENS = (("admin", "system:masters"), ("manager", "system:masters"), ("scheduler", "system:masters"))
+CERTIFICATE = "certificates/apiserver.crt"
 GRACE = "40s"
 """How long a node may be silent. It reports every 10 s, and 20 is too short on a busy machine."""
 
@@ -108,8 +109,11 @@ class ClusterHost:
         (self.folder / "tokens.csv").write_text("\n".join(rows) + "\n")
         key = self.folder / "service-account.key"
         subprocess.run(["openssl", "genrsa", "-out", str(key), "2048"], check=True, capture_output=True)
+        authority = self.folder / CERTIFICATE  # which the API server makes for itself
         for name, token in self.tokens.items():
-            (self.folder / f"{name}.kubeconfig").write_text(kubeconfig(name, f"https://{HOST}:{PORT}", token))
+            (self.folder / f"{name}.kubeconfig").write_text(
+                kubeconfig(name, f"https://{HOST}:{PORT}", token, authority)
+            )
 
     def _arguments(self, binaries: Path) -> dict[str, list[str]]:
         folder = self.folder
@@ -149,9 +153,9 @@ class ClusterHost:
         return {name: [str(binaries / argv[0]), *argv[1:]] for name, argv in commands.items()}
 
 
-def kubeconfig(name: str, server: str, token: str) -> str:
-    """A kubeconfig of one context; the server's certificate is its own and is not checked."""
-    cluster = {"server": server, "insecure-skip-tls-verify": True}
+def kubeconfig(name: str, server: str, token: str, authority: Path) -> str:
+    """A kubeconfig of one context; `authority` is the file of who vouches for the server."""
+    cluster = {"server": server, "certificate-authority": str(authority)}
     return json.dumps(
         {
             "apiVersion": "v1",

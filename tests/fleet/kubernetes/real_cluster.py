@@ -15,7 +15,7 @@ from edgewright.mqtt import BrokerSettings
 from edgewright_fleet.targets.kubernetes.api import Cluster, from_kubeconfig
 from edgewright_fleet.targets.kubernetes.install import apply
 from edgewright_fleet.targets.kubernetes.manifests import AGENT, Installation
-from fleet.kubernetes.cluster_host import kubeconfig
+from fleet.kubernetes.cluster_host import CERTIFICATE, kubeconfig
 
 HOST = Path(__file__).with_name("cluster_host.py")
 NAMESPACE, FLEET = "edgewright", "kiosks"
@@ -48,7 +48,7 @@ class RealCluster:
         }
         token = self.api.create(path, request)["status"]["token"]
         config = self.config.with_name(f"{account}.kubeconfig")
-        config.write_text(kubeconfig(self.name, self.api.server, token))
+        config.write_text(kubeconfig(self.name, self.api.server, token, self.config.parent / CERTIFICATE))
         return from_kubeconfig([config], [self.name], NAMESPACE)[0]
 
     def _tell(self, word: str, name: str) -> None:
@@ -95,7 +95,7 @@ def hosted(name: str, folder: Path, binaries: Path) -> Iterator[Callable[[], Rea
             inside = token_file.read_text()
             token = inside.split('"token": "')[1].split('"')[0]
             config = folder / "outside.kubeconfig"
-            config.write_text(kubeconfig(name, server, token))
+            config.write_text(kubeconfig(name, server, token, folder / CERTIFICATE))
             return RealCluster(name, process, config)
 
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def test_to_install_again_changes_nothing(berlin: RealCluster, fleet_broker: Bro
     ("wrong", "said"),
     [
         ({"waves": "all"}, "spec.waves"),
-        ({"waves": [{}]}, "spec.waves[0]"),
+        ({"waves": [{}]}, "spec.waves"),
         ({"max_unavailable": 1}, "spec.max_unavailable"),
         ({"on_failure": "hope"}, "spec.on_failure"),
         ({"gates": {"window_s": -1}}, "spec.gates.window_s"),
@@ -48,7 +49,7 @@ def test_to_install_again_changes_nothing(berlin: RealCluster, fleet_broker: Bro
 def test_the_api_server_refuses_what_has_the_wrong_type_or_is_out_of_bounds(
     berlin: RealCluster, wrong: dict[str, object], said: str
 ) -> None:
-    with pytest.raises(ClusterError, match=said.replace("[", r"\[")) as refused:
+    with pytest.raises(ClusterError, match=re.escape(said)) as refused:
         berlin.api.create(berlin.api.named("modelrollouts", api=API) + "?dryRun=All", rollout(**wrong))
     assert refused.value.status == 422
 

@@ -229,7 +229,7 @@ def test_a_kubeconfig_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
     path.write_text("a: [")
     with pytest.raises(ConfigError, match="cannot be read as a kubeconfig"):
         from_kubeconfig([path], [], "edgewright")
-    path.write_text(kubeconfig("berlin", "https://127.0.0.1:1", "t"))
+    path.write_text(kubeconfig("berlin", "https://127.0.0.1:1", "t", path))
     with pytest.raises(ConfigError, match="no context 'hamburg'; there are: berlin"):
         from_kubeconfig([path], ["hamburg"], "edgewright")
     [cluster] = from_kubeconfig([path], [], "edgewright")
