@@ -127,7 +127,7 @@ def _catch_up(
 ) -> None:
     for wish in due(views, begun):
         assert wish.desired is not None
-        key = (wish.device, wish.desired.release.digest)
+        key = (wish.device, wish.desired.rollout)
         if key not in told:
             log.info("%s: catches up with %s", wish.device, wish.desired.release)
             target.set_desired(wish.device, wish.desired)

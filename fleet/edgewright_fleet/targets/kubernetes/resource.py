@@ -98,7 +98,12 @@ def conditions(
     verdict = state.verdict if state else None
     at = f"{phase} in wave {state.wave + 1} of {len(state.waves)}" if state else "has not begun"
     said: list[tuple[Any, bool | None, str, str]] = [
-        ("Accepted", problem is None, "Refused" if problem else "Valid", problem or "the specification holds"),
+        (
+            "Accepted",
+            problem is None,
+            "Refused" if problem else "Valid",
+            problem or "the specification holds",
+        ),
         ("Progressing", phase is not None and phase not in RESTING, reason, at),
         ("Paused", phase == "paused", reason, (verdict if phase == "paused" else None) or at),
         ("Succeeded", (phase == "succeeded") if phase in ENDED else None, reason, verdict or at),

@@ -76,21 +76,17 @@ class KubernetesTarget:
     def events(self, wait_s: float) -> Iterator[DeviceEvent]:
         """What devices said and what changed in the clusters; waits up to `wait_s` for a device's word."""
         for event in self._mqtt.events(wait_s):
-            yield self._seen(event)
+            yield self._seen(event, self._available)
         before, self._available = self._available, self._devices_available()
         for device in before ^ self._available:
             if device in self._presence:
-                yield self._as_seen(self._presence[device])
+                yield self._seen(self._presence[device], self._available)
         yield from self._failing()
 
     def known(self) -> list[DeviceEvent]:
         """The latest report and presence of every device."""
-        self._available = self._devices_available()
-        return [self._seen(event) for event in self._mqtt.known()]
-
-    def looks(self) -> list[ClusterView]:
-        """The latest look at each cluster."""
-        return list(self._looks.values())
+        available = self._devices_available()  # the changes since then are still to be told as events
+        return [self._seen(event, available) for event in self._mqtt.known()]
 
     def close(self) -> None:
         """End the watching and disconnect."""
@@ -117,16 +113,13 @@ class KubernetesTarget:
                     report = last.model_copy(update={**said, "sequence": last.sequence + 1})
                     yield DeviceReported(report)
 
-    def _seen(self, event: DeviceEvent) -> DeviceEvent:
+    def _seen(self, event: DeviceEvent, available: frozenset[str]) -> DeviceEvent:
         if isinstance(event, DeviceReported):
             self._reports[event.report.device] = event.report
-        if not isinstance(event, DevicePresence):
-            return event
-        self._presence[event.device] = event
-        return self._as_seen(event)
-
-    def _as_seen(self, event: DevicePresence) -> DevicePresence:
-        return replace(event, online=event.online and event.device in self._available)
+        elif isinstance(event, DevicePresence):
+            self._presence[event.device] = event
+            return replace(event, online=event.online and event.device in available)
+        return event
 
     def _devices_available(self) -> frozenset[str]:
         looks = self._looks.copy().values()
