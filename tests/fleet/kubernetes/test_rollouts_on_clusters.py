@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgewright.mqtt import BrokerSettings
+from edgewright_fleet.targets.kubernetes.target import look_at
 from fleet.kubernetes.fleet_on_nodes import FleetOnNodes, MuteDevice
 from fleet.kubernetes.real_cluster import RealCluster, agent_pod, until
 
@@ -93,18 +94,22 @@ def test_a_canary_whose_pod_crash_loops_fails_the_rollout_though_it_says_nothing
         pod = agent_pod(berlin, "b0")["metadata"]["name"]
         waiting = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s"}}
         container = {"name": "agent", "image": "i", "imageID": "i", "ready": False, "restartCount": 4}
-        status = {"status": {"containerStatuses": [container | {"state": waiting}]}}
+        crashed = {"status": {"containerStatuses": [container | {"state": waiting}]}}
 
         def crash() -> bool:
             # The kubelet, whose containers never crash, puts its own word back now and then.
-            berlin.api.patch(f"{berlin.api.named('pods', pod)}/status", status)
-            return fleet.status(name).phase == "failed"
+            berlin.api.patch(f"{berlin.api.named('pods', pod)}/status", crashed)
+            return fleet.status(name).phase == "reverting"
 
         until(crash)
-    verdict = fleet.status(name).verdict or ""
-    assert "berlin.b0 refused the release: its pod is in CrashLoopBackOff" in verdict
-    assert fleet.running(fleet.old) == ["berlin.b0", "berlin.b1"]
-    assert mute.ran == []
+        mute.lose_power()
+        again = fleet.add("berlin.b0")
+        status = fleet.ended(name)
+    assert status.phase == "failed" and status.verdict is not None
+    assert "berlin.b0 refused the release: its pod is in CrashLoopBackOff" in status.verdict
+    assert "1 back on what they ran" in status.verdict
+    assert (again.running, again.ran, mute.ran) == (fleet.old, [], [])
+    until(lambda: all(node.available for node in look_at(berlin.api).nodes))
 
 
 def test_an_operator_aborts_and_exposed_nodes_go_back(fleet: FleetOnNodes) -> None:

@@ -172,7 +172,9 @@ def from_kubeconfig(
 def _cluster(name: str, settings: Any, namespace: str) -> Cluster:
     from kubernetes import client
 
-    settings.retries = False  # what to do about a failure is ours to say
+    # What to do about a failure is ours to say. Not False: a TLS error would then come out of urllib3 as such, and
+    # the client fails on it.
+    settings.retries = 0
     return Cluster(name, client.ApiClient(settings), namespace)
 
 
