@@ -15,7 +15,7 @@ from edgewright_cli.fleet import fleet as fleet_command
 from edgewright_fleet.targets.kubernetes.api import Cluster
 from edgewright_fleet.targets.kubernetes.resource import status_of
 from edgewright_fleet.targets.kubernetes.store import ResourceStore
-from fleet.kubernetes.real_cluster import RealCluster, install
+from fleet.kubernetes.real_cluster import RealCluster, install, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 API = "edgewright.dev/v1alpha1"
@@ -32,6 +32,11 @@ def test_to_install_again_changes_nothing(berlin: RealCluster, fleet_broker: Bro
     applied = install(berlin, fleet_broker)
     assert "CustomResourceDefinition modelrollouts.edgewright.dev" in applied
     assert berlin.api.get(path)["metadata"]["generation"] == before["generation"]
+
+
+def test_a_drain_leaves_a_controller(berlin: RealCluster) -> None:
+    path = berlin.api.named("poddisruptionbudgets", "edgewright-controller", api="policy/v1beta1")
+    until(lambda: berlin.api.get(path)["status"].get("disruptionsAllowed") == 1)
 
 
 @pytest.mark.parametrize(

@@ -48,8 +48,7 @@ def render(installation: Installation) -> dict[str, list[Json]]:
         "namespace.yaml": [_namespace(installation)],
         "crd.yaml": [resource.definition()],
         "rbac.yaml": _rbac(installation),
-        "agents.yaml": [o for p in installation.profiles for o in _agent(installation, p)]
-        + [_agent_budget(installation)],
+        "agents.yaml": [o for p in installation.profiles for o in _agent(installation, p)],
     }
     if installation.with_controller:
         files["controller.yaml"] = [
@@ -202,10 +201,6 @@ def _agent_toml(installation: Installation, profile: str) -> str:
     return "\n".join(
         [*lines, "", "[broker]", f"host = {json.dumps(broker.host)}", f"port = {broker.port}", ""]
     )
-
-
-def _agent_budget(installation: Installation) -> Json:
-    return _budget(installation, AGENT, {"maxUnavailable": "10%"})
 
 
 def _budget(installation: Installation, name: str, limit: Json) -> Json:

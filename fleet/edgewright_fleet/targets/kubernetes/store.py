@@ -30,6 +30,9 @@ T = TypeVar("T")
 RETRY_S = 0.5
 REQUEST_AGE_S = 1.0
 """Seconds for which an operator's request may be unseen."""
+SAVE_S = 5.0
+"""Seconds between two writes of which only measurements differ. A status of hundreds of nodes is a megabyte,
+telemetry comes all the time, and a gate that lost 5 s of it in a crash waits for more."""
 MARGIN_S = 2.0
 """Seconds before the lease's end from which nothing more is written: two clocks may run at different speeds."""
 
@@ -43,6 +46,7 @@ class ResourceStore:
         self._lease = LeaderLease(cluster, identity, lease_s)
         self._seen: dict[str, Json] = {}
         self._asked: dict[str, tuple[float, str | None]] = {}
+        self._saved: dict[str, tuple[object, float]] = {}
 
     def documents(self) -> list[Json]:
         """Every ModelRollout, newest first."""
@@ -85,8 +89,13 @@ class ResourceStore:
     def save(self, state: RolloutState, decisions: list[Decision], owner: str, now_s: float) -> None:
         """Replace the state and append decisions, in one write.
 
-        Raises `RolloutError` where another controller acts: whoever raises it must not act on.
+        Raises `RolloutError` where another controller acts: whoever raises it must not act on. What only adds
+        measurements to what is kept may wait for `SAVE_S`; nothing is ever told to a device on the strength of it.
         """
+        essence = _essence(state)
+        had_essence, saved_s = self._saved.get(state.name, (None, 0.0))
+        if not decisions and essence == had_essence and time.monotonic() - saved_s < SAVE_S:
+            return
         document = self._seen[state.name]
         made = tuple(
             DecisionRecord(at=rfc3339(now_s), atSeconds=now_s, sentence=d.sentence, evidence=d.evidence)
@@ -111,6 +120,7 @@ class ResourceStore:
                     raise RolloutError(f"another controller has taken over rollout '{state.name}'")
 
         self._patiently(write)
+        self._saved[state.name] = (essence, time.monotonic())
 
     def abort_requested(self, name: str) -> bool:
         """Whether an operator asked for an abort; as it was last seen while the API server is away."""
@@ -211,6 +221,12 @@ class ResourceStore:
 def _passes(error: ClusterError) -> bool:
     """Whether a failure is one of a server that restarts or is busy."""
     return error.status in (UNREACHABLE, 429) or error.status >= 500
+
+
+def _essence(state: RolloutState) -> object:
+    """All but what devices measured and said of themselves."""
+    stands = tuple((name, record.stand, record.asked_s) for name, record in state.devices.items())
+    return state.phase, state.paused_in, state.wave, state.since_s, state.verdict, stands
 
 
 def _annotations(document: Json) -> dict[str, str]:
