@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ssl
 import stat
+import sys
 import threading
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,8 +21,13 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from pydantic import BaseModel, Field, model_validator
 
-from edgewright.contract import CONTRACT
-from edgewright.errors import BrokerError
+from edgewright.contract import CONTRACT, from_mapping
+from edgewright.errors import BrokerError, ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # the standard library has it from 3.11 on
+    import tomli as tomllib
 
 CONNECT_TIMEOUT_S = 5.0
 KEEPALIVE_S = 30
@@ -55,6 +61,20 @@ class BrokerSettings(BaseModel):
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
+
+
+def load_settings(path: Path) -> BrokerSettings:
+    """Read a `.toml` file of the settings; relative paths are relative to it. Raises `ConfigError`."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError("does not exist", where=str(path)) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"cannot be read ({error})", where=str(path)) from None
+    for key in ("ca_file", "certificate_file", "key_file", "password_file"):
+        if isinstance(document.get(key), str):
+            document[key] = str(path.parent.resolve() / document[key])
+    return from_mapping(BrokerSettings, document, where=str(path))
 
 
 def make_client(

@@ -14,7 +14,8 @@ from edgewright.telemetry.histogram import ExponentialHistogram
 from edgewright.telemetry.window import TelemetryWindow
 from edgewright.twin import DesiredState, ReleaseReference, ReportedState, RunningRelease
 from edgewright_fleet.rollout.engine import advance, resend
-from edgewright_fleet.rollout.spec import Gates, RolloutSpec, plan_waves
+from edgewright_fleet.rollout.records import DeviceRecord
+from edgewright_fleet.rollout.spec import Gates, RolloutSpec
 from edgewright_fleet.rollout.state import (
     ENDED,
     RESTING,
@@ -23,7 +24,6 @@ from edgewright_fleet.rollout.state import (
     Decision,
     DeviceEvent,
     DevicePresence,
-    DeviceRecord,
     DeviceReported,
     RolloutState,
     SetDesired,
@@ -31,6 +31,7 @@ from edgewright_fleet.rollout.state import (
     WindowArrived,
 )
 from edgewright_fleet.rollout.table import TABLE, as_markdown
+from edgewright_fleet.rollout.waves import plan_waves
 
 OLD = ReleaseReference(name="net", version="1.0.0", digest="sha256:" + "0" * 64)
 NEW = ReleaseReference(name="net", version="1.1.0", digest="sha256:" + "1" * 64)
