@@ -12,7 +12,7 @@ import stat
 import sys
 import threading
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar, overload
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
@@ -77,17 +77,34 @@ def load_settings(path: Path) -> BrokerSettings:
     return from_mapping(BrokerSettings, document, where=str(path))
 
 
+ClientT = TypeVar("ClientT", bound=paho.Client)
+
+
+@overload
 def make_client(
     settings: BrokerSettings, client_id: str, *, will: tuple[str, bytes] | None = None
+) -> paho.Client: ...
+
+
+@overload
+def make_client(settings: BrokerSettings, client_id: str, *, kind: type[ClientT]) -> ClientT: ...
+
+
+def make_client(
+    settings: BrokerSettings,
+    client_id: str,
+    *,
+    will: tuple[str, bytes] | None = None,
+    kind: type[paho.Client] = paho.Client,
 ) -> paho.Client:
-    """A client that is not connected yet; `will` is (topic, payload), retained at QoS 1.
+    """A client of a `kind` that is not connected yet; `will` is (topic, payload), retained at QoS 1.
 
     Raises `BrokerError` where a certificate, key or password file cannot be used, or others may read it.
     """
     # The embedded broker (rumqttd 0.20) falls over a client id with a slash in it; no name holds a colon, so
     # that FLEET/DEVICE stays unambiguous.
     name = client_id.replace("/", ":")
-    client = paho.Client(CallbackAPIVersion.VERSION2, client_id=name, protocol=paho.MQTTv5)
+    client = kind(CallbackAPIVersion.VERSION2, client_id=name, protocol=paho.MQTTv5)
     if settings.username is not None:
         client.username_pw_set(settings.username, _password(settings))
     if settings.tls or settings.ca_file is not None or settings.certificate_file is not None:

@@ -154,13 +154,6 @@ def test_broker_that_is_not_there_is_said_in_one_line() -> None:
         MqttTarget(BrokerSettings(port=1), "f")
 
 
-class Message:
-    """A message as paho hands it over."""
-
-    def __init__(self, where: str, payload: bytes) -> None:
-        self.topic, self.payload = where, payload
-
-
 @pytest.fixture(scope="module")
 def deaf(embedded: BrokerSettings) -> Iterator[MqttTarget]:
     with closing(MqttTarget(embedded, "deaf")) as target:
@@ -182,7 +175,7 @@ GOOD_OTLP = otlp("deaf", "d0", RELEASE, [0.01] * 3, boot="b", sequence=1)
     ),
 )
 def test_no_payload_ends_the_network_thread(deaf: MqttTarget, leaf: str, payload: bytes) -> None:
-    deaf._on_message(deaf._client, None, Message(f"edgewright/v1/deaf/d0/{leaf}", payload))  # type: ignore[arg-type]
+    deaf._on_message(f"edgewright/v1/deaf/d0/{leaf}", payload)
     for event in deaf.events(0.0):
         if isinstance(event, WindowArrived):
             assert event.window.latency.quantile(0.99) >= 0 or not event.window.latency.count

@@ -25,6 +25,7 @@ from edgewright.telemetry.window import decode_otlp
 from edgewright.twin import DesiredState, DeviceStatus, ReportedState, parse_topic, topic
 from edgewright_fleet.rollout.gates import KEPT_BOOTS
 from edgewright_fleet.rollout.state import DeviceEvent, DevicePresence, DeviceReported, WindowArrived
+from edgewright_fleet.targets.batch_client import BatchClient
 
 __all__ = ["DeviceEvent", "MqttTarget"]
 
@@ -49,10 +50,10 @@ class MqttTarget:
         self._retained: dict[str, DeviceEvent] = {}
         self._seen: dict[str, dict[str, Ranges]] = {}
         self._unsent: deque[paho.MQTTMessageInfo] = deque()
-        self._client = make_client(settings, f"edgewright-fleet-{uuid.uuid4().hex[:12]}")
+        self._client = make_client(settings, f"edgewright-fleet-{uuid.uuid4().hex[:12]}", kind=BatchClient)
         self._client.max_inflight_messages_set(INFLIGHT)
         self._client.on_connect = self._on_connect
-        self._client.on_message = self._on_message
+        self._client.take = self._on_message
         subscribed = threading.Event()
         self._client.on_subscribe = lambda *_: subscribed.set()
         connect(self._client, settings, session_s=SESSION_S)
@@ -99,20 +100,20 @@ class MqttTarget:
                 [(topic(self.fleet, "+", leaf), 1) for leaf in ("reported", "status", "metrics")]
             )
 
-    def _on_message(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
-        if not message.payload:  # a retained message that was cleared
+    def _on_message(self, where: str, payload: bytes) -> None:
+        if not payload:  # a retained message that was cleared
             return
         try:
-            _, device, leaf = parse_topic(message.topic)
-            events = _READERS[leaf](device, bytes(message.payload))
+            _, device, leaf = parse_topic(where)
+            events = _READERS[leaf](device, payload)
         except Exception as error:  # noqa: BLE001 - nothing that a device sends may end the network thread
             self.refused += 1
-            log.warning("%s: %s", message.topic, " ".join(str(error).split()))
+            log.warning("%s: %s", where, " ".join(str(error).split()))
             return
         if leaf == "metrics":
             events = events if events and self._is_new(events[0]) else []
         else:
-            self._retained[message.topic] = events[0]
+            self._retained[where] = events[0]
         for event in events:
             self._events.put(event)
 
