@@ -260,14 +260,14 @@ def test_store_keeps_state_and_log_and_lets_one_controller_act(tmp_path: Path) -
         closing(RolloutStore(tmp_path / "r.sqlite")) as other,
     ):
         store.create(SPEC, state)
-        store.hold_lease("night", "one", now_s=5.0)
+        store.take_lease("night", "one", now_s=5.0)
         store.save(state, [Decision("it began", {"wave": 1})], "one", 5.0)
         assert other.load("night") == (SPEC, state)
         assert [d.sentence for d in other.decisions("night")] == ["it began"]
-        store.hold_lease("night", "one", now_s=100.0)
+        store.take_lease("night", "one", now_s=100.0)
         with pytest.raises(RolloutError, match="another controller"):
-            other.hold_lease("night", "two", now_s=101.0)
-        other.hold_lease("night", "two", now_s=200.0)
+            other.take_lease("night", "two", now_s=101.0)
+        other.take_lease("night", "two", now_s=200.0)
         other.request("night", "abort", 1.0, by="me")
         assert store.requests("night")
         with pytest.raises(RolloutError, match="no rollout 'day'; there are: night"):

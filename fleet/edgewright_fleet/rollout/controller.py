@@ -38,7 +38,8 @@ from edgewright_fleet.rollout.waves import choose, plan_waves
 from edgewright_fleet.targets.target import Target
 
 TICK_S = 0.2
-"""Seconds between looks at the clock: far below any time-out, and next to no work."""
+"""Seconds between turns of the loop: far below any time-out, and all messages that came meanwhile share one look at
+the clock and one transaction."""
 Observer = Callable[[RolloutState, list[Decision], list[DeviceEvent]], None]
 """Told at every turn: the state, what was decided, and the device events behind it."""
 
@@ -110,7 +111,7 @@ def run_rollout(
     if (newest := store.newest_of(spec.fleet)) not in (None, name):
         raise RolloutError(f"rollout '{newest}' of fleet '{spec.fleet}' has followed '{name}'")
     owner = uuid.uuid4().hex
-    store.hold_lease(name, owner, clock())
+    store.take_lease(name, owner, clock())
     renewed = time.monotonic()
     try:
         # Read again: until the lease was ours another controller may have gone on.
@@ -122,10 +123,12 @@ def run_rollout(
         if state.phase == "paused" and not any(isinstance(r, AbortRequested) for _, r in requests):
             pending.append(ContinueRequested(by=operator()))
         while True:
-            arrived = list(target.events(TICK_S))
+            # Not woken by the first message: a turn for each of them would cost many times the message.
+            time.sleep(TICK_S)
+            arrived = list(target.events(0.0))
             requests = store.requests(name)
             if time.monotonic() - renewed > LEASE_S / 3:
-                store.hold_lease(name, owner, clock())
+                store.renew_lease(name, owner, clock())
                 renewed = time.monotonic()
             before, actions = state, list[Action]()
             for event in (*pending, *(request for _, request in requests), *arrived, Tick()):
@@ -137,7 +140,7 @@ def run_rollout(
                 store.save(state, decisions, owner, clock(), taken=[number for number, _ in requests])
                 state = state.model_copy(update={"devices": state.devices.saved()})
             if time.monotonic() - renewed > LEASE_S:  # it was stopped meanwhile, and another may act by now
-                store.hold_lease(name, owner, clock())
+                store.renew_lease(name, owner, clock())
                 renewed = time.monotonic()
             for action in actions:
                 if isinstance(action, SetDesired):
