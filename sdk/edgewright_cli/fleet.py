@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from edgewright.figures import seconds
-from edgewright_cli.output import json_option, print_json, print_table, stderr_console
+from edgewright_cli.output import json_option, print_json, print_table
+from edgewright_cli.progress import stderr_console
 
 if TYPE_CHECKING:
     from edgewright.mqtt import BrokerSettings
