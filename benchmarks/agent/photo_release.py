@@ -49,7 +49,7 @@ def model_bytes(weights: np.ndarray) -> bytes:
     return data
 
 
-def install(folder: Path, configuration: str = "") -> Artifact:
+def install(folder: Path, configuration: str = "", *, device: str = "one") -> Artifact:
     """A device's folder with the model in a slot, and an `agent.toml` that ends in `configuration`."""
     random = np.random.default_rng(0)
     weights = random.integers(-50, 50, (CLASSES, 3, PATCH, PATCH), dtype=np.int8)
@@ -94,7 +94,7 @@ def install(folder: Path, configuration: str = "") -> Artifact:
     slots.switch(slots.install(artifact, release), DesiredState(release=release, rollout="benchmark"))
     slots.commit()
     (folder / "agent.toml").write_text(
-        f'fleet = "bench"\ndevice = "one"\nprofile = "{PROFILE}"\nregistry = "registry"\nstate_dir = "state"\n'
-        + configuration
+        f'fleet = "bench"\ndevice = "{device}"\nprofile = "{PROFILE}"\n'
+        'registry = "registry"\nstate_dir = "state"\n' + configuration
     )
     return artifact

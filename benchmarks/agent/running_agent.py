@@ -22,23 +22,29 @@ POLL_S = 0.002
 
 @dataclass(frozen=True)
 class Started:
-    """A process that has done its first inference."""
+    """A process that has done its first inference, or come to whatever else was waited for."""
 
     pid: int
     wall_s: float
-    """From before the fork to the end of the first inference."""
+    """From before the fork until then."""
     cpu_s: float
     """Processor time of all its threads by then, and some milliseconds more."""
 
 
+FIRST_INFERENCE = "first inference done"
+API_LISTENS = "the inference API listens"
+
+
 @contextlib.contextmanager
-def running_agent(folder: Path) -> Iterator[Started]:
-    """`edgewright agent run` with the folder's `agent.toml`, ended with SIGTERM after the block."""
+def running_agent(folder: Path, until: str = FIRST_INFERENCE) -> Iterator[Started]:
+    """`edgewright agent run` with the folder's `agent.toml`, once its log says `until`; ended with SIGTERM."""
     command = ["-m", "edgewright_cli.main", "agent", "run", "--config", str(folder / "agent.toml")]
     before = len(events(folder / "state", 1_000_000))
     with _process(command) as (process, begun):
         while True:
-            said = [event for event in events(folder / "state", 1_000_000)[before:] if _is_first(event)]
+            said = [
+                event for event in events(folder / "state", 1_000_000)[before:] if until in event["message"]
+            ]
             if said:
                 end = datetime.fromisoformat(said[0]["time"]).timestamp()
                 yield Started(process.pid, end - begun, processor_s(process.pid))
@@ -66,10 +72,6 @@ def _process(arguments: Sequence[str]) -> Iterator[tuple[subprocess.Popen[str], 
     finally:
         process.terminate()
         process.wait(START_S)
-
-
-def _is_first(event: dict[str, str]) -> bool:
-    return event["message"].endswith("first inference done")
 
 
 def _check(process: subprocess.Popen[str], begun: float) -> None:
