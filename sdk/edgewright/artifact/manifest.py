@@ -19,6 +19,8 @@ Precision = Literal["float32", "float16", "int8", "int8-dynamic", "int8-weights"
 """How a model computes and is stored. `int8` is static: ranges were calibrated. `int8-dynamic` finds the ranges of
 activations at run time. `int8-weights` and `int4-weights` compute in float with small weights."""
 Verdict = Literal["pass", "fail", "inconclusive"]
+DataKind = Literal["evaluation", "calibration", "generated"]
+"""`generated`: noise, where there was no data; what it shows is not the accuracy of the model."""
 Dtype = Literal["float32", "float16", "int8", "uint8", "int16", "int32", "int64", "bool"]
 
 
@@ -112,7 +114,7 @@ class AccuracyReport(BaseModel):
     model_config = CONTRACT
     how: Literal["measured on host"] = "measured on host"
     executed_by: str = Field(description="the runtime and version that executed the artifact")
-    data: Literal["evaluation", "calibration"] = Field(description="which data set the figures are from")
+    data: DataKind = Field(description="which data the figures are from")
     samples: int = Field(gt=0)
     sqnr_db: dict[str, float] = Field(description="signal to quantisation noise of each output, decibels")
     cosine: dict[str, float] = Field(
