@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from edgewright_cli.broker_option import broker_option, broker_settings
+from edgewright_cli.broker import broker_option, broker_settings
 from edgewright_cli.output import json_option, print_json, print_table
 
 if TYPE_CHECKING:

@@ -49,7 +49,7 @@ def _deciding(
             left = record.stand in ("waiting", "censored") or view.running is None
             return state if state.phase == "succeeded" and left else None
         selected = spec.devices == "all" and spec.profile in (None, view.profile)
-        proved = any(r.stand == "committed" and r.profile == view.profile for r in state.devices.values())
+        proved = any(r.profile == view.profile for r in state.standing("committed").values())
         if state.phase == "succeeded" and selected and proved:
             return state
     return None

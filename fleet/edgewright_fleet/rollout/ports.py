@@ -1,33 +1,16 @@
-"""What the loop of a rollout needs of the outside: a `Target` that reaches devices, a `Store` that remembers.
-
-MQTT alone or with Kubernetes, a SQLite file or custom resources: `controller.py` knows these two alone.
-"""
+"""`Store`: what the loop of a rollout needs of the place where rollouts are kept, a file or custom resources."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Protocol
 
-from edgewright.twin import DesiredState
 from edgewright_fleet.rollout.spec import RolloutSpec
-from edgewright_fleet.rollout.state import Decision, DeviceEvent, RolloutState
-
-
-class Target(Protocol):
-    """The devices of one fleet."""
-
-    def set_desired(self, device: str, desired: DesiredState | None) -> None:
-        """Tell a device what to run; None takes the wish away."""
-
-    def events(self, wait_s: float) -> Iterator[DeviceEvent]:
-        """What devices said; waits up to `wait_s` for the first."""
-
-    def known(self) -> list[DeviceEvent]:
-        """The latest report and presence of every device."""
+from edgewright_fleet.rollout.state import Decision, OperatorRequest, RolloutState
 
 
 class Store(Protocol):
-    """The durable record of rollouts; each raises `RolloutError` or another of the family."""
+    """The durable record of rollouts; each method raises `RolloutError` or another of the family."""
 
     lease_s: float
     """Seconds after which a controller that has not renewed its right to act is taken for dead."""
@@ -38,20 +21,31 @@ class Store(Protocol):
     def newest_of(self, fleet: str) -> str | None:
         """The newest of a fleet."""
 
-    def create(self, spec: RolloutSpec, state: RolloutState) -> None:
-        """Keep a new rollout."""
+    def create(self, spec: RolloutSpec, state: RolloutState, *, by: str | None = None) -> None:
+        """Keep a new rollout, and who began it."""
 
     def load(self, name: str) -> tuple[RolloutSpec, RolloutState]:
         """A rollout by name."""
 
-    def save(self, state: RolloutState, decisions: list[Decision], owner: str, now_s: float) -> None:
-        """Replace the state and append decisions in one step, if `owner` may act."""
+    def save(
+        self,
+        state: RolloutState,
+        decisions: Sequence[Decision],
+        owner: str,
+        now_s: float,
+        *,
+        taken: Sequence[int] = (),
+    ) -> None:
+        """Replace the state, append decisions, mark requests as carried out: in one step, if `owner` may act."""
 
-    def abort_requested(self, name: str) -> bool:
-        """Whether an operator wants it to stop."""
+    def requests(self, name: str) -> list[tuple[int, OperatorRequest]]:
+        """What was asked for and not carried out yet, with its number."""
 
-    def hold_lease(self, name: str, owner: str, now_s: float) -> None:
-        """Take or renew the right to act on a rollout."""
+    def take_lease(self, name: str, owner: str, now_s: float) -> None:
+        """Take the right to act on a rollout."""
+
+    def renew_lease(self, name: str, owner: str, now_s: float) -> None:
+        """Keep it, if nobody else had it since."""
 
     def release_lease(self, name: str, owner: str) -> None:
         """Give it back."""

@@ -42,8 +42,8 @@ def test_a_drain_leaves_a_controller(berlin: RealCluster) -> None:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"waves": "all"}, "spec.waves"),
-        ({"waves": [{}]}, "spec.waves"),
+        ({"labels": ["berlin"]}, "spec.labels"),
+        ({"devices_per_minute": 0}, "spec.devices_per_minute"),
         ({"max_unavailable": 1}, "spec.max_unavailable"),
         ({"on_failure": "hope"}, "spec.on_failure"),
         ({"gates": {"window_s": -1}}, "spec.gates.window_s"),

@@ -181,6 +181,7 @@ def test_an_agents_configuration_is_one_that_an_agent_takes(tmp_path: Path) -> N
     path.write_text(config["data"]["agent.toml"])
     loaded = load_config(path, "berlin.n1")
     assert (loaded.fleet, loaded.device, loaded.broker.port) == ("kiosks", "berlin.n1", 8883)
+    assert loaded.labels == {"cluster": "berlin"}
 
 
 def test_every_manifest_has_a_place_and_no_pod_gets_more_than_it_needs() -> None:

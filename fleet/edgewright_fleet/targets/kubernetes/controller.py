@@ -16,11 +16,11 @@ from edgewright.errors import ClusterError, EdgewrightError
 from edgewright_fleet.devices import DeviceView, fold
 from edgewright_fleet.rollout.catch_up import due
 from edgewright_fleet.rollout.controller import run_rollout, start_rollout
-from edgewright_fleet.rollout.ports import Target
 from edgewright_fleet.rollout.spec import RolloutSpec
 from edgewright_fleet.rollout.state import ENDED, Decision, DeviceEvent, RolloutState
 from edgewright_fleet.targets.kubernetes.resource import status_of
 from edgewright_fleet.targets.kubernetes.store import ResourceStore
+from edgewright_fleet.targets.target import Target
 
 Json = dict[str, Any]
 log = logging.getLogger("edgewright.fleet")

@@ -198,9 +198,9 @@ def _agent_toml(installation: Installation, profile: str) -> str:
     values = {"fleet": installation.fleet, "device": installation.cluster, "profile": profile}
     values |= {"state_dir": f"{HOME}/state", "registry": f"{HOME}/registry"}
     lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
-    return "\n".join(
-        [*lines, "", "[broker]", f"host = {json.dumps(broker.host)}", f"port = {broker.port}", ""]
-    )
+    lines += ["", "[broker]", f"host = {json.dumps(broker.host)}", f"port = {broker.port}"]
+    # By which a rollout can select the devices of a cluster.
+    return "\n".join([*lines, "", "[labels]", f"cluster = {json.dumps(installation.cluster)}", ""])
 
 
 def _budget(installation: Installation, name: str, limit: Json) -> Json:

@@ -16,14 +16,29 @@ from pydantic import BaseModel, Field
 
 from edgewright.contract import CONTRACT, from_mapping
 from edgewright_fleet.rollout.spec import RolloutSpec
-from edgewright_fleet.rollout.state import ENDED, RESTING, RolloutState
+from edgewright_fleet.rollout.state import (
+    ENDED,
+    RESTING,
+    AbortRequested,
+    ContinueRequested,
+    OperatorRequest,
+    PauseRequested,
+    PromoteRequested,
+    RolloutState,
+)
 from edgewright_fleet.targets.kubernetes.schema import structural
 
 Json = dict[str, Any]
 GROUP, VERSION, PLURAL, KIND = "edgewright.dev", "v1alpha1", "modelrollouts", "ModelRollout"
 API_VERSION = f"{GROUP}/{VERSION}"
 REQUEST = f"{GROUP}/request"
-"""Annotation by which an operator asks for something: `abort`, or `resume` with anything behind it."""
+"""Annotation by which an operator asks for one of `REQUESTS`; with anything behind a dash, to ask again."""
+REQUESTS: dict[str, type[OperatorRequest]] = {
+    "abort": AbortRequested,
+    "pause": PauseRequested,
+    "promote": PromoteRequested,
+    "resume": ContinueRequested,
+}
 NOT_IN_SPEC = ("name", "registry")
 
 
@@ -47,6 +62,7 @@ class DecisionRecord(BaseModel):
     at_s: float = Field(alias="atSeconds", description="Unix seconds")
     sentence: str
     evidence: dict[str, Any] = {}
+    by: str | None = Field(default=None, description="who asked for it, where a person did")
 
 
 class RolloutStatus(BaseModel):

@@ -11,14 +11,14 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from edgewright.contract import to_json
 from edgewright.errors import ClusterError, RolloutError
 from edgewright_fleet.rollout.spec import RolloutSpec
-from edgewright_fleet.rollout.state import Decision, RolloutState
+from edgewright_fleet.rollout.state import Decision, OperatorRequest, RolloutState
 from edgewright_fleet.rollout.store import LEASE_S
 from edgewright_fleet.targets.kubernetes import resource
 from edgewright_fleet.targets.kubernetes.api import CONFLICT, UNREACHABLE, Cluster
@@ -62,10 +62,14 @@ class ResourceStore:
         begun = ((document, status_of(document).spec) for document in self.documents())
         return next((d["metadata"]["name"] for d, spec in begun if spec and spec.fleet == fleet), None)
 
-    def create(self, spec: RolloutSpec, state: RolloutState) -> None:
+    def create(self, spec: RolloutSpec, state: RolloutState, *, by: str | None = None) -> None:
         """Begin a rollout whose object an operator made. Raises `ClusterError` where another has begun it."""
         document = self._read(spec.name)
-        self._write(document, state, status_of(document).model_copy(update={"spec": spec}), (), state.since_s)
+        status = status_of(document).model_copy(update={"spec": spec})
+        many = f"{len(state.devices)} devices in {len(state.waves)} waves"
+        evidence = {"digest": state.release.digest, "waves": [len(wave) for wave in state.waves]}
+        begun = Decision(f"begun: {state.release} for {many}", evidence)
+        self._write(document, state, status, _kept([begun], state.since_s), state.since_s)
 
     def refuse(self, name: str, problem: str, now_s: float) -> None:
         """Say in a rollout's status why it cannot begin."""
@@ -86,28 +90,34 @@ class ResourceStore:
             raise RolloutError(f"rollout '{name}' has not begun", where=str(self._cluster))
         return status.spec, status.state
 
-    def save(self, state: RolloutState, decisions: list[Decision], owner: str, now_s: float) -> None:
-        """Replace the state and append decisions, in one write.
+    def save(
+        self,
+        state: RolloutState,
+        decisions: Sequence[Decision],
+        owner: str,
+        now_s: float,
+        *,
+        taken: Sequence[int] = (),
+    ) -> None:
+        """Replace the state, append decisions and mark a request as carried out, in one write.
 
         Raises `RolloutError` where another controller acts: whoever raises it must not act on. What only adds
         measurements to what is kept may wait for `SAVE_S`; nothing is ever told to a device on the strength of it.
         """
         essence = _essence(state)
         had_essence, saved_s = self._saved.get(state.name, (None, 0.0))
-        if not decisions and essence == had_essence and time.monotonic() - saved_s < SAVE_S:
+        if not decisions and not taken and essence == had_essence and time.monotonic() - saved_s < SAVE_S:
             return
         document = self._seen[state.name]
-        made = tuple(
-            DecisionRecord(at=rfc3339(now_s), atSeconds=now_s, sentence=d.sentence, evidence=d.evidence)
-            for d in decisions
-        )
-
+        made = _kept(decisions, now_s)
         had = status_of(document).decisions
 
         def write() -> None:
             current = document
             while True:
                 status = status_of(current).model_copy(update={"decisions": had})
+                if taken:
+                    status = status.model_copy(update={"handled": self._asked[state.name][1]})
                 try:
                     return self._write(current, state, status, made, now_s)
                 except ClusterError as error:
@@ -122,28 +132,44 @@ class ResourceStore:
         self._patiently(write)
         self._saved[state.name] = (essence, time.monotonic())
 
-    def abort_requested(self, name: str) -> bool:
-        """Whether an operator asked for an abort; as it was last seen while the API server is away."""
-        return self._request(name) == "abort"
+    def requests(self, name: str) -> list[tuple[int, OperatorRequest]]:
+        """What an operator asked for and nobody has done yet; as last seen while the API server is away."""
+        at, asked = self._asked.get(name, (float("-inf"), None))
+        if time.monotonic() - at > REQUEST_AGE_S:
+            try:
+                asked = _annotations(self._cluster.get(self._path(name))).get(resource.REQUEST)
+            except ClusterError as error:
+                if not _passes(error):
+                    raise
+            self._asked[name] = (time.monotonic(), asked)
+        document = self._seen.get(name)
+        if asked is None or document is None or asked == document["status"].get("handled"):
+            return []
+        kind = resource.REQUESTS.get(asked.partition("-")[0])
+        return [(0, kind(by="an annotation"))] if kind else []
 
     def resume_requested(self, document: Json) -> bool:
         """Whether an operator asked that a paused rollout go on, or be aborted, and nobody has done so yet."""
         asked = _annotations(document).get(resource.REQUEST)
-        return asked is not None and asked != status_of(document).handled
+        wish = (asked or "").partition("-")[0]
+        return wish in ("resume", "abort") and asked != status_of(document).handled
 
     def hold_lead(self) -> None:
         """Take or renew the right to act in this cluster. Raises `RolloutError` while another has it."""
         self._patiently(self._lease.hold)
 
-    def hold_lease(self, name: str, owner: str, now_s: float) -> None:
-        """Take or renew the right to act on a rollout, and write down whose it is."""
+    def take_lease(self, name: str, owner: str, now_s: float) -> None:
+        """Take the right to act on a rollout, and write down whose it is."""
         self.hold_lead()
-        if name in self._seen and status_of(self._seen[name]).controller == owner:
-            return
         document = self._read(name)
-        handled = _annotations(document).get(resource.REQUEST)
-        status = status_of(document).model_copy(update={"controller": owner, "handled": handled})
+        status = status_of(document).model_copy(update={"controller": owner})
         self._write(document, status.state, status, (), now_s)
+
+    def renew_lease(self, name: str, owner: str, now_s: float) -> None:
+        """Keep the right. Raises `RolloutError` where another controller has it, or had it since."""
+        self.hold_lead()
+        if self._read(name)["status"].get("controller") != owner:
+            raise RolloutError(f"another controller has taken over rollout '{name}'")
 
     def release_lease(self, name: str, owner: str) -> None:
         """Nothing: the lease is for all rollouts of a cluster; `close` gives it back."""
@@ -157,18 +183,6 @@ class ResourceStore:
         with contextlib.suppress(ClusterError):
             if self._lease.left_s > 0:
                 self._lease.release()
-
-    def _request(self, name: str) -> str | None:
-        at, asked = self._asked.get(name, (float("-inf"), None))
-        if time.monotonic() - at > REQUEST_AGE_S:
-            try:
-                document = self._cluster.get(self._path(name))
-                asked = _annotations(document).get(resource.REQUEST)
-            except ClusterError as error:
-                if not _passes(error):
-                    raise
-            self._asked[name] = (time.monotonic(), asked)
-        return asked
 
     def _read(self, name: str) -> Json:
         self._seen[name] = document = self._cluster.get(self._path(name))
@@ -221,6 +235,14 @@ class ResourceStore:
 def _passes(error: ClusterError) -> bool:
     """Whether a failure is one of a server that restarts or is busy."""
     return error.status in (UNREACHABLE, 429) or error.status >= 500
+
+
+def _kept(decisions: Sequence[Decision], now_s: float) -> tuple[DecisionRecord, ...]:
+    at = rfc3339(now_s)
+    return tuple(
+        DecisionRecord(at=at, atSeconds=now_s, sentence=d.sentence, evidence=d.evidence, by=d.by)
+        for d in decisions
+    )
 
 
 def _essence(state: RolloutState) -> object:
