@@ -18,6 +18,7 @@ from edgewright_agent.config import load_config
 from edgewright_cli.fleet import fleet as fleet_command
 from edgewright_fleet.devices import DeviceView
 from edgewright_fleet.rollout.catch_up import due
+from edgewright_fleet.rollout.maintenance import MaintenanceWindow
 from edgewright_fleet.rollout.spec import RolloutSpec
 from edgewright_fleet.rollout.state import DeviceRecord, RolloutPhase, RolloutState, Stand
 from edgewright_fleet.targets.kubernetes.api import from_kubeconfig
@@ -105,10 +106,12 @@ def test_a_daemon_sets_own_tolerations_do_not_make_a_lost_node_available() -> No
 
 
 def rollout(phase: RolloutPhase, **stands: Stand) -> tuple[RolloutSpec, RolloutState]:
-    spec = RolloutSpec(name="night", fleet="f", release="net:1.1.0", registry=Path("r"), max_unavailable=0.9)
+    spec = RolloutSpec(
+        name=f"that-{phase}", fleet="f", release="net:1.1.0", registry=Path("r"), max_unavailable=0.9
+    )
     records = {name: DeviceRecord(profile="gateway", stand=stand) for name, stand in stands.items()}
     return spec, RolloutState(
-        name="night", release=NEW, waves=(tuple(records),), devices=records, phase=phase, since_s=0.0
+        name=spec.name, release=NEW, waves=(tuple(records),), devices=records, phase=phase, since_s=0.0
     )
 
 
@@ -118,7 +121,7 @@ def device(name: str, **changes: Any) -> DeviceView:
 
 
 def told(views: list[DeviceView], *rollouts: tuple[RolloutSpec, RolloutState]) -> list[str]:
-    return [wish.device for wish in due({v.device: v for v in views}, rollouts)]
+    return [wish.device for wish in due({v.device: v for v in views}, rollouts, 0.0)]
 
 
 def test_a_device_that_was_offline_or_is_new_gets_the_release_of_a_rollout_that_succeeded() -> None:
@@ -134,6 +137,21 @@ def test_no_device_is_told_a_release_whose_rollout_did_not_succeed() -> None:
     assert told([device("a"), device("b"), device("new")], failed) == []
     held = [failed, rollout("succeeded", a="committed", b="committed")]
     assert told([device("a"), device("b"), device("new")], *held) == ["new"]
+
+
+def test_a_device_that_joins_is_told_only_what_it_would_have_been_chosen_for_and_in_its_window() -> None:
+    spec, state = rollout("succeeded", a="committed")
+    changed = [
+        {"labels": {"site": "north"}}, {"running": ("net:0.9.0",)}, {"devices": ("a",)},
+        {"except_devices": ("new",)},
+    ]  # fmt: skip
+    for change in changed:
+        assert told([device("a", running=NEW), device("new")], (spec.model_copy(update=change), state)) == []
+    # Unix time begins at midnight in UTC and at one o'clock in Lagos.
+    night = MaintenanceWindow(begins="00:30", ends="02:00")
+    nightly = spec.model_copy(update={"maintenance": (night,)})
+    views = [device("utc"), device("lagos", time_zone="Africa/Lagos")]
+    assert told(views, (nightly, state)) == ["lagos"]
 
 
 @given(st.sampled_from(["baseline", "paused", "succeeded", "failed", "aborted"]), st.booleans())

@@ -125,7 +125,7 @@ def _catch_up(
     begun: list[tuple[RolloutSpec, RolloutState]],
     told: set[tuple[str, str]],
 ) -> None:
-    for wish in due(views, begun):
+    for wish in due(views, begun, time.time()):
         assert wish.desired is not None
         key = (wish.device, wish.desired.rollout)
         if key not in told:
