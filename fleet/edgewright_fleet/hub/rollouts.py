@@ -8,6 +8,7 @@ seconds.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import Counter
@@ -20,6 +21,7 @@ from edgewright.errors import RolloutError
 from edgewright_fleet.rollout.state import ENDED, RolloutState
 from edgewright_fleet.rollout.store import KeptDecision, RolloutStore
 
+log = logging.getLogger("edgewright.hub")
 FRESH_S = 3.0
 """For how long what was read serves; a page looks again after five."""
 
@@ -105,11 +107,12 @@ class Rollouts:
             raise RolloutError(f"no rollout '{name}' of fleet '{self.fleet}'")
         return detail
 
-    def ask(self, name: str, operation: str) -> None:
-        """Put an operator's wish into the store. Raises `RolloutError`."""
+    def ask(self, name: str, operation: str, by: str) -> None:
+        """Put the wish of an operator, `by`, into the store. Raises `RolloutError`."""
         self.detail(name)
         with closing(RolloutStore(self.path, create=False)) as store:
             OPERATIONS[operation](store, name)
+        log.info("%s asked for %s of %s", by, operation, name)
         with self._lock:
             self._read.pop(name, None)
 

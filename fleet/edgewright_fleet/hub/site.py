@@ -160,7 +160,7 @@ class Site:
             return self._say(
                 visitor, request, 403, "Refused", f"{visitor.holder.name} may read, and not {operation}."
             )
-        self._rollouts.ask(name, operation)
+        self._rollouts.ask(name, operation, visitor.holder.name)
         if by_header:
             return _text(200, f"asked for {operation} of {name}\n")
         return _redirect(f"/rollout/{name}")
