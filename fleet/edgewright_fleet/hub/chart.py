@@ -48,7 +48,7 @@ def line_chart(title: str, unit: str, lines: Sequence[Line]) -> Markup:
         f'<text class="tick" x="{LEFT - 6}" y="{y(t) + 4:.1f}" text-anchor="end">{t:.6g}</text>'
         for t in ticks
     ]
-    form = "%H:%M" if last - first < 86400 else "%d %b %H:%M"
+    form = "%H:%M:%S" if last - first < 600 else "%H:%M" if last - first < 86400 else "%d %b %H:%M"
     for t, anchor in ((first, "start"), ((first + last) / 2, "middle"), (last, "end")):
         said = time.strftime(form, time.gmtime(t))
         parts.append(

@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from edgewright.telemetry.histogram import ExponentialHistogram
-from edgewright.telemetry.window import TelemetryWindow
+from edgewright.telemetry.reading import Durations, Reading
 
 RECENT_MINUTES = 5
 """What "recent" means: five reports of a device that reports each minute."""
@@ -34,23 +34,29 @@ class Tally:
     above_idle_j: float = 0.0
     above_idle_inferences: int = 0
 
-    def add(self, window: TelemetryWindow) -> None:
+    def add(self, window: Reading) -> None:
         """One more window."""
         self.windows += 1
         self._add_durations(window.latency)
         self.errors += window.errors
-        self.throttled += window.throttled.count
+        self.throttled += window.throttled
         self.throttled_s += window.throttled_s or 0.0
         self.energy_j += window.energy_j or 0.0
         self.estimated_energy_j += window.estimated_energy_j or 0.0
         if window.energy_above_idle_j is not None:
             self.above_idle_j += window.energy_above_idle_j
-            self.above_idle_inferences += window.latency.count + window.throttled.count
+            self.above_idle_inferences += window.inferences
 
     def merge(self, other: Tally) -> None:
         """All that another one holds."""
         self.windows += other.windows
-        self._add_durations(other.latency())
+        self.zeros += other.zeros
+        self.duration_s += other.duration_s
+        if other.buckets:
+            self._coarsen(other.scale)
+            for index, count in other.buckets.items():
+                place = index >> (other.scale - self.scale)
+                self.buckets[place] = self.buckets.get(place, 0) + count
         self.errors += other.errors
         self.throttled += other.throttled
         self.throttled_s += other.throttled_s
@@ -74,21 +80,25 @@ class Tally:
         """Measured joules above idle; None where no device can measure them."""
         return self.above_idle_j / self.above_idle_inferences if self.above_idle_inferences else None
 
-    def _add_durations(self, more: ExponentialHistogram) -> None:
+    def _add_durations(self, more: Durations) -> None:
         self.zeros += more.zero_count
         self.duration_s += more.total
-        if not more.buckets:
+        if not more.counts:
             return
-        if more.scale < self.scale:
-            shift = self.scale - more.scale
+        self._coarsen(more.scale)
+        buckets, shift = self.buckets, more.scale - self.scale
+        for place, count in enumerate(more.counts, more.offset):
+            if count:
+                place >>= shift
+                buckets[place] = buckets.get(place, 0) + count
+
+    def _coarsen(self, scale: int) -> None:
+        if scale < self.scale:
             coarser: dict[int, int] = {}
             for index, count in self.buckets.items():
-                coarser[index >> shift] = coarser.get(index >> shift, 0) + count
-            self.buckets, self.scale = coarser, more.scale
-        buckets, shift = self.buckets, more.scale - self.scale
-        for index, count in more.buckets.items():
-            place = index >> shift
-            buckets[place] = buckets.get(place, 0) + count
+                place = index >> (self.scale - scale)
+                coarser[place] = coarser.get(place, 0) + count
+            self.buckets, self.scale = coarser, scale
 
 
 class Group:
@@ -101,7 +111,7 @@ class Group:
         self._past = Tally()
         self._minutes: deque[tuple[int, Tally]] = deque()
 
-    def add(self, window: TelemetryWindow, now_s: float) -> None:
+    def add(self, window: Reading, now_s: float) -> None:
         """A window that arrived at `now_s`."""
         minute = int(now_s // 60)
         if not self._minutes or self._minutes[-1][0] < minute:

@@ -134,7 +134,8 @@ class Pages:
                 raise NotFoundError(f"no device '{name}' in fleet '{self._view.fleet}'")
             state = state_of(device, now_s)
             facts = [
-                ("state", state), ("profile", device.profile), ("runs", device.release), ("digest", device.digest),
+                ("state", state), ("profile", device.profile), ("runs", device.release),
+                ("digest", device.digest[:19]),
                 ("phase", device.phase), ("reason", device.reason), ("rollout", device.rollout),
                 ("last telemetry", _clock(device.heard_s) if device.heard_s else "none yet"),
                 ("payloads lost on the device", str(device.dropped)),

@@ -192,14 +192,17 @@ class HubStore:
                     ).rowcount
                 removed += gone
             self._db.execute("DELETE FROM event WHERE at < ?", (at_s,))
-            self._db.execute("PRAGMA incremental_vacuum").fetchall()
+            if removed:
+                self._db.execute("PRAGMA incremental_vacuum").fetchall()
+                # Only a checkpoint makes the file itself shorter.
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         return removed
 
     def _row(self, new: NewWindow) -> tuple[object, ...]:
         w = new.window
         return (
             self._number(new.device, w.profile), w.boot, w.sequence, f"{w.model}:{w.version}", new.at_s,
-            w.end_ns / 1e9, new.latency, w.errors, w.throttled.count, w.energy_per_inference_j, w.temperature_c,
+            w.end_ns / 1e9, new.latency, w.errors, w.throttled, w.energy_per_inference_j, w.temperature_c,
         )  # fmt: skip
 
     def _number(self, name: str, profile: str = "unknown") -> int:

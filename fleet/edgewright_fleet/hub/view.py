@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 from edgewright.contract import from_json
 from edgewright.errors import DataError
+from edgewright.telemetry.reading import Reading, read_otlp
 from edgewright.telemetry.sequences import Ranges, received
-from edgewright.telemetry.window import TelemetryWindow, decode_otlp
 from edgewright.twin import DeviceStatus, ReportedState
 from edgewright_fleet.hub import compact
 from edgewright_fleet.hub.groups import Group
@@ -71,7 +71,7 @@ class NewWindow:
     device: str
     at_s: float
     latency: bytes
-    window: TelemetryWindow
+    window: Reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +131,8 @@ class FleetView:
         return device
 
     def _metrics(self, name: str, payload: bytes, now_s: float) -> list[Change]:
-        windows = decode_otlp(payload)
-        kept: list[tuple[TelemetryWindow, bytes]] = []
+        windows = read_otlp(payload)
+        kept: list[tuple[Reading, bytes]] = []
         for window in windows:
             if window.device != name or window.fleet != self.fleet:
                 raise DataError(f"speaks for another device, '{window.fleet}/{window.device}'")
@@ -166,11 +166,11 @@ class FleetView:
             device.temperature_c = window.temperature_c
             device.energy_per_inference_j = window.energy_per_inference_j
             device.dropped = window.dropped
-            if window.drift is not None:
-                device.drift = window.drift.class_psi
+            if window.class_psi is not None:
+                device.drift = window.class_psi
         return [NewWindow(name, now_s, latency, window) for window, latency in kept]
 
-    def _group(self, window: TelemetryWindow) -> Group:
+    def _group(self, window: Reading) -> Group:
         key = (window.profile, f"{window.model}:{window.version}")
         group = self.groups.get(key)
         if group is None:
