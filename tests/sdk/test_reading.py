@@ -59,7 +59,8 @@ def payloads(draw: st.DrawFn) -> bytes:
 def alike(reading: Reading, window: TelemetryWindow) -> None:
     for name in (
         "fleet", "device", "profile", "boot", "sequence", "end_ns", "model", "version", "errors", "dropped",
-        "energy_j", "energy_above_idle_j", "estimated_energy_j", "temperature_c", "throttled_s", "energy_per_inference_j",
+        "energy_j", "energy_above_idle_j", "estimated_energy_j", "temperature_c", "throttled_s",
+        "energy_per_inference_j",
     ):  # fmt: skip
         assert getattr(reading, name) == getattr(window, name), name
     assert reading.latency.histogram().buckets == window.latency.buckets
@@ -146,8 +147,8 @@ def _no_boot(_: Any, message: Any) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        _nan_energy, _negative_energy, _negative_errors, _infinite_total, _finest_scale, _no_sequence, _bad_profile,
-        _no_boot,
+        _nan_energy, _negative_energy, _negative_errors, _infinite_total, _finest_scale, _no_sequence,
+        _bad_profile, _no_boot,
     ],
 )  # fmt: skip
 def test_what_the_contract_refuses_is_refused(change: Any) -> None:
