@@ -69,16 +69,17 @@ def make_client(
     name = client_id.replace("/", ":")
     client = paho.Client(CallbackAPIVersion.VERSION2, client_id=name, protocol=paho.MQTTv5)
     if settings.username is not None:
-        client.username_pw_set(settings.username, _password(settings))
-    if settings.tls or settings.ca_file is not None or settings.certificate_file is not None:
-        client.tls_set_context(_tls(settings))
+        client.username_pw_set(settings.username, password(settings))
+    if (context := tls_context(settings)) is not None:
+        client.tls_set_context(context)
     if will is not None:
         client.will_set(will[0], will[1], qos=1, retain=True)
     client.reconnect_delay_set(min_delay=1, max_delay=60)
     return client
 
 
-def _password(settings: BrokerSettings) -> str | None:
+def password(settings: BrokerSettings) -> str | None:
+    """What the password file holds. Raises `BrokerError` where it cannot be used, or others may read it."""
     path = settings.password_file
     if path is None:
         return None
@@ -91,7 +92,10 @@ def _password(settings: BrokerSettings) -> str | None:
         raise BrokerError("password_file is not UTF-8 text", where=str(path)) from None
 
 
-def _tls(settings: BrokerSettings) -> ssl.SSLContext:
+def tls_context(settings: BrokerSettings) -> ssl.SSLContext | None:
+    """How to speak TLS to the broker; None: plain. Raises `BrokerError` as `make_client` does."""
+    if not settings.tls and settings.ca_file is None and settings.certificate_file is None:
+        return None
     certificate, key = settings.certificate_file, settings.key_file
     try:
         context = ssl.create_default_context(cafile=settings.ca_file)
