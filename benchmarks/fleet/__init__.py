@@ -1,1 +1,1 @@
-"""The fleet measured: processor time and memory for each device, with real brokers and the real protocol."""
+"""The fleet measured: simulated devices that speak the real protocol over a real broker."""

@@ -5,9 +5,9 @@
 
 A real mosquitto, the real `edgewright fleet hub` in a process of its own, and payloads that the agent's own
 exporter wrote, with latency by stage, energy, heat and memory. Each device comes online, reports, and sends
-`--rounds` windows. The processor time is the hub process's own (user and system), so that a busy machine changes it
-little; memory is the growth of its resident set, after it started, over the devices. Windows are sent at once, which
-is what a hub can take, or `--rate` a second, where a batch holds few messages and each costs more.
+`--rounds` windows. The processor time is the hub process's own (user and system), so that a busy machine changes
+it little; memory is the growth of its resident set, after it started, over the devices. Windows are sent at once,
+which is what a hub can take, or `--rate` a second, where a batch holds few messages and each costs more.
 """
 
 from __future__ import annotations

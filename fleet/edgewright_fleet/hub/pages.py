@@ -188,7 +188,7 @@ class Pages:
         decisions = [(d.at_s, d.sentence, _evidence(d.evidence)) for d in reversed(detail.decisions[-PAGE:])]
         return self._render(
             "rollout.html", frame, r=detail.summary, detail=detail, exposed=exposed, page=page, pages=pages,
-            decisions=decisions, operations=() if detail.summary.ended else tuple(OPERATIONS),
+            decisions=decisions, operations=() if detail.summary.ended else OPERATIONS,
         )  # fmt: skip
 
     def message(self, frame: dict[str, Any], title: str, text: str) -> str:

@@ -12,21 +12,20 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgewright.errors import RolloutError
 from edgewright_fleet.rollout.state import ENDED, RolloutState
-from edgewright_fleet.rollout.store import KeptDecision, RolloutStore
+from edgewright_fleet.rollout.store import KeptDecision, RolloutStore, Wish
 
 log = logging.getLogger("edgewright.hub")
 FRESH_S = 3.0
 """For how long what was read serves; a page looks again after five."""
 
-OPERATIONS: dict[str, Callable[[RolloutStore, str], None]] = {"abort": RolloutStore.request_abort}
-"""What an operator may ask of a rollout on the page: the functions that the commands call."""
+OPERATIONS: tuple[Wish, ...] = ("pause", "abort")
+"""What an operator may ask of a rollout on the page."""
 
 
 @dataclass(frozen=True)
@@ -96,9 +95,8 @@ class Rollouts:
     def summaries(self) -> list[RolloutSummary]:
         """Every rollout of the fleet, newest first. Raises `EdgewrightError`."""
         with closing(RolloutStore(self.path, create=False)) as store:
-            names = store.names()
-        found = (self._detail(name).summary for name in names)
-        return [summary for summary in found if summary.fleet == self.fleet]
+            names = [found.name for found in store.summaries(time.time()) if found.fleet == self.fleet]
+        return [self._detail(name).summary for name in names]
 
     def detail(self, name: str) -> RolloutDetail:
         """One rollout. Raises `RolloutError` where the fleet has none of that name."""
@@ -107,11 +105,11 @@ class Rollouts:
             raise RolloutError(f"no rollout '{name}' of fleet '{self.fleet}'")
         return detail
 
-    def ask(self, name: str, operation: str, by: str) -> None:
+    def ask(self, name: str, operation: Wish, by: str) -> None:
         """Put the wish of an operator, `by`, into the store. Raises `RolloutError`."""
         self.detail(name)
         with closing(RolloutStore(self.path, create=False)) as store:
-            OPERATIONS[operation](store, name)
+            store.request(name, operation, time.time(), by=by)
         log.info("%s asked for %s of %s", by, operation, name)
         with self._lock:
             self._read.pop(name, None)
@@ -173,8 +171,7 @@ def _exposed(state: RolloutState) -> tuple[ExposedDevice, ...]:
             before=str(record.before) if record.before else "nothing",
             reason=record.reason or "",
         )
-        for name, record in state.devices.items()
-        if record.stand != "waiting"
+        for name, record in ((name, state.devices[name]) for name in state.exposed)
     ]
     # What needs a look comes first.
     return tuple(sorted(rows, key=lambda row: (row.stand == "committed", row.wave, row.name)))

@@ -113,8 +113,9 @@ def run_hub(settings: HubSettings, stopping: threading.Event, on_ready: Callable
         port = stack.enter_context(serving(site, settings.host, settings.port))
         on_ready(f"http://{settings.host}:{port}/")
         retained_s = 0.0
-        while not stopping.is_set():
-            ingest.take(0.5)
+        while not stopping.wait(0.5):
+            if ingest.failure is not None:
+                raise ingest.failure
             if time.monotonic() - retained_s > RETAIN_EVERY_S:
                 store.retain(time.time() - settings.retention_s, settings.retention_bytes)
                 retained_s, size = time.monotonic(), store.size()

@@ -154,13 +154,14 @@ class Site:
             return _redirect("/", ("Set-Cookie", f"{COOKIE}=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict"))
         kind, _, rest = request.path.strip("/").partition("/")
         name, _, operation = rest.partition("/")
-        if kind != "rollout" or operation not in OPERATIONS or self._rollouts is None:
+        wish = next((known for known in OPERATIONS if known == operation), None)
+        if kind != "rollout" or wish is None or self._rollouts is None:
             raise NotFoundError("there is no such operation")
         if not visitor.holder.may_write:
             return self._say(
                 visitor, request, 403, "Refused", f"{visitor.holder.name} may read, and not {operation}."
             )
-        self._rollouts.ask(name, operation, visitor.holder.name)
+        self._rollouts.ask(name, wish, visitor.holder.name)
         if by_header:
             return _text(200, f"asked for {operation} of {name}\n")
         return _redirect(f"/rollout/{name}")

@@ -14,6 +14,7 @@ and never the file.
 from __future__ import annotations
 
 import sqlite3
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -68,13 +69,14 @@ class KeptEvent:
 
 
 class HubStore:
-    """The store at `path`, of one thread; `read_only` opens one that another thread or process writes.
+    """The store at `path`, for any thread; `read_only` opens one that another process or thread writes.
 
     Raises `StorageError`.
     """
 
     def __init__(self, path: Path, fleet: str, *, read_only: bool = False) -> None:
         self._path = path
+        self._lock = threading.RLock()
         try:
             if read_only:
                 address = f"{path.absolute().as_uri()}?mode=ro"
@@ -237,6 +239,7 @@ class HubStore:
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
-            yield
+            with self._lock:
+                yield
         except sqlite3.Error as error:
             raise StorageError(f"cannot be used ({error})", where=str(self._path)) from None

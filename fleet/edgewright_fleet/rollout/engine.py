@@ -1,17 +1,22 @@
 """The rollout engine: a pure state machine. State and event in, state and actions out; no clock, no I/O.
 
 Its life is the table in `table.py`. Devices are observed in `observe.py`, which never acts; decisions are taken
-here, on a tick. An offline device is censored: neither healthy nor failed, not waited for, and counted.
+here, on a tick. An offline device is censored: neither healthy nor failed, not waited for, and counted. A device's
+message costs the same in any fleet; a tick looks at those that may be told something, and at those with news.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
+from edgewright.errors import RolloutError
 from edgewright.twin import DesiredState
 from edgewright_fleet.rollout.gates import GateResult, judge, judge_device
+from edgewright_fleet.rollout.maintenance import is_open
 from edgewright_fleet.rollout.observe import observe, with_record
+from edgewright_fleet.rollout.records import ON_TRIAL, DeviceRecord, Devices
 from edgewright_fleet.rollout.spec import RolloutSpec
 from edgewright_fleet.rollout.state import (
     ENDED,
@@ -19,9 +24,11 @@ from edgewright_fleet.rollout.state import (
     Action,
     ContinueRequested,
     Decision,
-    DeviceRecord,
     DeviceReported,
     Event,
+    OperatorRequest,
+    PauseRequested,
+    PromoteRequested,
     RolloutPhase,
     RolloutState,
     SetDesired,
@@ -30,9 +37,11 @@ from edgewright_fleet.rollout.state import (
 )
 from edgewright_fleet.rollout.table import TABLE
 
-__all__ = ["DeviceReported", "RolloutState", "WindowArrived", "advance", "resend"]
+__all__ = ["DeviceReported", "RolloutState", "WindowArrived", "advance", "resend", "reversal"]
 
 Step = tuple[RolloutState, list[Action]]
+BURST_S = 1.0
+"""How much pacing may catch up on: ticks are not exact, and a second's worth at once harms nobody."""
 
 
 def advance(state: RolloutState, spec: RolloutSpec, event: Event, now_s: float) -> Step:
@@ -42,12 +51,8 @@ def advance(state: RolloutState, spec: RolloutSpec, event: Event, now_s: float) 
     """
     if state.phase in ENDED:
         return state, []
-    if isinstance(event, AbortRequested):
-        if state.phase == "reverting":
-            return state, []
-        return _stop(state, spec, now_s, "aborted by the operator", {}, ends_as="aborted")
-    if isinstance(event, ContinueRequested):
-        return _continue(state, now_s)
+    if isinstance(event, OperatorRequest):
+        return _requested(state, spec, event, now_s)
     if not isinstance(event, Tick):
         return observe(state, event), []
     step = _STEPS.get(state.phase)
@@ -59,9 +64,36 @@ def resend(state: RolloutState) -> list[SetDesired]:
     if state.phase in ENDED:
         return []
     return [
-        *(_ask(state, name) for name in state.standing("asked", "censored")),
-        *(_revert(state, name) for name in state.standing("reverting", "stranded")),
+        *(_ask(state, name) for name in state.devices.standing("asked", "censored")),
+        *(_revert(state, name) for name in state.devices.standing("reverting", "stranded")),
     ]
+
+
+def reversal(state: RolloutState, name: str, now_s: float) -> RolloutState:
+    """The state of a rollout that takes the devices of one that has ended back to what each ran before it.
+
+    All at once, as after a failure. Raises `RolloutError` where it has not ended or no device can go back.
+    """
+    if state.phase not in ENDED:
+        raise RolloutError(f"rollout '{state.name}' has not ended ({state.phase})", remedy="abort it")
+    on_it = [name for name in state.devices.standing(*ON_TRIAL, "reverting") if state.devices[name].before]
+    if not on_it:
+        raise RolloutError(
+            f"no device of rollout '{state.name}' runs {state.release} and ran another one before"
+        )
+    records = {device: replace(state.devices[device], stand="reverting", reason=None) for device in on_it}
+    return state.model_copy(
+        update={
+            "name": name,
+            "phase": "reverting",
+            "since_s": now_s,
+            "waves": (tuple(on_it),),
+            "wave": 0,
+            "devices": Devices.of(records),
+            "verdict": f"{state.release} taken back after rollout '{state.name}'",
+            "ends_as": "succeeded",
+        }
+    )
 
 
 def _enter(state: RolloutState, phase: RolloutPhase, now_s: float, **changes: Any) -> RolloutState:
@@ -71,7 +103,33 @@ def _enter(state: RolloutState, phase: RolloutPhase, now_s: float, **changes: An
 
 
 def _with(state: RolloutState, device: str, **changes: Any) -> RolloutState:
-    return with_record(state, device, state.devices[device].model_copy(update=changes))
+    return with_record(state, device, replace(state.devices[device], **changes))
+
+
+def _requested(state: RolloutState, spec: RolloutSpec, request: OperatorRequest, now_s: float) -> Step:
+    match request:
+        case AbortRequested() if state.phase != "reverting":
+            sentence, evidence = f"aborted {request.words}", _asked_by(request)
+            return _stop(state, spec, now_s, sentence, evidence, ends_as="aborted", by=request.by)
+        case PauseRequested() if state.phase in ("baseline", "updating", "observing"):
+            return _pause(state, now_s, f"paused {request.words}", _asked_by(request), by=request.by)
+        case ContinueRequested() if state.phase == "paused":
+            return _continue(state, now_s, request)
+        case PromoteRequested() if "observing" in (state.phase, state.paused_in):
+            if state.phase == "paused":
+                state = _enter(state, "observing", now_s, verdict=None, paused_in=None)
+            sentence = f"wave {state.wave + 1} promoted {request.words}, without the rest of its observation"
+            promoted = Decision(sentence, _asked_by(request), request.by)
+            state, actions = _next_wave(state, now_s)
+            return state, [promoted, *actions]
+        case PromoteRequested():
+            sentence = f"not promoted, as no wave is being observed: asked {request.words}"
+            return state, [Decision(sentence, _asked_by(request), request.by)]
+    return state, []
+
+
+def _asked_by(request: OperatorRequest) -> dict[str, Any]:
+    return {"by": request.by, "why": request.why or ""}
 
 
 def _some(names: list[str]) -> str:
@@ -85,7 +143,8 @@ def _baseline(state: RolloutState, spec: RolloutSpec, now_s: float) -> Step:
     if online and not lacking:
         return _enter_wave(state, 0, now_s, f"baseline known on {online} of {len(first)} devices of wave 1")
     if now_s - state.since_s > spec.gates.timeout_s:
-        return _pause(state, now_s, _why_no_baseline(lacking, spec, "wave 1: "), {"lacking": lacking})
+        sentence = _why_no_baseline(lacking, spec, "wave 1: ")
+        return _pause(state, now_s, f"inconclusive: {sentence}", {"lacking": lacking})
     return state, []
 
 
@@ -112,7 +171,7 @@ def _enter_wave(state: RolloutState, wave: int, now_s: float, why: str) -> Step:
 
 
 def _updating(state: RolloutState, spec: RolloutSpec, now_s: float) -> Step:
-    failed = _first_failure(state, spec)
+    state, failed = _judge_news(state, spec)
     if failed is not None:
         return _stop(state, spec, now_s, failed.sentence, failed.evidence)
     label = f"wave {state.wave + 1}: "
@@ -125,67 +184,113 @@ def _updating(state: RolloutState, spec: RolloutSpec, now_s: float) -> Step:
                 state = _with(state, name, stand="censored", reason="went offline in mid-update")
     if silent:
         sentence = f"{label}no answer for {spec.gates.timeout_s:g} s from {_some(silent)}"
-        return _pause(state, now_s, sentence, {"silent": silent})
-    state, actions = _ask_those_ready(state, spec, now_s)
+        return _pause(state, now_s, f"inconclusive: {sentence}", {"silent": silent})
     # Devices of earlier waves that were offline then belong to this one now.
-    due = [name for wave in state.waves[: state.wave + 1] for name in wave]
-    lacking = [n for n in due if state.devices[n].stand == "waiting" and state.devices[n].online]
-    members = [r for r in state.devices.values() if r.wave == state.wave and r.stand == "committed"]
-    if state.standing("asked"):
+    due = _due(state)
+    later = _not_now(state, due, spec, now_s)
+    state, actions = _ask_those_ready(state, spec, [name for name in due if name not in later], now_s)
+    if state.devices.count("asked"):
         return state, actions
-    if members and not lacking:
-        offline = sum(state.devices[name].stand in ("waiting", "censored") for name in due)
-        committed = sum(state.devices[name].stand == "committed" for name in due)
-        sentence = f"{label}{committed} of {len(due)} devices so far run {state.release}, proved"
+    if not due and any(state.devices[n].wave == state.wave for n in state.devices.standing("committed")):
+        names = [name for wave in state.waves[: state.wave + 1] for name in wave]
+        offline = sum(state.devices[name].stand in ("waiting", "censored") for name in names)
+        committed = sum(state.devices[name].stand == "committed" for name in names)
+        sentence = f"{label}{committed} of {len(names)} devices so far run {state.release}, proved"
         sentence += f"; {offline} offline" if offline else ""
         decision = Decision(sentence, {"committed": committed, "offline": offline})
         return _enter(state, "observing", now_s), [*actions, decision]
-    progress_s = max([state.since_s, *(r.asked_s for r in state.devices.values() if r.asked_s is not None)])
-    if now_s - progress_s > spec.gates.timeout_s:
-        if not lacking and state.wave + 1 == len(state.waves) and state.standing("committed"):
+    if later:  # they wait for their clocks, not we for them
+        return state, actions
+    if now_s - max(state.since_s, state.asked_s or 0.0) > spec.gates.timeout_s:
+        if not due and state.wave + 1 == len(state.waves) and state.devices.count("committed"):
             return _succeed(state, now_s)
-        sentence = _why_no_baseline(lacking, spec, label)
-        return _pause(state, now_s, sentence, {"lacking": lacking})
+        sentence = _why_no_baseline(due, spec, label)
+        return _pause(state, now_s, f"inconclusive: {sentence}", {"lacking": due})
     return state, actions
 
 
-def _ask_those_ready(state: RolloutState, spec: RolloutSpec, now_s: float) -> Step:
-    actions: list[Action] = []
-    room = spec.room(len(state.devices)) - len(state.standing("asked"))
-    for name in (name for wave in state.waves[: state.wave + 1] for name in wave):
+def _due(state: RolloutState) -> list[str]:
+    """Those of the waves so far that wait and can be reached, in the order of the waves."""
+    waiting = state.devices.waiting
+    if not waiting:
+        return []
+    members = (name for wave in state.waves[: state.wave + 1] for name in wave if name in waiting)
+    return [name for name in members if state.devices[name].online]
+
+
+def _not_now(state: RolloutState, names: list[str], spec: RolloutSpec, now_s: float) -> set[str]:
+    """Those that are outside their maintenance window, or in use and still have deferrals left."""
+    open_: dict[str, bool] = {}
+    found: set[str] = set()
+    for name in names:
         record = state.devices[name]
-        ready = record.stand == "waiting" and record.online and not _lacks_baseline(record, spec)
-        if room > 0 and ready:
+        if spec.maintenance:
+            zone = record.time_zone or spec.time_zone
+            if zone not in open_:
+                open_[zone] = is_open(spec.maintenance, zone, now_s)
+            if not open_[zone]:
+                found.add(name)
+        if (record.deferred_until_s or 0.0) > now_s and record.deferrals <= spec.max_deferrals:
+            found.add(name)
+    return found
+
+
+def _ask_those_ready(state: RolloutState, spec: RolloutSpec, names: list[str], now_s: float) -> Step:
+    actions: list[Action] = []
+    room = spec.room(len(state.devices)) - state.devices.count("asked")
+    pause_s = 60.0 / spec.devices_per_minute if spec.devices_per_minute else 0.0
+    paced_s = max(state.paced_s, now_s - BURST_S)
+    for name in names:
+        if room <= 0 or paced_s > now_s:
+            break
+        if not _lacks_baseline(state.devices[name], spec):
             state = _with(state, name, stand="asked", wave=state.wave, asked_s=now_s)
             actions.append(_ask(state, name))
-            room -= 1
+            room, paced_s = room - 1, paced_s + pause_s
+    if actions:
+        state = state.model_copy(update={"asked_s": now_s, "paced_s": paced_s if pause_s else 0.0})
     return state, actions
 
 
 def _observing(state: RolloutState, spec: RolloutSpec, now_s: float) -> Step:
-    failed = _first_failure(state, spec)
+    state, failed = _judge_news(state, spec)
     if failed is not None:
         return _stop(state, spec, now_s, failed.sentence, failed.evidence)
+    waited_s = now_s - state.since_s
+    if waited_s < spec.gates.window_s:
+        return state, []
+    late = waited_s > spec.gates.timeout_s
+    open_ = [n for n in state.devices.undecided if _reachable(state.devices[n])]
+    if open_ and not late:
+        return state, []
     reachable = {n: r for n, r in state.standing("committed").items() if r.online}
     # What earlier waves measured says nothing of this one: without a device of its own it does not pass.
     own = any(record.wave == state.wave for record in reachable.values())
+    if not own and not late:
+        return state, []
     result = judge([_judge(name, record, spec) for name, record in reachable.items()] if own else [])
-    waited_s = now_s - state.since_s
     label = f"wave {state.wave + 1}"
-    if result.verdict == "pass" and waited_s >= spec.gates.window_s:
+    if result.verdict == "pass":
         passed = Decision(f"{label} passed the gate: {result.sentence}", dict(result.evidence))
-        if state.wave + 1 == len(state.waves):
-            state, more = _succeed(state, now_s)
-        else:
-            state, more = _enter_wave(state, state.wave + 1, now_s, "promoted")
-        return state, [passed, *more]
-    if waited_s > spec.gates.timeout_s:
-        return _pause(state, now_s, f"{label}: {result.sentence}", dict(result.evidence))
+        state, actions = _next_wave(state, now_s)
+        return state, [passed, *actions]
+    if late:
+        return _pause(state, now_s, f"inconclusive: {label}: {result.sentence}", dict(result.evidence))
     return state, []
 
 
+def _reachable(record: DeviceRecord) -> bool:
+    return record.online and record.stand == "committed"
+
+
+def _next_wave(state: RolloutState, now_s: float) -> Step:
+    if state.wave + 1 == len(state.waves):
+        return _succeed(state, now_s)
+    return _enter_wave(state, state.wave + 1, now_s, "promoted")
+
+
 def _succeed(state: RolloutState, now_s: float) -> Step:
-    committed, left = len(state.standing("committed")), len(state.standing("waiting", "censored"))
+    committed, left = state.devices.count("committed"), state.devices.count("waiting", "censored")
     verdict = f"{state.release} runs on {committed} of {len(state.devices)} devices"
     verdict += f"; {left} were offline and are left as they are" if left else ""
     evidence = {"committed": committed, "offline": left}
@@ -193,10 +298,10 @@ def _succeed(state: RolloutState, now_s: float) -> Step:
 
 
 def _reverting(state: RolloutState, spec: RolloutSpec, now_s: float) -> Step:
-    open_ = list(state.standing("reverting"))
-    if open_ and now_s - state.since_s <= spec.gates.timeout_s:
+    if state.devices.count("reverting") and now_s - state.since_s <= spec.gates.timeout_s:
         return state, []
-    back, stranded = list(state.standing("reverted")), state.standing("stranded")
+    open_, back = state.devices.standing("reverting"), state.devices.standing("reverted")
+    stranded = state.standing("stranded")
     sentence = f"stopped with {len(state.exposed)} of {len(state.devices)} devices exposed"
     sentence += (
         f"; {len(back)} back on what they ran" if spec.on_failure == "revert" else "; held as they are"
@@ -208,20 +313,35 @@ def _reverting(state: RolloutState, spec: RolloutSpec, now_s: float) -> Step:
         sentence += f"; no word of it yet from {_some(open_)}"
     evidence = {"exposed": list(state.exposed), "reverted": back, "stranded": list(stranded), "open": open_}
     verdict = f"{state.verdict}; {sentence}"
-    return _enter(state, state.ends_as, now_s, verdict=verdict), [Decision(sentence, evidence)]
+    # Asked to go back for its own sake, it succeeds where all of them did.
+    ends_as = "failed" if state.ends_as == "succeeded" and (open_ or stranded) else state.ends_as
+    return _enter(state, ends_as, now_s, verdict=verdict), [Decision(sentence, evidence)]
 
 
 def _judge(name: str, record: DeviceRecord, spec: RolloutSpec) -> GateResult:
     return judge_device(name, record.baseline if record.before else None, record.after, spec.gates)
 
 
-def _first_failure(state: RolloutState, spec: RolloutSpec) -> GateResult | None:
-    for name, record in state.standing("failed").items():
+def _judge_news(state: RolloutState, spec: RolloutSpec) -> tuple[RolloutState, GateResult | None]:
+    """The state with a verdict of each device that has news, and why the rollout must stop, if it must."""
+    for name in state.devices.standing("failed"):
+        record = state.devices[name]
         reason = record.reason or "no reason given"
-        return GateResult("fail", f"{name} refused the release: {reason}", {"device": name, "reason": reason})
-    exposed = state.standing("asked", "censored", "committed")
-    failed = [r for r in (_judge(n, record, spec) for n, record in exposed.items()) if r.verdict == "fail"]
-    return judge(failed) if failed else None
+        return state, GateResult(
+            "fail", f"{name} refused the release: {reason}", {"device": name, "reason": reason}
+        )
+    if not state.devices.unjudged:
+        return state, None
+    failed: list[GateResult] = []
+    for name in sorted(state.devices.unjudged):
+        record = state.devices[name]
+        result = _judge(name, record, spec)
+        if result.verdict != record.verdict:
+            state = _with(state, name, verdict=result.verdict)
+        if result.verdict == "fail":
+            failed.append(result)
+    state = state.model_copy(update={"devices": state.devices.judged()})
+    return state, judge(failed) if failed else None
 
 
 def _stop(
@@ -231,13 +351,14 @@ def _stop(
     sentence: str,
     evidence: dict[str, Any],
     ends_as: Literal["failed", "aborted"] = "failed",
+    by: str | None = None,
 ) -> Step:
     """Send the release to nobody else; take exposed devices back unless the specification says to hold.
 
     All go back at once: `max_unavailable` is for going forward, and a bad release is worse than a busy device.
     A device that rolled back by itself is told too, since its desired state still asks for the bad release.
     """
-    actions: list[Action] = [Decision(f"stopped in wave {state.wave + 1}: {sentence}", evidence)]
+    actions: list[Action] = [Decision(f"stopped in wave {state.wave + 1}: {sentence}", evidence, by)]
     for name in state.exposed if spec.on_failure == "revert" else ():
         if state.devices[name].before is None:
             state = _with(state, name, stand="stranded", reason="it ran nothing before")
@@ -248,21 +369,22 @@ def _stop(
     return _enter(state, "reverting", now_s, **changes), actions
 
 
-def _pause(state: RolloutState, now_s: float, sentence: str, evidence: dict[str, Any]) -> Step:
-    verdict = f"inconclusive: {sentence}"
+def _pause(
+    state: RolloutState, now_s: float, verdict: str, evidence: dict[str, Any], by: str | None = None
+) -> Step:
     paused = _enter(state, "paused", now_s, verdict=verdict, paused_in=state.phase)
-    return paused, [Decision(verdict, evidence)]
+    return paused, [Decision(verdict, evidence, by)]
 
 
-def _continue(state: RolloutState, now_s: float) -> Step:
+def _continue(state: RolloutState, now_s: float, request: OperatorRequest) -> Step:
     phase = state.paused_in
     if phase is None:
         return state, []
-    for name in state.standing("asked"):
+    for name in state.devices.standing("asked"):
         state = _with(state, name, asked_s=now_s)
-    sentence = f"continued by the operator in wave {state.wave + 1}"
+    sentence = f"continued {request.words} in wave {state.wave + 1}"
     state = _enter(state, phase, now_s, verdict=None, paused_in=None)
-    return state, [Decision(sentence, {"wave": state.wave + 1})]
+    return state, [Decision(sentence, _asked_by(request) | {"wave": state.wave + 1}, request.by)]
 
 
 def _ask(state: RolloutState, device: str) -> SetDesired:

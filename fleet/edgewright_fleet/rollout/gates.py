@@ -8,15 +8,15 @@ errors are. A ratio that is no number fails.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import ConfigDict, Field
 
 from edgewright.contract import CONTRACT
-from edgewright.telemetry.histogram import ExponentialHistogram, merged
 from edgewright.telemetry.sequences import Ranges, received
 from edgewright.telemetry.window import TelemetryWindow
+from edgewright_fleet.rollout.packed import PackedHistogram, packed
 from edgewright_fleet.rollout.spec import Gates
 
 Verdict = Literal["pass", "fail", "inconclusive"]
@@ -24,20 +24,27 @@ Evidence = dict[str, float | int | str]
 
 KEPT_BOOTS = 8
 """How many past boots of a device are told apart; a message is not late by more restarts than this."""
+_EMPTY = PackedHistogram()
 
 
-class Measured(BaseModel):
+@dataclass(frozen=True, slots=True)
+class Measured:
     """What a device measured of one release; the histogram holds the inferences that succeeded, in seconds."""
 
-    model_config = CONTRACT
-    latency: ExponentialHistogram = ExponentialHistogram(scale=20)
+    __pydantic_config__: ClassVar[ConfigDict] = CONTRACT
+    latency: PackedHistogram = field(default_factory=lambda: _EMPTY)
     errors: Annotated[int, Field(ge=0)] = 0
-    throttled: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="inferences that succeeded while the device was throttled; not in `latency`"
-    )
-    seen: tuple[tuple[str, Ranges], ...] = Field(
-        default=(), description="boots with the sequences of their windows in it; the last heard of is last"
-    )
+    throttled: Annotated[
+        int,
+        Field(ge=0, description="inferences that succeeded while the device was throttled; not in `latency`"),
+    ] = 0
+    seen: Annotated[
+        tuple[tuple[str, Ranges], ...],
+        Field(description="boots with the sequences of their windows in it; the last heard of is last"),
+    ] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "latency", packed(self.latency))
 
     @property
     def inferences(self) -> int:
@@ -51,7 +58,7 @@ class Measured(BaseModel):
             return self
         others = tuple(entry for entry in self.seen if entry[0] != window.boot)
         return Measured(
-            latency=merged((self.latency, window.latency)),
+            latency=self.latency.plus(window.latency),
             errors=self.errors + window.errors,
             throttled=self.throttled + window.throttled.count,
             seen=(*others, (window.boot, has))[-KEPT_BOOTS:],

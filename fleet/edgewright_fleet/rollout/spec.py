@@ -1,13 +1,11 @@
-"""`RolloutSpec`: what an operator asks for, as YAML, and which devices that means, wave by wave.
+"""`RolloutSpec`: what an operator asks for, as YAML. Which devices that means is in `waves.py`.
 
 An unknown key is an error. The JSON Schema file in `schema/` is generated from the models here.
 """
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Collection, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,10 +14,12 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 
 from edgewright.artifact.manifest import Name
 from edgewright.contract import CONTRACT, from_mapping
-from edgewright.errors import ConfigError, RolloutError
+from edgewright.errors import ConfigError
+from edgewright_fleet.rollout.maintenance import MaintenanceWindow, is_zone
 
 Seconds = Annotated[float, Field(gt=0)]
-Wave = Annotated[int, Field(gt=0, strict=True)] | Annotated[str, Field(pattern=r"^(rest|[1-9][0-9]?%|100%)$")]
+Count = Annotated[int, Field(gt=0, strict=True)]
+Wave = Count | Annotated[str, Field(pattern=r"^(rest|[1-9][0-9]?%|100%)$")]
 
 
 class Gates(BaseModel):
@@ -64,6 +64,25 @@ class Gates(BaseModel):
         return self
 
 
+class Growth(BaseModel):
+    """Waves that grow: each is `growth` times the one before, until all devices are in one."""
+
+    model_config = CONTRACT
+    first: Count = Field(default=1, description="devices of the first wave")
+    growth: Annotated[float, Field(gt=1, le=100)] = Field(
+        default=2.0, description="how many times the wave before; 2: 1,000 devices are ten waves"
+    )
+    largest: Count | None = Field(default=None, description="devices of a wave at most; None: no limit")
+
+    def sizes(self, devices: int) -> Iterator[int]:
+        """The size of each wave, which are as many as hold all devices."""
+        size, left = float(self.first), devices
+        while left > 0:
+            wave = min(left, int(size), self.largest or left)
+            yield wave
+            left, size = left - wave, min(size * self.growth, devices)
+
+
 class RolloutSpec(BaseModel):
     """One rollout of one release to the devices of one fleet."""
 
@@ -78,12 +97,34 @@ class RolloutSpec(BaseModel):
     devices: Literal["all"] | Annotated[tuple[Name, ...], Field(min_length=1)] = Field(
         default="all", description="every device of the fleet, or these by name"
     )
+    except_devices: tuple[Name, ...] = Field(default=(), description="devices to hold back, by name")
     profile: str | None = Field(default=None, description="None: devices of every hardware profile")
-    waves: tuple[Wave, ...] = Field(
+    labels: dict[Name, Name] = Field(
+        default_factory=dict,
+        description="only devices that report all of these, such as `cluster: berlin`",
+    )
+    running: Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(
+        default=None,
+        description="only devices that run one of these now, NAME:VERSION. None: whatever they run",
+    )
+    waves: Annotated[tuple[Wave, ...], Field(min_length=1)] | Growth = Field(
         default=(1, "10%", "rest"),
-        min_length=1,
-        description="devices to add in each wave: a number, a share of all, or the rest. One device first, since "
-        "one is enough to see what is broken everywhere",
+        description="devices to add in each wave: a number, a share of all, or the rest; or how waves grow. One "
+        "device first, since one is enough to see what is broken everywhere",
+    )
+    devices_per_minute: Annotated[float, Field(gt=0)] | None = Field(
+        default=None,
+        description="how many devices are told to update in a minute at most. None: as many as may be "
+        "unavailable; a number spares a registry or a slow uplink",
+    )
+    maintenance: tuple[MaintenanceWindow, ...] = Field(
+        default=(), description="when devices may be told to update, by their own clocks; none: at any time"
+    )
+    time_zone: str = Field(default="UTC", description="of devices that do not report one")
+    max_deferrals: Annotated[int, Field(ge=0, le=1000)] = Field(
+        default=3,
+        description="how often a device that is in use may put its update off; then it is told all the same. 3: "
+        "an hour and a half of the agent's half hours",
     )
     gates: Gates = Gates()
     on_failure: Literal["revert", "hold"] = Field(
@@ -105,9 +146,18 @@ class RolloutSpec(BaseModel):
         """How many of so many devices may be in mid-update at once."""
         return max(1, int(self.max_unavailable * devices))
 
+    @field_validator("time_zone")
+    @classmethod
+    def _is_a_zone(cls, zone: str) -> str:
+        if not is_zone(zone):
+            raise ValueError("is no time zone that is known here, such as Europe/Berlin")
+        return zone
+
     @field_validator("waves")
     @classmethod
-    def _ends_with_the_rest(cls, waves: tuple[Wave, ...]) -> tuple[Wave, ...]:
+    def _ends_with_the_rest(cls, waves: tuple[Wave, ...] | Growth) -> tuple[Wave, ...] | Growth:
+        if isinstance(waves, Growth):
+            return waves
         if waves[-1] not in ("rest", "100%") or "rest" in waves[:-1]:
             raise ValueError("the last wave, and only the last, must be 'rest' (or '100%')")
         return waves
@@ -139,46 +189,3 @@ def _parse(text: str, where: str) -> Any:
     # PyYAML's constructors let these through for a tagged scalar that does not hold, such as `!!int ""`.
     except (ValueError, LookupError, AttributeError, TypeError, OverflowError) as error:
         raise ConfigError(f"holds a value that YAML does not know ({error})", where=where) from None
-
-
-def plan_waves(
-    spec: RolloutSpec, devices: Sequence[tuple[str, str]], offline: Collection[str] = ()
-) -> tuple[tuple[str, ...], ...]:
-    """The devices of each wave, from (device, profile) pairs.
-
-    Profiles take turns, so that an early wave holds every kind of device; those that are `offline` come last,
-    so that a canary is one that can answer. A share counts of all devices.
-    Raises `RolloutError` where no device is selected.
-    """
-    chosen = [
-        (device, profile)
-        for device, profile in sorted(devices)
-        if (spec.devices == "all" or device in spec.devices)
-        and (spec.profile is None or profile == spec.profile)
-    ]
-    named = () if spec.devices == "all" else spec.devices
-    if missing := sorted(set(named) - {device for device, _ in devices}):
-        raise RolloutError(f"device '{missing[0]}' is not known in fleet '{spec.fleet}'")
-    if not chosen:
-        raise RolloutError(
-            f"no device of fleet '{spec.fleet}' is selected", remedy="see 'edgewright fleet devices'"
-        )
-    seen: dict[str, int] = {}
-    turns: list[tuple[bool, int, str]] = []
-    for device, profile in sorted(chosen, key=lambda pair: pair[0] in offline):
-        turns.append((device in offline, seen.get(profile, 0), device))
-        seen[profile] = seen.get(profile, 0) + 1
-    left = [device for _, _, device in sorted(turns)]
-    waves: list[tuple[str, ...]] = []
-    for wave in spec.waves:
-        size = len(left) if wave == "rest" else _size(wave, len(chosen))
-        if left[:size]:
-            waves.append(tuple(left[:size]))
-        left = left[size:]
-    return tuple(waves)
-
-
-def _size(wave: int | str, devices: int) -> int:
-    if isinstance(wave, int):
-        return wave
-    return math.ceil(int(re.sub(r"\D", "", wave)) * devices / 100)

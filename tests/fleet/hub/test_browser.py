@@ -19,8 +19,9 @@ from edgewright.twin import DeviceStatus, Phase, ReleaseReference
 from edgewright_fleet.hub.store import HubStore
 from edgewright_fleet.hub.tokens import add_token
 from edgewright_fleet.hub.view import FleetView
+from edgewright_fleet.rollout.records import DeviceRecord, Devices
 from edgewright_fleet.rollout.spec import RolloutSpec
-from edgewright_fleet.rollout.state import Decision, DeviceRecord, RolloutState
+from edgewright_fleet.rollout.state import Decision, RolloutState
 from edgewright_fleet.rollout.store import RolloutStore
 from fleet.hub.browser import Browser, chromium
 from fleet.hub.conftest import Crowd, Payloads, RunningHub, release, reported, running_hub
@@ -115,14 +116,14 @@ def _roll_out(path: Path, names: list[str]) -> None:
         name="night-7",
         release=release("2.0.0"),
         waves=waves,
-        devices=devices,
+        devices=Devices.of(devices),
         phase="updating",
         wave=1,
         since_s=now_s,
     )
     with closing(RolloutStore(path)) as store:
         store.create(spec, state)
-        store.hold_lease("night-7", "someone", now_s)
+        store.take_lease("night-7", "someone", now_s)
         sentence = (
             "wave 1 passed the gate: 10 devices passed; kiosk-00003: p50 20.1 ms against 19.8 ms before"
         )
@@ -206,7 +207,7 @@ def test_an_operator_logs_in_aborts_a_rollout_and_logs_out(large: Large) -> None
     browser.picture(large.pictures / "operator-390-light.png")
     browser.evaluate("window.confirm = () => true; document.querySelector('button.abort').click()")
     with closing(RolloutStore(large.hub.store.parent / "rollouts.sqlite", create=False)) as store:
-        assert until(lambda: store.abort_requested("night-7"))
+        assert until(lambda: bool(store.requests("night-7")))
     assert until(lambda: "night-7" in browser.evaluate("document.title"))
     browser.evaluate("document.querySelector('.who button').click()")
     assert until(lambda: "Log in" in browser.evaluate(TEXT))

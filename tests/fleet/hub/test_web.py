@@ -83,7 +83,7 @@ def night(mosquitto: BrokerSettings, tmp_path_factory: pytest.TempPathFactory) -
         yield found
         with closing(RolloutStore(store)) as kept:
             if found.states.get("long") is None:
-                kept.request_abort("long")
+                kept.request("long", "abort", time.time(), by="the end of the tests")
         controller.join(30)
         disconnect(crowd.client)
 
