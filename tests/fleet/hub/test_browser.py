@@ -21,7 +21,7 @@ from edgewright_fleet.hub.tokens import add_token
 from edgewright_fleet.hub.view import FleetView
 from edgewright_fleet.rollout.records import DeviceRecord, Devices
 from edgewright_fleet.rollout.spec import RolloutSpec
-from edgewright_fleet.rollout.state import Decision, RolloutState
+from edgewright_fleet.rollout.state import AbortRequested, Decision, PauseRequested, RolloutState
 from edgewright_fleet.rollout.store import RolloutStore
 from fleet.hub.browser import Browser, chromium
 from fleet.hub.conftest import Crowd, Payloads, RunningHub, release, reported, running_hub
@@ -195,7 +195,7 @@ def test_the_map_counts_every_device_and_a_page_refreshes_itself(large: Large) -
     assert browser.problems == []
 
 
-def test_an_operator_logs_in_aborts_a_rollout_and_logs_out(large: Large) -> None:
+def test_an_operator_logs_in_pauses_and_aborts_a_rollout_and_logs_out(large: Large) -> None:
     browser = large.browser
     browser.look(width=390, dark=False)
     browser.problems.clear()
@@ -205,9 +205,21 @@ def test_an_operator_logs_in_aborts_a_rollout_and_logs_out(large: Large) -> None
     assert until(lambda: "anna (operator)" in browser.evaluate(TEXT))
     browser.open(large.hub.url + "/rollout/night-7")
     browser.picture(large.pictures / "operator-390-light.png")
-    browser.evaluate("window.confirm = () => true; document.querySelector('button.abort').click()")
+    for number, operation in enumerate(("pause", "abort"), 1):
+        browser.evaluate(f"window.confirm = () => true; document.querySelector('button.{operation}').click()")
+        with closing(RolloutStore(large.hub.store.parent / "rollouts.sqlite", create=False)) as store:
+            assert until(lambda store=store, number=number: len(store.requests("night-7")) == number)
+        assert until(
+            lambda: bool(
+                browser.evaluate(
+                    "document.readyState == 'complete' && !!document.querySelector('button.abort')"
+                )
+            )
+        )
     with closing(RolloutStore(large.hub.store.parent / "rollouts.sqlite", create=False)) as store:
-        assert until(lambda: bool(store.requests("night-7")))
+        asked = [wish for _, wish in store.requests("night-7")]
+    assert [type(wish) for wish in asked] == [PauseRequested, AbortRequested]
+    assert {wish.by for wish in asked} == {"anna"}
     assert until(lambda: "night-7" in browser.evaluate("document.title"))
     browser.evaluate("document.querySelector('.who button').click()")
     assert until(lambda: "Log in" in browser.evaluate(TEXT))
