@@ -64,7 +64,7 @@ def alike(reading: Reading, window: TelemetryWindow) -> None:
     ):  # fmt: skip
         assert getattr(reading, name) == getattr(window, name), name
     assert reading.latency.histogram().buckets == window.latency.buckets
-    assert reading.latency.count == window.latency.count
+    assert reading.latency.events == window.latency.count
     assert reading.latency.total == window.latency.total
     if window.latency.buckets:
         assert reading.latency.scale == window.latency.scale

@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import paho.mqtt.client as paho
+
 from edgewright.errors import BrokerError, EdgewrightError, StorageError
 from edgewright.mqtt import CONNECT_TIMEOUT_S, BrokerSettings, connect, make_client
 from edgewright.twin import ROOT, topic
@@ -24,9 +26,10 @@ from edgewright_fleet.hub.view import Change, FleetView
 from edgewright_fleet.targets.batch_client import BatchClient
 
 log = logging.getLogger("edgewright.hub")
-PAUSE_S = 0.05
-"""Between two reads. mosquitto sends 20 messages ahead of their acknowledgement (its `max_inflight_messages`), so
-that this bounds a hub behind it to 400 messages a second, and to 20 commits."""
+FULL, PAUSE_S, SHORT_PAUSE_S = 20, 0.5, 0.005
+"""mosquitto sends 20 messages ahead of their acknowledgement (its `max_inflight_messages`), the embedded broker
+100. A batch of as many means that more wait, and the next is read soon: 4,000 a second. A smaller one means that
+all is read, and the next may gather: to wake up and to commit cost more than a message."""
 SESSION_S = 300
 """How long the broker keeps messages for a hub that is away: a restart or an upgrade. Until then its share of the
 telemetry waits for it, also where other hubs are there."""
@@ -74,6 +77,7 @@ class Ingest:
 
     def _keep(self) -> bool:
         batch, self._batch = self._batch, []
+        self._client.pause_s = SHORT_PAUSE_S if len(batch) >= FULL else PAUSE_S
         if self.failure is not None or not batch:
             return self.failure is None
         now_s = self._clock()
@@ -107,7 +111,7 @@ class Ingest:
             log.warning("%s: %s", ascii(where), " ".join(str(error).split()))
 
     def _on_connect(
-        self, client: BatchClient, userdata: Any, flags: Any, reason: Any, properties: Any = None
+        self, client: paho.Client, userdata: Any, flags: Any, reason: Any, properties: Any = None
     ) -> None:
         if reason.is_failure:
             return

@@ -34,7 +34,7 @@ class Durations(NamedTuple):
     total: float = 0.0
 
     @property
-    def count(self) -> int:
+    def events(self) -> int:
         """How many there are."""
         return self.zero_count + sum(self.counts)
 
@@ -71,7 +71,7 @@ class Reading(NamedTuple):
     @property
     def inferences(self) -> int:
         """Those that succeeded."""
-        return self.latency.count + self.throttled
+        return self.latency.events + self.throttled
 
     @property
     def energy_per_inference_j(self) -> float | None:
@@ -178,7 +178,7 @@ def _of_release(metrics: Any) -> tuple[Durations | None, int, int, float | None,
                     continue
                 read = _durations(point)
                 if slowed:
-                    throttled += read.count
+                    throttled += read.events
                 elif latency is None:
                     latency = read
                 else:

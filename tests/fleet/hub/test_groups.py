@@ -49,7 +49,7 @@ def test_a_group_is_exactly_its_windows_merged(arrivals: list[tuple[Durations, i
     recent = group.recent(now * 60.0 + 59)
     inside = [latency for latency, minute in arrivals if minute > now - 5]
     assert recent.windows == len(inside)
-    assert recent.inferences == sum(latency.count for latency in inside)
+    assert recent.inferences == sum(latency.events for latency in inside)
 
 
 @given(durations)

@@ -17,6 +17,8 @@ from edgewright.telemetry.window import decode_otlp
 from fleet.hub.conftest import Crowd, reported, running_hub
 from fleet.simulated_device import reference, simulated_fleet
 
+pytestmark = pytest.mark.slow
+
 
 def value(text: str, name: str, **labels: str) -> float:
     """The one sample of a metric with these labels."""

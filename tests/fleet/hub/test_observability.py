@@ -33,6 +33,8 @@ from fleet.simulated_device import reference, simulated_fleet
 
 SHIPPED = Path(str(resources.files(edgewright_fleet.hub)))
 
+pytestmark = pytest.mark.slow
+
 
 def program(name: str) -> str:
     found = shutil.which(name)

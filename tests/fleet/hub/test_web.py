@@ -31,6 +31,8 @@ from fleet.simulated_device import reference, simulated_fleet
 
 HOSTILE = "<img src=x onerror=alert(1)>'\"&</script><script>alert(2)</script>"
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass
 class Night:
