@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from edgewright.contract import from_json, to_json
 from edgewright.telemetry.histogram import ExponentialHistogram
 from edgewright.telemetry.window import TelemetryWindow
-from edgewright_fleet.rollout.gates import KEPT_BOOTS, GateResult, Measured, judge, judge_device
+from edgewright_fleet.rollout.gates import GateResult, judge, judge_device
+from edgewright_fleet.rollout.measured import KEPT_BOOTS, Measured
 from edgewright_fleet.rollout.spec import Gates
 
 GATES = Gates(min_inferences=50, max_error_share=0.02)

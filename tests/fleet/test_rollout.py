@@ -18,7 +18,8 @@ from edgewright.telemetry.window import TelemetryWindow
 from edgewright.twin import ReleaseReference, ReportedState, RunningRelease
 from edgewright_fleet.broker import embedded_broker
 from edgewright_fleet.rollout.engine import advance, resend
-from edgewright_fleet.rollout.gates import Measured, judge, judge_device
+from edgewright_fleet.rollout.gates import judge, judge_device
+from edgewright_fleet.rollout.measured import Measured
 from edgewright_fleet.rollout.spec import Gates, RolloutSpec, load_spec, plan_waves
 from edgewright_fleet.rollout.state import (
     RESTING,

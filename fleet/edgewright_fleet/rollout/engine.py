@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from edgewright.twin import DesiredState
-from edgewright_fleet.rollout.gates import GateResult, judge, judge_device
+from edgewright_fleet.rollout.gates import judge
 from edgewright_fleet.rollout.observe import observe, with_record
 from edgewright_fleet.rollout.spec import RolloutSpec
 from edgewright_fleet.rollout.state import (
@@ -27,6 +27,16 @@ from edgewright_fleet.rollout.state import (
     SetDesired,
     Tick,
     WindowArrived,
+)
+from edgewright_fleet.rollout.stopping import (
+    Tally,
+    blamed_on_release,
+    compared,
+    more_allowed,
+    tally,
+    undecided,
+    why_stop,
+    with_controls,
 )
 from edgewright_fleet.rollout.table import TABLE
 
@@ -47,7 +57,7 @@ def advance(state: RolloutState, spec: RolloutSpec, event: Event, now_s: float) 
             return state, []
         return _stop(state, spec, now_s, "aborted by the operator", {}, ends_as="aborted")
     if isinstance(event, ContinueRequested):
-        return _continue(state, now_s)
+        return _continue(state, spec, now_s)
     if not isinstance(event, Tick):
         return observe(state, event), []
     step = _STEPS.get(state.phase)
@@ -83,7 +93,9 @@ def _baseline(state: RolloutState, spec: RolloutSpec, now_s: float) -> Step:
     lacking = [name for name in state.waves[0] if _lacks_baseline(state.devices[name], spec)]
     online = sum(record.online for record in first)
     if online and not lacking:
-        return _enter_wave(state, 0, now_s, f"baseline known on {online} of {len(first)} devices of wave 1")
+        return _enter_wave(
+            state, spec, 0, now_s, f"baseline known on {online} of {len(first)} devices of wave 1"
+        )
     if now_s - state.since_s > spec.gates.timeout_s:
         return _pause(state, now_s, _why_no_baseline(lacking, spec, "wave 1: "), {"lacking": lacking})
     return state, []
@@ -104,17 +116,19 @@ def _why_no_baseline(lacking: list[str], spec: RolloutSpec, prefix: str) -> str:
     return f"{prefix}no baseline of {spec.gates.min_inferences} inferences from {_some(lacking)}"
 
 
-def _enter_wave(state: RolloutState, wave: int, now_s: float, why: str) -> Step:
+def _enter_wave(state: RolloutState, spec: RolloutSpec, wave: int, now_s: float, why: str) -> Step:
     names = list(state.waves[wave])
     sentence = f"{why}; wave {wave + 1} of {len(state.waves)} begins: {_some(names)}"
     evidence = {"wave": wave + 1, "devices": names}
-    return _enter(state, "updating", now_s, wave=wave), [Decision(sentence, evidence)]
+    entered = _enter(state, "updating", now_s, wave=wave, devices=with_controls(state, spec))
+    return entered, [Decision(sentence, evidence)]
 
 
 def _updating(state: RolloutState, spec: RolloutSpec, now_s: float) -> Step:
-    failed = _first_failure(state, spec)
-    if failed is not None:
-        return _stop(state, spec, now_s, failed.sentence, failed.evidence)
+    state = compared(state, spec)
+    found = tally(state, spec)
+    if (stop := why_stop(found, state, spec)) is not None:
+        return _stop(state, spec, now_s, stop.sentence, stop.evidence)
     label = f"wave {state.wave + 1}: "
     silent: list[str] = []
     for name, record in state.standing("asked").items():
@@ -126,13 +140,15 @@ def _updating(state: RolloutState, spec: RolloutSpec, now_s: float) -> Step:
     if silent:
         sentence = f"{label}no answer for {spec.gates.timeout_s:g} s from {_some(silent)}"
         return _pause(state, now_s, sentence, {"silent": silent})
-    state, actions = _ask_those_ready(state, spec, now_s)
+    state, actions = _ask_those_ready(state, spec, found, now_s)
     # Devices of earlier waves that were offline then belong to this one now.
     due = [name for wave in state.waves[: state.wave + 1] for name in wave]
     lacking = [n for n in due if state.devices[n].stand == "waiting" and state.devices[n].online]
     members = [r for r in state.devices.values() if r.wave == state.wave and r.stand == "committed"]
     if state.standing("asked"):
         return state, actions
+    if not lacking and not members and (failed := _own_failures(state, found)):
+        return _wholly_failed(state, spec, found, failed, now_s)
     if members and not lacking:
         offline = sum(state.devices[name].stand in ("waiting", "censored") for name in due)
         committed = sum(state.devices[name].stand == "committed" for name in due)
@@ -143,15 +159,35 @@ def _updating(state: RolloutState, spec: RolloutSpec, now_s: float) -> Step:
     progress_s = max([state.since_s, *(r.asked_s for r in state.devices.values() if r.asked_s is not None)])
     if now_s - progress_s > spec.gates.timeout_s:
         if not lacking and state.wave + 1 == len(state.waves) and state.standing("committed"):
-            return _succeed(state, now_s)
+            return _succeed(state, found, now_s)
+        if found.open:
+            open_ = judge(list(found.open.values()))
+            return _pause(state, now_s, label + open_.sentence, dict(open_.evidence))
         sentence = _why_no_baseline(lacking, spec, label)
         return _pause(state, now_s, sentence, {"lacking": lacking})
     return state, actions
 
 
-def _ask_those_ready(state: RolloutState, spec: RolloutSpec, now_s: float) -> Step:
+def _own_failures(state: RolloutState, found: Tally) -> list[str]:
+    return [name for name in found.failed if state.devices[name].wave == state.wave]
+
+
+def _wholly_failed(
+    state: RolloutState, spec: RolloutSpec, found: Tally, failed: list[str], now_s: float
+) -> Step:
+    """What becomes of a wave of which no device works, though they are too few for the test over devices."""
+    if (wrong := blamed_on_release(found, state, failed)) is not None:
+        return _stop(state, spec, now_s, wrong.sentence, wrong.evidence)
+    if state.wave + 1 == len(state.waves) and found.passed:
+        return _succeed(state, found, now_s)
+    too_few = undecided(found, failed, spec)
+    return _pause(state, now_s, f"wave {state.wave + 1}: {too_few.sentence}", dict(too_few.evidence))
+
+
+def _ask_those_ready(state: RolloutState, spec: RolloutSpec, found: Tally, now_s: float) -> Step:
     actions: list[Action] = []
     room = spec.room(len(state.devices)) - len(state.standing("asked"))
+    room = min(room, more_allowed(found, state, spec))
     for name in (name for wave in state.waves[: state.wave + 1] for name in wave):
         record = state.devices[name]
         ready = record.stand == "waiting" and record.online and not _lacks_baseline(record, spec)
@@ -163,32 +199,40 @@ def _ask_those_ready(state: RolloutState, spec: RolloutSpec, now_s: float) -> St
 
 
 def _observing(state: RolloutState, spec: RolloutSpec, now_s: float) -> Step:
-    failed = _first_failure(state, spec)
-    if failed is not None:
-        return _stop(state, spec, now_s, failed.sentence, failed.evidence)
-    reachable = {n: r for n, r in state.standing("committed").items() if r.online}
+    state = compared(state, spec)
+    found = tally(state, spec)
+    if (stop := why_stop(found, state, spec)) is not None:
+        return _stop(state, spec, now_s, stop.sentence, stop.evidence)
+    passed = {name: result for name, result in found.passed.items() if state.devices[name].online}
+    reachable = [*passed.values(), *found.open.values()]
     # What earlier waves measured says nothing of this one: without a device of its own it does not pass.
-    own = any(record.wave == state.wave for record in reachable.values())
-    result = judge([_judge(name, record, spec) for name, record in reachable.items()] if own else [])
+    own = any(state.devices[name].wave == state.wave for name in (*passed, *found.open))
+    if not own and (failed := _own_failures(state, found)):
+        return _wholly_failed(state, spec, found, failed, now_s)
+    result = judge(reachable if own else [])
     waited_s = now_s - state.since_s
     label = f"wave {state.wave + 1}"
     if result.verdict == "pass" and waited_s >= spec.gates.window_s:
-        passed = Decision(f"{label} passed the gate: {result.sentence}", dict(result.evidence))
+        decided = Decision(f"{label} passed the gate: {result.sentence}", dict(result.evidence))
         if state.wave + 1 == len(state.waves):
-            state, more = _succeed(state, now_s)
+            state, more = _succeed(state, found, now_s)
         else:
-            state, more = _enter_wave(state, state.wave + 1, now_s, "promoted")
-        return state, [passed, *more]
+            state, more = _enter_wave(state, spec, state.wave + 1, now_s, "promoted")
+        return state, [decided, *more]
     if waited_s > spec.gates.timeout_s:
         return _pause(state, now_s, f"{label}: {result.sentence}", dict(result.evidence))
     return state, []
 
 
-def _succeed(state: RolloutState, now_s: float) -> Step:
+def _succeed(state: RolloutState, found: Tally, now_s: float) -> Step:
     committed, left = len(state.standing("committed")), len(state.standing("waiting", "censored"))
+    refused = list(state.standing("failed"))
     verdict = f"{state.release} runs on {committed} of {len(state.devices)} devices"
     verdict += f"; {left} were offline and are left as they are" if left else ""
-    evidence = {"committed": committed, "offline": left}
+    verdict += f"; refused by {_some(refused)}" if refused else ""
+    past = [name for name in found.failed if state.devices[name].stand == "committed"]
+    verdict += f"; past a limit on {_some(past)}, too few to be the release" if past else ""
+    evidence = {"committed": committed, "offline": left, "refused": refused, "past_a_limit": past}
     return _enter(state, "succeeded", now_s, verdict=verdict), [Decision(verdict, evidence)]
 
 
@@ -209,19 +253,6 @@ def _reverting(state: RolloutState, spec: RolloutSpec, now_s: float) -> Step:
     evidence = {"exposed": list(state.exposed), "reverted": back, "stranded": list(stranded), "open": open_}
     verdict = f"{state.verdict}; {sentence}"
     return _enter(state, state.ends_as, now_s, verdict=verdict), [Decision(sentence, evidence)]
-
-
-def _judge(name: str, record: DeviceRecord, spec: RolloutSpec) -> GateResult:
-    return judge_device(name, record.baseline if record.before else None, record.after, spec.gates)
-
-
-def _first_failure(state: RolloutState, spec: RolloutSpec) -> GateResult | None:
-    for name, record in state.standing("failed").items():
-        reason = record.reason or "no reason given"
-        return GateResult("fail", f"{name} refused the release: {reason}", {"device": name, "reason": reason})
-    exposed = state.standing("asked", "censored", "committed")
-    failed = [r for r in (_judge(n, record, spec) for n, record in exposed.items()) if r.verdict == "fail"]
-    return judge(failed) if failed else None
 
 
 def _stop(
@@ -254,7 +285,7 @@ def _pause(state: RolloutState, now_s: float, sentence: str, evidence: dict[str,
     return paused, [Decision(verdict, evidence)]
 
 
-def _continue(state: RolloutState, now_s: float) -> Step:
+def _continue(state: RolloutState, spec: RolloutSpec, now_s: float) -> Step:
     phase = state.paused_in
     if phase is None:
         return state, []
@@ -262,6 +293,10 @@ def _continue(state: RolloutState, now_s: float) -> Step:
         state = _with(state, name, asked_s=now_s)
     sentence = f"continued by the operator in wave {state.wave + 1}"
     state = _enter(state, phase, now_s, verdict=None, paused_in=None)
+    members = [record for record in state.devices.values() if record.wave == state.wave]
+    if members and all(r.stand == "failed" for r in members) and state.wave + 1 < len(state.waves):
+        # Nobody of it is left to be asked; who continues wants to see more devices.
+        return _enter_wave(state, spec, state.wave + 1, now_s, sentence)
     return state, [Decision(sentence, {"wave": state.wave + 1})]
 
 

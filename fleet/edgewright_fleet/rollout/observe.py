@@ -11,7 +11,7 @@ from typing import Any
 
 from edgewright.telemetry.window import TelemetryWindow
 from edgewright.twin import ReportedState
-from edgewright_fleet.rollout.gates import KEPT_BOOTS, Measured
+from edgewright_fleet.rollout.measured import KEPT_BOOTS, Measured
 from edgewright_fleet.rollout.state import (
     DeviceEvent,
     DevicePresence,
@@ -83,7 +83,9 @@ def _reported(record: DeviceRecord, state: RolloutState, report: ReportedState) 
         case "waiting":
             same = record.before is not None and digest == record.before.digest
             # A baseline is of the release that it will go back to, so it begins anew with another one.
-            return _changed(current, before=running, baseline=record.baseline if same else Measured())
+            if same:
+                return _changed(current, before=running)
+            return _changed(current, before=running, baseline=Measured(), control=None)
         case "asked" | "censored":
             if report.phase == "committed" and digest == state.release.digest:
                 return _changed(current, stand="committed")
@@ -105,6 +107,10 @@ def _reported(record: DeviceRecord, state: RolloutState, report: ReportedState) 
 def _measured(record: DeviceRecord, state: RolloutState, window: TelemetryWindow) -> DeviceRecord:
     if record.stand == "waiting":
         if record.before is not None and window.release == record.before.digest:
+            # Once a wave has begun, what those not asked measure is what happens without the release.
+            if record.control is not None:
+                control = record.control.plus(window)
+                return record if control is record.control else _changed(record, control=control)
             baseline = record.baseline.plus(window)
             return record if baseline is record.baseline else _changed(record, baseline=baseline)
     elif record.stand in ("asked", "censored", "committed") and window.release == state.release.digest:

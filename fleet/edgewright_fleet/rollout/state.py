@@ -15,7 +15,7 @@ from edgewright.artifact.manifest import Name
 from edgewright.contract import CONTRACT
 from edgewright.telemetry.window import TelemetryWindow
 from edgewright.twin import DesiredState, ReleaseReference, ReportedState
-from edgewright_fleet.rollout.gates import Measured
+from edgewright_fleet.rollout.measured import Comparison, Measured
 
 RolloutPhase = Literal[
     "baseline", "updating", "observing", "reverting", "paused", "succeeded", "failed", "aborted"
@@ -50,6 +50,10 @@ class DeviceRecord(BaseModel):
     running: ReleaseReference | None = None
     baseline: Measured = Measured()
     after: Measured = Measured()
+    control: Measured | None = Field(
+        default=None, description="of the old release since the wave began, while it was not asked itself"
+    )
+    compared: Comparison | None = Field(default=None, description="made once, with what was known then")
     reason: str | None = None
 
 
