@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from edgewright_fleet.rollout.spec import RolloutSpec, wave_sizes
-from edgewright_fleet.rollout.statistics import FailureTest, allowed_in_flight, stop_distribution
+from edgewright_fleet.rollout.statistics import FailureTest, allowed_in_flight
 from edgewright_fleet.rollout.stopping import failure_test_of
 
 RUNS = 2000
@@ -120,7 +120,9 @@ class Plan:
     waves: tuple[int, ...]
     alpha: float
     false_abort: float
-    """Exact, of the failure test at the healthy share; the metrics add at most the rest of α."""
+    """Of the failure test at the healthy share; exact up to `EXACT_DEVICES`, at most that beyond."""
+    alpha_of_metrics: float
+    """The error of latency and energy together, at most."""
     power: float
     healthy: Reach
     bad: tuple[Reach, ...]
@@ -131,13 +133,13 @@ def plan(spec: RolloutSpec, devices: int) -> Plan:
     gates = spec.gates
     test = failure_test_of(gates, devices)
     waves = wave_sizes(spec, devices)
-    stopped, _ = stop_distribution(test.limits, gates.healthy_failure_share)
     shares = sorted({gates.bad_failure_share, *(s for s in SHARES if s > gates.bad_failure_share)})
     return Plan(
         devices=devices,
         waves=waves,
         alpha=gates.alpha,
-        false_abort=float(stopped.sum()),
+        false_abort=test.error,
+        alpha_of_metrics=gates.alpha - test.alpha,
         power=gates.power,
         healthy=_reach(spec, test, waves, gates.healthy_failure_share),
         bad=tuple(_reach(spec, test, waves, share) for share in shares),

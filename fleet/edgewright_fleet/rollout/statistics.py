@@ -42,6 +42,8 @@ class FailureTest:
     `alpha`."""
 
     alpha: float
+    error: float
+    """The exact one, as far as `EXACT_DEVICES` goes."""
     limits: tuple[int, ...]
 
     def limit(self, devices: int) -> int:
@@ -60,18 +62,20 @@ def failure_test(healthy: float, bad: float, alpha: float, devices: int) -> Fail
     replacement varies less). Devices that were asked and have not answered count as sound, which can only
     delay a stop.
     """
-    low, high = 0.0, -math.log(alpha)  # Wald's threshold always holds, so the bisection has an end that does.
+    # Wald's threshold always holds, so that the bisection has an end that does.
+    low, high = 0.0, -math.log(alpha)
     limits = _limits(healthy, bad, high, devices)
+    error = false_stop(limits, healthy, bad, high)
     for _ in range(24):
         middle = (low + high) / 2
         tried = _limits(healthy, bad, middle, devices)
         if tried == limits:
             high = middle
-        elif false_stop(tried, healthy, bad, middle) <= alpha:
-            high, limits = middle, tried
+        elif (of_tried := false_stop(tried, healthy, bad, middle)) <= alpha:
+            high, limits, error = middle, tried, of_tried
         else:
             low = middle
-    return FailureTest(alpha, limits)
+    return FailureTest(alpha, error, limits)
 
 
 def log_ratio(devices: int, failures: int, healthy: float, bad: float) -> float:
