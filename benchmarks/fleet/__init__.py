@@ -1,1 +1,1 @@
-"""What rollouts are measured with; each module is one command."""
+"""The fleet measured: simulated devices that speak the real protocol over a real broker."""

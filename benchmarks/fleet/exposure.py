@@ -27,7 +27,7 @@ import click
 import numpy as np
 
 from edgewright_fleet.rollout.bound import Population, simulate
-from edgewright_fleet.rollout.spec import Gates
+from edgewright_fleet.rollout.limits import Gates
 from edgewright_fleet.rollout.stopping import failure_test_of
 
 DEVICES = 1000

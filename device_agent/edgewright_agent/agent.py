@@ -45,6 +45,8 @@ from edgewright_profiles import load_profile
 log = logging.getLogger("edgewright.agent")
 PUMP_PERIOD_S = 1.0
 """Between two looks at whether the broker takes more of the spool."""
+DEFERRAL_S = 1800.0
+"""Seconds that one `edgewright agent defer` asks for: a long task, and shorter than a night."""
 GOODBYE_S = 2.0
 """How long a stop waits for the broker to take the last message."""
 
@@ -94,6 +96,7 @@ class Agent:
         self._client.on_disconnect = lambda *_: self._broker_is_away("is gone")
         self._client.on_message = self._on_message
         self._broker_missed = False
+        self._deferred_until_s: float | None = None
 
     def run(self) -> None:
         """Serve until `stop` is called. A broker that is down is waited for; the last good model serves."""
@@ -112,7 +115,10 @@ class Agent:
             rate_hz = self.config.source.rate_hz
             with (
                 listening(self.config.serving, lambda: self._updater.served, self._exporter),
-                answering(self.config.state_dir, {"status": self._describe, "rollback": self._roll_back}),
+                answering(
+                    self.config.state_dir,
+                    {"status": self._describe, "rollback": self._roll_back, "defer": self._defer},
+                ),
             ):
                 tell("READY=1")
                 serve(
@@ -215,6 +221,12 @@ class Agent:
         self._updater.roll_back_to_previous()
         return self._describe()
 
+    def _defer(self) -> Document:
+        """In use: ask the fleet for a while without an update; it bounds how often that is granted."""
+        self._deferred_until_s = round(time.time() + DEFERRAL_S, 3)
+        self._report()
+        return self._describe() | {"deferred_until_s": self._deferred_until_s}
+
     def _send_metrics(self, *, last: bool = False) -> None:
         self._sensing.report(time.monotonic(), last=last)
         self._vitals.record(self._exporter)
@@ -244,6 +256,9 @@ class Agent:
                 target=progress.target,
                 rollout=progress.rollout,
                 reason=progress.reason,
+                labels=self.config.labels,
+                time_zone=self.config.time_zone,
+                deferred_until_s=self._deferred_until_s,
             )
             self._publish("reported", to_json(report))
 

@@ -6,12 +6,13 @@ An unknown key is an error, as a misspelt one would otherwise leave a default in
 from __future__ import annotations
 
 import os
+import re
 import sys
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from edgewright.artifact.manifest import Name
 from edgewright.contract import CONTRACT, from_mapping
@@ -72,6 +73,10 @@ class AgentConfig(BaseModel):
     """Holds the two slots and the pointer; must survive reboots."""
     broker: BrokerSettings = BrokerSettings()
     """The broker on this host where nothing else is said."""
+    labels: dict[Name, Name] = Field(default_factory=dict)
+    """What a rollout may select this device by, such as `site = "lab"`; `cluster` is one by convention."""
+    time_zone: str | None = None
+    """IANA name, such as `Europe/Berlin`, by which a rollout's maintenance windows are meant. None: not told."""
     source: SourceConfig = SourceConfig()
     sink: SinkConfig = SinkConfig()
     serving: ServingConfig | None = None
@@ -117,6 +122,14 @@ class AgentConfig(BaseModel):
     accept_failed_artifacts: bool = False
     """Whether to take an artifact that failed the converter's gate. false: nobody rolls out by accident what was
     found too inaccurate, left in float or too large; true is for a device on a desk."""
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_known(cls, zone: str | None) -> str | None:
+        # By name alone: a device may lack the data of the zone, and only the fleet computes with it.
+        if zone is not None and not re.fullmatch(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*", zone):
+            raise ValueError("is no IANA time zone, such as Europe/Berlin")
+        return zone
 
 
 _PATHS = ("registry", "state_dir", "profile")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgewright.telemetry.window import TelemetryWindow
 from edgewright.twin import ReleaseReference
 from edgewright_fleet.rollout.state import DeviceEvent, DevicePresence, DeviceReported, WindowArrived
-from edgewright_fleet.targets.mqtt import MqttTarget
+from edgewright_fleet.targets.target import Target
 
 SETTLE_S = 0.5
 """Retained messages come in a burst after subscribing; this much silence means that it is over."""
@@ -25,9 +25,16 @@ class DeviceView:
     online: bool = False
     phase: str | None = None
     running: ReleaseReference | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    time_zone: str | None = None
     runtime: str | None = None
     reason: str | None = None
     window: TelemetryWindow | None = None
+
+    @property
+    def release(self) -> str | None:
+        """What it runs, as NAME:VERSION."""
+        return str(self.running) if self.running else None
 
     def as_document(self) -> dict[str, Any]:
         """The view for a script; durations in seconds, None where nothing was measured while we looked."""
@@ -37,10 +44,12 @@ class DeviceView:
             "profile": self.profile,
             "online": "yes" if self.online else "no",
             "phase": self.phase,
-            "release": str(self.running) if self.running else None,
+            "release": self.release,
             "digest": self.running.digest if self.running else None,
             "runtime": self.runtime,
             "reason": self.reason,
+            "labels": dict(self.labels),
+            "time_zone": self.time_zone,
             "inferences": latency.count if latency else None,
             "p50_s": latency.quantile(0.5) if latency else None,
             "p99_s": latency.quantile(0.99) if latency else None,
@@ -63,6 +72,8 @@ def fold(views: dict[str, DeviceView], events: Iterable[DeviceEvent]) -> None:
                 running=report.running.release if report.running else None,
                 runtime=report.running.runtime if report.running else None,
                 reason=report.reason,
+                labels=report.labels,
+                time_zone=report.time_zone,
             )
         else:
             window = event.window
@@ -70,7 +81,7 @@ def fold(views: dict[str, DeviceView], events: Iterable[DeviceEvent]) -> None:
             views[window.device] = replace(known, profile=window.profile, window=window)
 
 
-def snapshot(target: MqttTarget, wait_s: float = 0.0) -> dict[str, DeviceView]:
+def snapshot(target: Target, wait_s: float = 0.0) -> dict[str, DeviceView]:
     """Every device that has left a retained message, by name; `wait_s` more lets measurements come in."""
     views: dict[str, DeviceView] = {}
     fold(views, target.known())

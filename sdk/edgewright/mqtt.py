@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import ssl
 import stat
+import sys
 import threading
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar, overload
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
@@ -20,8 +21,13 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from pydantic import BaseModel, Field, model_validator
 
-from edgewright.contract import CONTRACT
-from edgewright.errors import BrokerError
+from edgewright.contract import CONTRACT, from_mapping
+from edgewright.errors import BrokerError, ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # the standard library has it from 3.11 on
+    import tomli as tomllib
 
 CONNECT_TIMEOUT_S = 5.0
 KEEPALIVE_S = 30
@@ -57,17 +63,48 @@ class BrokerSettings(BaseModel):
         return f"{self.host}:{self.port}"
 
 
+def load_settings(path: Path) -> BrokerSettings:
+    """Read a `.toml` file of the settings; relative paths are relative to it. Raises `ConfigError`."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError("does not exist", where=str(path)) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"cannot be read ({error})", where=str(path)) from None
+    for key in ("ca_file", "certificate_file", "key_file", "password_file"):
+        if isinstance(document.get(key), str):
+            document[key] = str(path.parent.resolve() / document[key])
+    return from_mapping(BrokerSettings, document, where=str(path))
+
+
+ClientT = TypeVar("ClientT", bound=paho.Client)
+
+
+@overload
 def make_client(
     settings: BrokerSettings, client_id: str, *, will: tuple[str, bytes] | None = None
+) -> paho.Client: ...
+
+
+@overload
+def make_client(settings: BrokerSettings, client_id: str, *, kind: type[ClientT]) -> ClientT: ...
+
+
+def make_client(
+    settings: BrokerSettings,
+    client_id: str,
+    *,
+    will: tuple[str, bytes] | None = None,
+    kind: type[paho.Client] = paho.Client,
 ) -> paho.Client:
-    """A client that is not connected yet; `will` is (topic, payload), retained at QoS 1.
+    """A client of a `kind` that is not connected yet; `will` is (topic, payload), retained at QoS 1.
 
     Raises `BrokerError` where a certificate, key or password file cannot be used, or others may read it.
     """
     # The embedded broker (rumqttd 0.20) falls over a client id with a slash in it; no name holds a colon, so
     # that FLEET/DEVICE stays unambiguous.
     name = client_id.replace("/", ":")
-    client = paho.Client(CallbackAPIVersion.VERSION2, client_id=name, protocol=paho.MQTTv5)
+    client = kind(CallbackAPIVersion.VERSION2, client_id=name, protocol=paho.MQTTv5)
     if settings.username is not None:
         client.username_pw_set(settings.username, _password(settings))
     if settings.tls or settings.ca_file is not None or settings.certificate_file is not None:

@@ -94,6 +94,13 @@ class ReportedState(BaseModel):
     target: ReleaseReference | None = Field(default=None, description="what the phase is about")
     rollout: str | None = None
     reason: str | None = Field(default=None, description="why the last update failed or was rolled back")
+    labels: dict[Name, Name] = Field(
+        default_factory=dict, description="what a rollout may select by, as its owner set them on the device"
+    )
+    time_zone: str | None = Field(default=None, description="IANA name; None: not told")
+    deferred_until_s: float | None = Field(
+        default=None, ge=0, description="in use, and asks not to be updated before this Unix time"
+    )
 
 
 class DeviceStatus(BaseModel):

@@ -127,6 +127,26 @@ def rollback(config: Path, as_json: bool) -> None:
 @agent.command(
     epilog="""\b
 Examples:
+  edgewright agent defer
+"""
+)
+@config_option
+@json_option
+def defer(config: Path, as_json: bool) -> None:
+    """Ask for half an hour without an update, as the device is in use; a rollout grants it a few times."""
+    from edgewright.errors import EdgewrightError
+    from edgewright_agent.config import load_config
+    from edgewright_agent.control import ask
+
+    answer = ask(load_config(config).state_dir, "defer")
+    if answer is None:
+        raise EdgewrightError("no agent runs here", remedy="'edgewright agent run' starts it")
+    _show(answer, as_json)
+
+
+@agent.command(
+    epilog="""\b
+Examples:
   edgewright agent logs
   edgewright agent logs --lines 500 --json
   edgewright agent logs --follow

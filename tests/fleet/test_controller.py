@@ -74,7 +74,13 @@ def test_good_release_reaches_every_device_and_the_next_one_uses_the_same_target
         back = specification(name, registry, name="back", release="net:1.0.0")
         assert start_rollout(back, target, store).phase == "succeeded"
         assert all(device.running == old for device in devices)
-    assert [decision.sentence for decision in store.decisions("r")] == seen
+    begun, *rest = store.decisions("r")
+    assert (
+        begun.by is not None
+        and "@" in begun.by
+        and begun.sentence.startswith(f"begun by {begun.by}: net:1.1.0")
+    )
+    assert [decision.sentence for decision in rest] == seen
     assert any("passed the gate" in sentence for sentence in seen)
 
 
@@ -131,7 +137,7 @@ def test_abort_from_another_process_takes_devices_back(
         with closing(RolloutStore(tmp_path / "store.sqlite")) as other:
             while "r" not in other.names() or other.load("r")[1].phase != "observing":
                 time.sleep(0.05)
-            other.request_abort("r")
+            other.request("r", "abort", time.time(), by="me@desk")
 
     with (
         simulated_fleet(embedded, name, 2, old) as devices,

@@ -14,7 +14,9 @@ from edgewright.telemetry.histogram import ExponentialHistogram
 from edgewright.telemetry.window import TelemetryWindow
 from edgewright.twin import DesiredState, ReleaseReference, ReportedState, RunningRelease
 from edgewright_fleet.rollout.engine import advance, resend
-from edgewright_fleet.rollout.spec import Gates, RolloutSpec, plan_waves
+from edgewright_fleet.rollout.limits import Gates
+from edgewright_fleet.rollout.records import DeviceRecord
+from edgewright_fleet.rollout.spec import RolloutSpec
 from edgewright_fleet.rollout.state import (
     ENDED,
     RESTING,
@@ -23,7 +25,6 @@ from edgewright_fleet.rollout.state import (
     Decision,
     DeviceEvent,
     DevicePresence,
-    DeviceRecord,
     DeviceReported,
     RolloutState,
     SetDesired,
@@ -32,6 +33,7 @@ from edgewright_fleet.rollout.state import (
 )
 from edgewright_fleet.rollout.stopping import failure_test_of
 from edgewright_fleet.rollout.table import TABLE, as_markdown
+from edgewright_fleet.rollout.waves import plan_waves
 
 OLD = ReleaseReference(name="net", version="1.0.0", digest="sha256:" + "0" * 64)
 NEW = ReleaseReference(name="net", version="1.1.0", digest="sha256:" + "1" * 64)

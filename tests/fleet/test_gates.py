@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
-from edgewright.contract import from_json, to_json
 from edgewright.telemetry.histogram import ExponentialHistogram
 from edgewright.telemetry.window import TelemetryWindow
 from edgewright_fleet.rollout.gates import GateResult, judge, judge_device
+from edgewright_fleet.rollout.limits import Gates
 from edgewright_fleet.rollout.measured import KEPT_BOOTS, Measured
-from edgewright_fleet.rollout.spec import Gates
 
 GATES = Gates(min_inferences=50, max_error_share=0.02)
 histograms = st.builds(
@@ -21,6 +21,9 @@ histograms = st.builds(
     total=st.just(1.0),
 )
 measurements = st.builds(Measured, latency=histograms, errors=st.integers(0, 20))
+
+
+MEASURED = TypeAdapter(Measured)
 
 
 def measured(count: int, index: int = 0, errors: int = 0) -> Measured:
@@ -82,7 +85,9 @@ def test_windows_count_once_each_however_often_and_in_whatever_order_they_come(
     assert arrived.inferences == sum(latency.count + errors for latency, errors in parts)
     assert arrived.latency.buckets == gathered(windows).latency.buckets
     assert arrived.seen == (("b", ((0, len(parts) - 1),)),)
-    assert from_json(Measured, to_json(arrived), where="").plus(windows[0]).inferences == arrived.inferences
+    assert (
+        MEASURED.validate_json(MEASURED.dump_json(arrived)).plus(windows[0]).inferences == arrived.inferences
+    )
 
 
 def test_a_windows_repeat_changes_nothing_at_all() -> None:

@@ -19,14 +19,15 @@ from edgewright.twin import ReleaseReference, ReportedState, RunningRelease
 from edgewright_fleet.broker import embedded_broker
 from edgewright_fleet.rollout.engine import advance, resend
 from edgewright_fleet.rollout.gates import judge, judge_device
+from edgewright_fleet.rollout.limits import Gates
 from edgewright_fleet.rollout.measured import Measured
-from edgewright_fleet.rollout.spec import Gates, RolloutSpec, load_spec, plan_waves
+from edgewright_fleet.rollout.records import DeviceRecord
+from edgewright_fleet.rollout.spec import RolloutSpec, load_spec
 from edgewright_fleet.rollout.state import (
     RESTING,
     AbortRequested,
     Decision,
     DevicePresence,
-    DeviceRecord,
     DeviceReported,
     RolloutState,
     SetDesired,
@@ -34,6 +35,7 @@ from edgewright_fleet.rollout.state import (
     WindowArrived,
 )
 from edgewright_fleet.rollout.store import RolloutStore
+from edgewright_fleet.rollout.waves import plan_waves
 from edgewright_fleet.targets.mqtt import MqttTarget
 
 OLD = ReleaseReference(name="net", version="1.0.0", digest="sha256:" + "0" * 64)
@@ -268,8 +270,8 @@ def test_store_keeps_state_and_log_and_lets_one_controller_act(tmp_path: Path) -
         with pytest.raises(RolloutError, match="another controller"):
             other.hold_lease("night", "two", now_s=101.0)
         other.hold_lease("night", "two", now_s=200.0)
-        other.request_abort("night")
-        assert store.abort_requested("night")
+        other.request("night", "abort", 1.0, by="me")
+        assert store.requests("night")
         with pytest.raises(RolloutError, match="no rollout 'day'; there are: night"):
             store.load("day")
 
@@ -317,11 +319,11 @@ def test_target_sees_each_report_and_window_once(mosquitto: BrokerSettings) -> N
 
 def test_release_without_an_artifact_for_a_device_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
     from edgewright_fleet.devices import DeviceView
-    from edgewright_fleet.rollout.controller import _first_state
+    from edgewright_fleet.rollout.controller import first_state
 
     registry = Layout.create(tmp_path / "registry")
     put_tiny(registry, "1.0.0")
     spec = SPEC.model_copy(update={"release": "tiny:1.0.0", "registry": registry.root})
     with pytest.raises(EdgewrightError, match="no artifact for a, a toaster"):
-        _first_state(spec, {"a": DeviceView("a", profile="toaster", online=True)}, 0.0)
-    assert _first_state(spec, {"a": DeviceView("a", profile=PROFILE, online=True)}, 0.0).waves == (("a",),)
+        first_state(spec, {"a": DeviceView("a", profile="toaster", online=True)}, 0.0)
+    assert first_state(spec, {"a": DeviceView("a", profile=PROFILE, online=True)}, 0.0).waves == (("a",),)

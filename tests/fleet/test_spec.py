@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from pathlib import Path
 
@@ -12,10 +13,16 @@ from hypothesis import strategies as st
 
 from edgewright.contract import from_json, schema_text, to_json
 from edgewright.errors import ConfigError, RolloutError
-from edgewright_fleet.rollout.spec import Gates, RolloutSpec, load_spec, plan_waves
+from edgewright.twin import ReleaseReference
+from edgewright_fleet.devices import DeviceView
+from edgewright_fleet.rollout.limits import Gates
+from edgewright_fleet.rollout.spec import Growth, RolloutSpec, load_spec
+from edgewright_fleet.rollout.waves import choose, plan_waves
 from edgewright_fleet.schemas import FOLDER, SCHEMAS
 
 GOOD = {"name": "night-1", "fleet": "kiosks", "release": "net:1.1.0", "registry": "registry"}
+OLD = ReleaseReference(name="net", version="1.0.0", digest="sha256:" + "0" * 64)
+NEW = ReleaseReference(name="net", version="1.1.0", digest="sha256:" + "1" * 64)
 keys = st.sampled_from([*RolloutSpec.model_fields, "schema", "wave", "gate"])
 scalars = st.one_of(
     st.none(),
@@ -116,6 +123,12 @@ def test_mistakes_are_named() -> None:
     assert "max_p99_ratio" in refused(gates={"max_p99_ratio": float("nan")})
     assert "max_p99_ratio" in refused(gates={"max_p99_ratio": float("inf")})
     assert "devices" in refused(devices=[])
+    assert "waves" in refused(waves={"first": 1, "growth": 1})
+    assert "time_zone: is no time zone" in refused(time_zone="Mars/Olympus")
+    assert "from and to are the same" in refused(maintenance=[{"from": "22:00", "to": "22:00"}])
+    assert "maintenance.0.from" in refused(maintenance=[{"from": "25:00", "to": "04:00"}])
+    assert "maintenance.0.days" in refused(maintenance=[{"days": ["monday"], "from": "1:00", "to": "04:00"}])
+    assert "devices_per_minute" in refused(devices_per_minute=0)
 
 
 @given(
@@ -141,16 +154,72 @@ def test_early_wave_holds_every_profile() -> None:
     assert set(planned[0]) == {"a1", "z1"}
 
 
-def test_selection_by_name_and_profile() -> None:
-    devices = [("a", "pi"), ("b", "pi"), ("c", "jetson")]
-    by_name = RolloutSpec.model_validate(GOOD | {"devices": ["b", "c"], "waves": ["rest"]})
-    assert plan_waves(by_name, devices) == (("b", "c"),)
-    by_profile = RolloutSpec.model_validate(GOOD | {"profile": "pi", "waves": ["rest"]})
-    assert plan_waves(by_profile, devices) == (("a", "b"),)
-    with pytest.raises(RolloutError, match="'x' is not known"):
-        plan_waves(RolloutSpec.model_validate(GOOD | {"devices": ["x"]}), devices)
-    with pytest.raises(RolloutError, match="no device"):
-        plan_waves(RolloutSpec.model_validate(GOOD | {"profile": "none"}), devices)
+def chosen(**changes: object) -> list[str]:
+    devices = {
+        "a": DeviceView("a", "pi", online=True, running=OLD, labels={"site": "lab", "cluster": "berlin"}),
+        "b": DeviceView("b", "pi", online=True, running=NEW, labels={"site": "lab"}),
+        "c": DeviceView("c", "jetson", online=True, labels={"site": "shop"}),
+        "d": DeviceView("d"),  # it left no report
+    }
+    return list(choose(RolloutSpec.model_validate(GOOD | changes), devices))
+
+
+def test_selection_by_name_profile_label_cluster_and_current_version() -> None:
+    assert chosen() == ["a", "b", "c"]
+    assert chosen(devices=["b", "c"]) == ["b", "c"]
+    assert chosen(except_devices=["b"]) == ["a", "c"]
+    assert chosen(profile="pi") == ["a", "b"]
+    assert chosen(labels={"site": "lab"}) == ["a", "b"]
+    assert chosen(labels={"site": "lab", "cluster": "berlin"}) == ["a"]
+    assert chosen(running=["net:1.0.0"]) == ["a"]
+    for changes in ({"devices": ["x"]}, {"except_devices": ["x"]}):
+        with pytest.raises(RolloutError, match="'x' is not known"):
+            chosen(**changes)
+    for changes in ({"profile": "none"}, {"labels": {"site": "moon"}}, {"running": ["net:9"]}):
+        with pytest.raises(RolloutError, match="no device"):
+            chosen(**changes)
+
+
+@given(
+    st.dictionaries(st.sampled_from("pqrs"), st.integers(1, 60), min_size=1),
+    st.lists(st.integers(1, 40), max_size=4),
+)
+def test_each_wave_holds_every_profile_that_is_left_and_otherwise_their_shares(
+    profiles: dict[str, int], sizes: list[int]
+) -> None:
+    spec = RolloutSpec.model_validate(GOOD | {"waves": [*sizes, "rest"]})
+    kinds = {f"{profile}{i}": profile for profile, many in profiles.items() for i in range(many)}
+    left = dict(profiles)
+    for wave in plan_waves(spec, list(kinds.items())):
+        total = sum(left.values())
+        took = {profile: sum(kinds[name] == profile for name in wave) for profile in left}
+        if len(wave) >= len([n for n in left.values() if n]):
+            assert all(took[profile] for profile, n in left.items() if n)
+        for profile, n in left.items():
+            assert abs(took[profile] - len(wave) * n / total) <= len(left)
+        left = {profile: n - took[profile] for profile, n in left.items()}
+    assert not any(left.values())
+
+
+@given(
+    st.integers(1, 5000), st.integers(1, 50), st.floats(1.1, 10), st.one_of(st.none(), st.integers(1, 500))
+)
+def test_waves_grow_until_every_device_is_in_one(
+    devices: int, first: int, growth: float, largest: int | None
+) -> None:
+    sizes = list(Growth(first=first, growth=growth, largest=largest).sizes(devices))
+    assert sum(sizes) == devices
+    assert sizes[0] == min(first, devices, largest or devices)
+    assert sizes[:-1] == sorted(sizes[:-1])
+    assert largest is None or max(sizes) <= largest
+    for before, after in itertools.pairwise(sizes):
+        assert after <= growth * (before + 1)
+
+
+def test_doubling_waves_of_a_thousand_devices_are_ten() -> None:
+    spec = load(yaml.safe_dump(GOOD | {"waves": {"first": 1, "growth": 2}}))
+    waves = plan_waves(spec, [(f"d{i}", "pi") for i in range(1000)])
+    assert [len(wave) for wave in waves] == [1, 2, 4, 8, 16, 32, 64, 128, 256, 489]
 
 
 @given(

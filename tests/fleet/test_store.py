@@ -13,9 +13,10 @@ from edgewright.contract import from_json, to_json
 from edgewright.errors import RolloutError, StorageError
 from edgewright.telemetry.histogram import ExponentialHistogram
 from edgewright.twin import ReleaseReference
-from edgewright_fleet.rollout.gates import Measured
+from edgewright_fleet.rollout.measured import Measured
+from edgewright_fleet.rollout.records import DeviceRecord
 from edgewright_fleet.rollout.spec import RolloutSpec
-from edgewright_fleet.rollout.state import Decision, DeviceRecord, RolloutState
+from edgewright_fleet.rollout.state import AbortRequested, Decision, RolloutState
 from edgewright_fleet.rollout.store import LEASE_S, RolloutStore
 
 RELEASE = ReleaseReference(name="net", version="1.1.0", digest="sha256:" + "1" * 64)
@@ -88,15 +89,19 @@ def test_abort_request_reaches_the_controller_from_another_connection(
     store: RolloutStore, tmp_path: Path
 ) -> None:
     store.create(SPEC, STATE)
-    assert not store.abort_requested("r")
-    RolloutStore(tmp_path / "store.sqlite").request_abort("r")
-    assert store.abort_requested("r")
+    assert store.requests("r") == []
+    RolloutStore(tmp_path / "store.sqlite").request("r", "abort", 1.0, by="me@desk", why="smoke")
+    ((number, asked),) = store.requests("r")
+    assert asked == AbortRequested("me@desk", "smoke")
+    store.hold_lease("r", "me", 1.0)
+    store.save(STATE, [], "me", 1.0, taken=[number])
+    assert store.requests("r") == [], "what was carried out is not carried out again"
 
 
 def test_ended_rollout_cannot_be_aborted(store: RolloutStore) -> None:
     store.create(SPEC, STATE.model_copy(update={"phase": "succeeded"}))
     with pytest.raises(RolloutError, match=r"has ended already \(succeeded\)"):
-        store.request_abort("r")
+        store.request("r", "abort", 1.0, by="me")
 
 
 def test_second_controller_is_refused_until_the_first_is_gone(store: RolloutStore) -> None:

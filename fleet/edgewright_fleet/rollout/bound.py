@@ -15,9 +15,10 @@ from typing import Literal
 
 import numpy as np
 
-from edgewright_fleet.rollout.spec import RolloutSpec, wave_sizes
+from edgewright_fleet.rollout.spec import RolloutSpec
 from edgewright_fleet.rollout.statistics import FailureTest, allowed_in_flight
 from edgewright_fleet.rollout.stopping import failure_test_of
+from edgewright_fleet.rollout.waves import wave_sizes
 
 RUNS = 2000
 SEED = 7

@@ -1,22 +1,25 @@
 """The loop that joins the engine, the target and the store.
 
 The state is stored before its actions are sent, and a controller that comes after a crash sends them again:
-telling a device twice what to run is harmless, forgetting to is not.
+telling a device twice what to run is harmless, forgetting to is not. Nothing is sent by one whose lease is over.
 """
 
 from __future__ import annotations
 
+import getpass
+import socket
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from edgewright.artifact.layout import Layout
 from edgewright.artifact.release import VERDICT, open_release
 from edgewright.errors import RolloutError
 from edgewright.twin import ReleaseReference
 from edgewright_fleet.devices import DeviceView, snapshot
-from edgewright_fleet.rollout.engine import advance, resend
-from edgewright_fleet.rollout.spec import RolloutSpec, plan_waves
+from edgewright_fleet.rollout.engine import advance, resend, reversal
+from edgewright_fleet.rollout.records import DeviceRecord, Devices
+from edgewright_fleet.rollout.spec import RolloutSpec
 from edgewright_fleet.rollout.state import (
     ENDED,
     RESTING,
@@ -25,14 +28,14 @@ from edgewright_fleet.rollout.state import (
     ContinueRequested,
     Decision,
     DeviceEvent,
-    DeviceRecord,
     Event,
     RolloutState,
     SetDesired,
     Tick,
 )
 from edgewright_fleet.rollout.store import LEASE_S, RolloutStore
-from edgewright_fleet.targets.mqtt import MqttTarget
+from edgewright_fleet.rollout.waves import choose, plan_waves
+from edgewright_fleet.targets.target import Target
 
 TICK_S = 0.2
 """Seconds between looks at the clock: far below any time-out, and next to no work."""
@@ -42,7 +45,7 @@ Observer = Callable[[RolloutState, list[Decision], list[DeviceEvent]], None]
 
 def start_rollout(
     spec: RolloutSpec,
-    target: MqttTarget,
+    target: Target,
     store: RolloutStore,
     observer: Observer | None = None,
     *,
@@ -54,7 +57,7 @@ def start_rollout(
     `ArtifactError` where the registry does not hold the release.
     """
     if spec.name not in store.names():
-        store.create(spec, _first_state(spec, snapshot(target), clock()))
+        store.create(spec, first_state(spec, snapshot(target), clock()), by=operator())
     elif store.load(spec.name)[0] != spec:
         raise RolloutError(
             f"rollout '{spec.name}' was begun with another specification", remedy="choose another name"
@@ -62,9 +65,35 @@ def start_rollout(
     return run_rollout(spec.name, target, store, observer, clock=clock)
 
 
+def revert_rollout(
+    name: str,
+    target: Target,
+    store: RolloutStore,
+    observer: Observer | None = None,
+    *,
+    why: str | None = None,
+    clock: Callable[[], float] = time.time,
+) -> RolloutState:
+    """Take the devices of a rollout that has ended back to exactly what each ran before, as a new rollout.
+
+    That is `NAME-revert`, and goes on where it was cut short. Raises `RolloutError` where there is nothing to take
+    back, the rollout has not ended, or another one has followed it.
+    """
+    back = f"{name}-revert"
+    if back not in store.names():
+        spec, state = store.load(name)
+        if (newest := store.newest_of(spec.fleet)) != name:
+            raise RolloutError(
+                f"rollout '{newest}' of fleet '{spec.fleet}' has followed '{name}'",
+                remedy=f"revert '{newest}' first",
+            )
+        store.create(spec.model_copy(update={"name": back}), reversal(state, back, clock()), by=operator(why))
+    return run_rollout(back, target, store, observer, clock=clock)
+
+
 def run_rollout(
     name: str,
-    target: MqttTarget,
+    target: Target,
     store: RolloutStore,
     observer: Observer | None = None,
     *,
@@ -82,30 +111,34 @@ def run_rollout(
         raise RolloutError(f"rollout '{newest}' of fleet '{spec.fleet}' has followed '{name}'")
     owner = uuid.uuid4().hex
     store.hold_lease(name, owner, clock())
+    renewed = time.monotonic()
     try:
         # Read again: until the lease was ours another controller may have gone on.
         spec, state = store.load(name)
         for told in resend(state):
             target.set_desired(told.device, told.desired)
         pending: list[Event] = list(target.known())
-        if state.phase == "paused" and not store.abort_requested(name):
-            pending.append(ContinueRequested())
-        renewed = time.monotonic()
+        requests = store.requests(name)
+        if state.phase == "paused" and not any(isinstance(r, AbortRequested) for _, r in requests):
+            pending.append(ContinueRequested(by=operator()))
         while True:
             arrived = list(target.events(TICK_S))
-            if store.abort_requested(name):
-                pending.append(AbortRequested())
+            requests = store.requests(name)
             if time.monotonic() - renewed > LEASE_S / 3:
                 store.hold_lease(name, owner, clock())
                 renewed = time.monotonic()
             before, actions = state, list[Action]()
-            for event in (*pending, *arrived, Tick()):
+            for event in (*pending, *(request for _, request in requests), *arrived, Tick()):
                 state, more = advance(state, spec, event, clock())
                 actions += more
             pending.clear()
             decisions = [action for action in actions if isinstance(action, Decision)]
-            if state is not before:
-                store.save(state, decisions, owner, clock())
+            if state is not before or requests:
+                store.save(state, decisions, owner, clock(), taken=[number for number, _ in requests])
+                state = state.model_copy(update={"devices": state.devices.saved()})
+            if time.monotonic() - renewed > LEASE_S:  # it was stopped meanwhile, and another may act by now
+                store.hold_lease(name, owner, clock())
+                renewed = time.monotonic()
             for action in actions:
                 if isinstance(action, SetDesired):
                     target.set_desired(action.device, action.desired)
@@ -117,22 +150,33 @@ def run_rollout(
         store.release_lease(name, owner)
 
 
-def _first_state(spec: RolloutSpec, views: dict[str, DeviceView], now_s: float) -> RolloutState:
+def operator(why: str | None = None) -> str:
+    """Who asks, for the audit log: user@host, and their reason."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}" + (f" ({why})" if why else "")
+
+
+def first_state(spec: RolloutSpec, views: Mapping[str, DeviceView], now_s: float) -> RolloutState:
+    """The state of a rollout that begins: its devices, its waves and its release.
+
+    Raises `RolloutError` where the release is not for one of the devices or failed its gate, `ArtifactError`.
+    """
     release = open_release(Layout.open(spec.registry), spec.release)
     profiles = {profile for profile, _ in release.artifacts}
-    # A device that has left no report has no profile yet, so nothing can be chosen for it.
-    known = {name: view.profile for name, view in views.items() if view.profile is not None}
+    chosen = choose(spec, views)
     offline = {name for name, view in views.items() if not view.online}
-    waves = plan_waves(spec, list(known.items()), offline)
-    chosen = sorted(device for wave in waves for device in wave)
-    for device in chosen:
-        if known[device] not in profiles:
+    waves = plan_waves(spec, list(chosen.items()), offline)
+    for device, profile in chosen.items():
+        if profile not in profiles:
             raise RolloutError(
-                f"{spec.release} holds no artifact for {device}, a {known[device]}",
+                f"{spec.release} holds no artifact for {device}, a {profile}",
                 remedy="convert it for that profile, or select devices by profile",
             )
     for (profile, model_format), artifact in sorted(release.artifacts.items()):
-        failed = artifact.annotation(VERDICT) == "fail" and profile in {known[device] for device in chosen}
+        failed = artifact.annotation(VERDICT) == "fail" and profile in set(chosen.values())
         if failed and not spec.accept_failed_artifacts:
             raise RolloutError(
                 f"{spec.release} for {profile} ({model_format}) failed its gate, and devices refuse it",
@@ -143,6 +187,6 @@ def _first_state(spec: RolloutSpec, views: dict[str, DeviceView], now_s: float) 
         name=spec.name,
         release=ReleaseReference(name=release.name, version=release.version, digest=release.digest),
         waves=waves,
-        devices={device: DeviceRecord(profile=known[device]) for device in chosen},
+        devices=Devices.of({name: DeviceRecord(profile=profile) for name, profile in chosen.items()}),
         since_s=now_s,
     )

@@ -11,13 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from edgewright.telemetry.sketch import jensen_shannon_distance
-from edgewright_fleet.rollout.measured import METRICS, Measured, Metric
-from edgewright_fleet.rollout.spec import Gates
+from edgewright_fleet.rollout.limits import Gates
+from edgewright_fleet.rollout.measured import METRICS, Measured, Metric, Verdict
 
-Verdict = Literal["pass", "fail", "inconclusive"]
 Evidence = dict[str, float | int | str]
 
 

@@ -4,42 +4,51 @@ compare."""
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from edgewright.artifact.manifest import Name
 from edgewright.contract import CONTRACT
-from edgewright.telemetry.histogram import ExponentialHistogram, merged
 from edgewright.telemetry.sequences import Ranges, received
 from edgewright.telemetry.sketch import DataSketch
 from edgewright.telemetry.sketch import merged as merged_sketches
 from edgewright.telemetry.window import TelemetryWindow
+from edgewright_fleet.rollout.packed import PackedHistogram, packed
 
 KEPT_BOOTS = 8
 """How many past boots of a device are told apart; a message is not late by more restarts than this."""
 
+_EMPTY = PackedHistogram()
+
 Metric = Literal["p50", "p99", "energy"]
+Verdict = Literal["pass", "fail", "inconclusive"]
 METRICS: tuple[Metric, ...] = ("p50", "p99", "energy")
 
 
-class Measured(BaseModel):
-    """What a device measured of one release; the histogram holds the inferences that succeeded, in
-    seconds."""
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a device measured of one release; the histogram holds the inferences that succeeded, in seconds."""
 
-    model_config = CONTRACT
-    latency: ExponentialHistogram = ExponentialHistogram(scale=20)
+    __pydantic_config__: ClassVar[ConfigDict] = CONTRACT
+    latency: PackedHistogram = field(default_factory=lambda: _EMPTY)
     errors: Annotated[int, Field(ge=0)] = 0
-    throttled: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="inferences that succeeded while the device was throttled; not in `latency`"
-    )
-    energy_j: float = Field(default=0.0, description="measured, above idle, of `energy_inferences`")
+    throttled: Annotated[
+        int,
+        Field(ge=0, description="inferences that succeeded while the device was throttled; not in `latency`"),
+    ] = 0
+    energy_j: Annotated[float, Field(description="measured, above idle, of `energy_inferences`")] = 0.0
     energy_inferences: Annotated[int, Field(ge=0)] = 0
-    temperature_c: float | None = Field(default=None, description="the hottest of its windows")
+    temperature_c: Annotated[float | None, Field(description="the hottest of its windows")] = None
     sketch: DataSketch | None = None
-    seen: tuple[tuple[str, Ranges], ...] = Field(
-        default=(), description="boots with the sequences of their windows in it; the last heard of is last"
-    )
+    seen: Annotated[
+        tuple[tuple[str, Ranges], ...],
+        Field(description="boots with the sequences of their windows in it; the last heard of is last"),
+    ] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "latency", packed(self.latency))
 
     @property
     def inferences(self) -> int:
@@ -52,12 +61,13 @@ class Measured(BaseModel):
         if has is had:
             return self
         others = tuple(entry for entry in self.seen if entry[0] != window.boot)
-        counted = 0 if window.energy_above_idle_j is None else window.latency.count + window.throttled.count
+        energy_j = window.energy_above_idle_j
+        counted = 0 if energy_j is None else window.latency.count + window.throttled.count
         return Measured(
-            latency=merged((self.latency, window.latency)),
+            latency=self.latency.plus(window.latency),
             errors=self.errors + window.errors,
             throttled=self.throttled + window.throttled.count,
-            energy_j=self.energy_j + ((window.energy_above_idle_j or 0.0) if counted else 0.0),
+            energy_j=self.energy_j + (energy_j if energy_j is not None and counted else 0.0),
             energy_inferences=self.energy_inferences + counted,
             temperature_c=_hotter(self.temperature_c, window.temperature_c),
             sketch=_more(self.sketch, window.sketch),

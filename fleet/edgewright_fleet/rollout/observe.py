@@ -7,15 +7,16 @@ of earlier boots do count, as devices keep them while the broker is away, each o
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from functools import lru_cache
 
 from edgewright.telemetry.window import TelemetryWindow
-from edgewright.twin import ReportedState
+from edgewright.twin import ReleaseReference, ReportedState
 from edgewright_fleet.rollout.measured import KEPT_BOOTS, Measured
+from edgewright_fleet.rollout.records import ON_TRIAL, DeviceRecord
 from edgewright_fleet.rollout.state import (
     DeviceEvent,
     DevicePresence,
-    DeviceRecord,
     DeviceReported,
     RolloutState,
     WindowArrived,
@@ -46,7 +47,13 @@ def observe(state: RolloutState, event: DeviceEvent) -> RolloutState:
 
 def with_record(state: RolloutState, device: str, record: DeviceRecord) -> RolloutState:
     """The state with one device's record replaced."""
-    return state.model_copy(update={"devices": {**state.devices, device: record}})
+    return state.model_copy(update={"devices": state.devices.with_record(device, record)})
+
+
+@lru_cache(256)
+def _shared(release: ReleaseReference) -> ReleaseReference:
+    """One object for equal releases, in place of one of 1 kB a device."""
+    return release
 
 
 def _of_boot(record: DeviceRecord, boot: str) -> DeviceRecord | None:
@@ -56,26 +63,31 @@ def _of_boot(record: DeviceRecord, boot: str) -> DeviceRecord | None:
     if boot in record.past_boots:
         return None
     past = (*record.past_boots, record.boot)[-KEPT_BOOTS:] if record.boot else ()
-    return _changed(record, boot=boot, past_boots=past, sequence=-1)
-
-
-def _changed(record: DeviceRecord, **changes: Any) -> DeviceRecord:
-    return record.model_copy(update=changes)
+    return replace(record, boot=boot, past_boots=past, sequence=-1)
 
 
 def _present(record: DeviceRecord, online: bool, boot: str) -> DeviceRecord:
     current = _of_boot(record, boot)
     if current is None or (current is record and record.online == online):
         return record
-    return _changed(current, online=online)
+    return replace(current, online=online)
 
 
 def _reported(record: DeviceRecord, state: RolloutState, report: ReportedState) -> DeviceRecord:
     current = _of_boot(record, report.boot)
     if current is None or report.sequence <= current.sequence:
         return record
-    running = report.running.release if report.running else None
-    current = _changed(current, sequence=report.sequence, running=running)
+    running = _shared(report.running.release) if report.running else None
+    until_s = report.deferred_until_s
+    later = until_s is not None and until_s > (record.deferred_until_s or 0.0)
+    current = replace(
+        current,
+        sequence=report.sequence,
+        running=running,
+        time_zone=report.time_zone,
+        deferred_until_s=until_s,
+        deferrals=record.deferrals + later,
+    )
     digest = running.digest if running else None
     ours = report.rollout == state.name
     target = report.target.digest if report.target else None
@@ -84,36 +96,36 @@ def _reported(record: DeviceRecord, state: RolloutState, report: ReportedState) 
             same = record.before is not None and digest == record.before.digest
             # A baseline is of the release that it will go back to, so it begins anew with another one.
             if same:
-                return _changed(current, before=running)
-            return _changed(current, before=running, baseline=Measured(), control=None)
+                return replace(current, before=running)
+            return replace(current, before=running, baseline=Measured(), control=None)
         case "asked" | "censored":
             if report.phase == "committed" and digest == state.release.digest:
-                return _changed(current, stand="committed")
+                return replace(current, stand="committed")
             if report.phase == "failed" and ours and target == state.release.digest:
-                return _changed(current, stand="failed", reason=report.reason)
+                return replace(current, stand="failed", reason=report.reason)
         case "committed" if digest != state.release.digest:
-            return _changed(current, stand="failed", reason=report.reason or "left the release by itself")
+            return replace(current, stand="failed", reason=report.reason or "left the release by itself")
         case "reverting" | "stranded" if record.before is not None:
             # While it was still at the update it ran the old release too: only its answer to the revert counts.
             if not (ours and target == record.before.digest):
                 return current
             if report.phase == "committed" and digest == record.before.digest:
-                return _changed(current, stand="reverted")
+                return replace(current, stand="reverted")
             if report.phase == "failed":
-                return _changed(current, stand="stranded", reason=report.reason)
+                return replace(current, stand="stranded", reason=report.reason)
     return current
 
 
 def _measured(record: DeviceRecord, state: RolloutState, window: TelemetryWindow) -> DeviceRecord:
     if record.stand == "waiting":
         if record.before is not None and window.release == record.before.digest:
-            # Once a wave has begun, what those not asked measure is what happens without the release.
+            # Once a wave has begun, what a control measures is what happens without the release.
             if record.control is not None:
                 control = record.control.plus(window)
-                return record if control is record.control else _changed(record, control=control)
+                return record if control is record.control else replace(record, control=control)
             baseline = record.baseline.plus(window)
-            return record if baseline is record.baseline else _changed(record, baseline=baseline)
-    elif record.stand in ("asked", "censored", "committed") and window.release == state.release.digest:
+            return record if baseline is record.baseline else replace(record, baseline=baseline)
+    elif record.stand in ON_TRIAL and window.release == state.release.digest:
         after = record.after.plus(window)
-        return record if after is record.after else _changed(record, after=after)
+        return record if after is record.after else replace(record, after=after)
     return record

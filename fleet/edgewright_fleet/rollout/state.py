@@ -15,7 +15,8 @@ from edgewright.artifact.manifest import Name
 from edgewright.contract import CONTRACT
 from edgewright.telemetry.window import TelemetryWindow
 from edgewright.twin import DesiredState, ReleaseReference, ReportedState
-from edgewright_fleet.rollout.measured import Comparison, Measured
+from edgewright_fleet.rollout.measured import Comparison
+from edgewright_fleet.rollout.records import DeviceRecord, Devices, Stand
 
 RolloutPhase = Literal[
     "baseline", "updating", "observing", "reverting", "paused", "succeeded", "failed", "aborted"
@@ -23,38 +24,7 @@ RolloutPhase = Literal[
 ENDED: frozenset[RolloutPhase] = frozenset({"succeeded", "failed", "aborted"})
 RESTING: frozenset[RolloutPhase] = ENDED | {"paused"}
 """Phases in which nothing happens by itself; a paused rollout can be continued or aborted."""
-
-Stand = Literal["waiting", "asked", "censored", "committed", "failed", "reverting", "reverted", "stranded"]
-"""Where a device is in a rollout.
-
-`waiting`: not told anything. `asked`: told to run the release. `censored`: asked, and offline since before it
-could answer in time. `committed`: runs the release. `failed`: refused it or left it. `reverting`: told to run
-what it ran before. `reverted`: said that it does. `stranded`: cannot go back (it ran nothing before, or said
-that it failed to).
-"""
-
-
-class DeviceRecord(BaseModel):
-    """One device in one rollout."""
-
-    model_config = CONTRACT
-    profile: str
-    online: bool = False
-    boot: str | None = Field(default=None, description="of the newest report or status")
-    past_boots: tuple[str, ...] = Field(default=(), description="whose late messages no longer count")
-    sequence: int = Field(default=-1, description="of the newest report of this boot")
-    stand: Stand = "waiting"
-    wave: int | None = Field(default=None, description="in which it was asked")
-    asked_s: float | None = Field(default=None, description="when it was asked, Unix seconds")
-    before: ReleaseReference | None = Field(default=None, description="what it ran when it was asked")
-    running: ReleaseReference | None = None
-    baseline: Measured = Measured()
-    after: Measured = Measured()
-    control: Measured | None = Field(
-        default=None, description="of the old release since the wave began, while it was not asked itself"
-    )
-    compared: Comparison | None = Field(default=None, description="made once, with what was known then")
-    reason: str | None = None
+EXPOSED: tuple[Stand, ...] = ("asked", "censored", "committed", "failed", "reverting", "reverted", "stranded")
 
 
 class RolloutState(BaseModel):
@@ -65,22 +35,28 @@ class RolloutState(BaseModel):
     name: Name
     release: ReleaseReference
     waves: tuple[tuple[Name, ...], ...] = Field(min_length=1)
-    devices: dict[Name, DeviceRecord]
+    devices: Devices
     phase: RolloutPhase = "baseline"
     paused_in: RolloutPhase | None = Field(default=None, description="where a paused rollout goes on")
     wave: int = Field(default=0, ge=0, description="counted from 0")
     since_s: float = Field(description="when the phase began, Unix seconds")
+    asked_s: float | None = Field(default=None, description="when a device was asked last, Unix seconds")
+    paced_s: float = Field(default=0.0, description="before which pacing asks nobody, Unix seconds")
+    controls: tuple[Name, ...] = Field(default=(), description="devices that wait, and show the old release")
+    comparisons: dict[Name, Comparison] = Field(
+        default_factory=dict, description="of devices on the release, each made once"
+    )
     verdict: str | None = Field(default=None, description="why it rests, or reverts")
-    ends_as: Literal["failed", "aborted"] = "failed"
+    ends_as: Literal["failed", "aborted", "succeeded"] = "failed"
 
     @property
     def exposed(self) -> tuple[str, ...]:
         """Devices that were ever told to run the release."""
-        return tuple(name for name, record in self.devices.items() if record.stand != "waiting")
+        return tuple(self.devices.standing(*EXPOSED))
 
     def standing(self, *stands: Stand) -> dict[str, DeviceRecord]:
-        """The devices that stand in one of `stands`."""
-        return {name: record for name, record in self.devices.items() if record.stand in stands}
+        """The devices that stand in one of `stands`, by name in order."""
+        return {name: self.devices[name] for name in self.devices.standing(*stands)}
 
 
 @dataclass(frozen=True)
@@ -115,16 +91,34 @@ class Tick:
 
 
 @dataclass(frozen=True)
-class AbortRequested:
-    """An operator wants it to stop."""
+class OperatorRequest:
+    """What a person asked for: `by` whom, as user@host, and `why` in their words."""
+
+    by: str = "the operator"
+    why: str | None = None
+
+    @property
+    def words(self) -> str:
+        return f"by {self.by}" + (f": {self.why}" if self.why else "")
 
 
-@dataclass(frozen=True)
-class ContinueRequested:
-    """An operator wants a paused rollout to go on, with its time-outs begun anew."""
+class AbortRequested(OperatorRequest):
+    """It is to stop, and to take exposed devices back."""
 
 
-Event = DeviceEvent | Tick | AbortRequested | ContinueRequested
+class PauseRequested(OperatorRequest):
+    """No further device is to be told anything until it goes on."""
+
+
+class PromoteRequested(OperatorRequest):
+    """The rest of the observation of this wave is to be skipped."""
+
+
+class ContinueRequested(OperatorRequest):
+    """A paused rollout is to go on, with its time-outs begun anew."""
+
+
+Event = DeviceEvent | Tick | OperatorRequest
 
 
 @dataclass(frozen=True)
@@ -137,10 +131,11 @@ class SetDesired:
 
 @dataclass(frozen=True)
 class Decision:
-    """Something was decided, in words, with the figures behind it."""
+    """Something was decided, in words, with the figures behind it, and who asked where a person did."""
 
     sentence: str
     evidence: dict[str, Any]
+    by: str | None = None
 
 
 Action = SetDesired | Decision

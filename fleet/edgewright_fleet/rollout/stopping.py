@@ -18,13 +18,16 @@ A download that broke or a full disk on the first device says nothing of a relea
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from edgewright.twin import GOLDEN_REFUSAL
 from edgewright_fleet.rollout.gates import Evidence, GateResult, judge_device
+from edgewright_fleet.rollout.limits import Gates
 from edgewright_fleet.rollout.measured import METRICS, Measured, Metric, compare
-from edgewright_fleet.rollout.spec import Gates, RolloutSpec
-from edgewright_fleet.rollout.state import DeviceRecord, RolloutState
+from edgewright_fleet.rollout.records import ON_TRIAL
+from edgewright_fleet.rollout.spec import RolloutSpec
+from edgewright_fleet.rollout.state import RolloutState
 from edgewright_fleet.rollout.statistics import (
     FAILURES_PART,
     FailureTest,
@@ -35,39 +38,48 @@ from edgewright_fleet.rollout.statistics import (
     median_interval,
 )
 
+MOST_COMPARED = 200
+"""Devices that are compared: 18 are enough for a verdict where all are past a limit, 200 where two in three are,
+and more would only be kept and stored."""
 
-@dataclass
+
+@dataclass(frozen=True)
 class Tally:
-    """What exposed devices showed so far; a device's result is in one of the three."""
+    """What exposed devices showed so far; one that is offline without a verdict is in nothing."""
 
-    failed: dict[str, GateResult] = field(default_factory=dict)
-    passed: dict[str, GateResult] = field(default_factory=dict)
-    open: dict[str, GateResult] = field(default_factory=dict)
+    failed: tuple[str, ...]
+    passed: int
+    open: tuple[str, ...]
     """Reachable, and without a verdict yet."""
 
     @property
     def asked(self) -> int:
         """Devices that count, those without a verdict too."""
-        return len(self.failed) + len(self.passed) + len(self.open)
+        return len(self.failed) + self.passed + len(self.open)
 
 
-def tally(state: RolloutState, spec: RolloutSpec) -> Tally:
-    """Every exposed device's result."""
-    found = Tally()
-    for name, record in state.standing("asked", "censored", "committed", "failed").items():
-        if record.stand == "failed":
-            reason = record.reason or "no reason given"
-            evidence: Evidence = {"device": name, "reason": reason}
-            found.failed[name] = GateResult("fail", f"{name} refused the release: {reason}", evidence)
-            continue
-        result = judge_device(name, record.baseline if record.before else None, record.after, spec.gates)
-        if result.verdict == "fail":
-            found.failed[name] = result
-        elif result.verdict == "pass" and record.stand == "committed":
-            found.passed[name] = result
-        elif record.online and record.stand != "censored":
-            found.open[name] = result
-    return found
+def tally(state: RolloutState) -> Tally:
+    """Every exposed device's verdict. Costs as much as there are devices that did not pass."""
+    undecided = {name: state.devices[name] for name in sorted(state.devices.undecided)}
+    past_a_limit = [name for name, record in undecided.items() if record.verdict == "fail"]
+    return Tally(
+        failed=(*state.devices.standing("failed"), *past_a_limit),
+        passed=state.devices.count(*ON_TRIAL) - len(undecided),
+        open=tuple(
+            name
+            for name, record in undecided.items()
+            if record.verdict != "fail" and record.online and record.stand != "censored"
+        ),
+    )
+
+
+def result_of(state: RolloutState, spec: RolloutSpec, name: str) -> GateResult:
+    """One exposed device's verdict with its reason."""
+    record = state.devices[name]
+    if record.stand == "failed":
+        reason = record.reason or "no reason given"
+        return GateResult("fail", f"{name} refused the release: {reason}", {"device": name, "reason": reason})
+    return judge_device(name, record.baseline if record.before else None, record.after, spec.gates)
 
 
 def failure_test_of(gates: Gates, devices: int) -> FailureTest:
@@ -84,29 +96,28 @@ def metric_alpha(gates: Gates) -> float:
 
 def why_stop(found: Tally, state: RolloutState, spec: RolloutSpec) -> GateResult | None:
     """The reason to stop now, if there is one."""
-    wrong = None if found.passed else blamed_on_release(found, state, list(found.failed))
+    wrong = None if found.passed else blamed_on_release(state, spec, found.failed)
     return wrong or _too_many_failures(found, state, spec) or _slower(state, spec)
 
 
-def blamed_on_release(found: Tally, state: RolloutState, names: list[str]) -> GateResult | None:
+def blamed_on_release(state: RolloutState, spec: RolloutSpec, names: Sequence[str]) -> GateResult | None:
     """The first of these failures that is the release's own: it computed something else, or is past a limit."""
     for name in names:
         record = state.devices[name]
         if record.stand != "failed" or (record.reason or "").startswith(GOLDEN_REFUSAL):
-            return found.failed[name]
+            return result_of(state, spec, name)
     return None
 
 
 def more_allowed(found: Tally, state: RolloutState, spec: RolloutSpec) -> int:
     """How many devices may be asked now, before more of those asked have a verdict."""
     to_go = failures_to_go(failure_test_of(spec.gates, len(state.devices)), found.asked, len(found.failed))
-    return max(0, allowed_in_flight(to_go, len(found.passed)) - len(found.open))
+    return max(0, allowed_in_flight(to_go, found.passed) - len(found.open))
 
 
-def undecided(found: Tally, names: list[str], spec: RolloutSpec) -> GateResult:
+def too_few(state: RolloutState, spec: RolloutSpec, names: Sequence[str]) -> GateResult:
     """What to say of devices that all failed, and are too few to tell."""
-    first = found.failed[names[0]]
-    gates = spec.gates
+    first, gates = result_of(state, spec, names[0]), spec.gates
     sentence = (
         f"{len(names)} of {len(names)} devices failed, which is too few to tell a bad release from bad devices "
         f"(α {gates.alpha:g}, {gates.healthy_failure_share:.2g} of the devices may fail): {first.sentence}"
@@ -119,10 +130,10 @@ def _too_many_failures(found: Tally, state: RolloutState, spec: RolloutSpec) -> 
     failed = len(found.failed)
     if failed < test.limit(found.asked):
         return None
-    healthy = spec.gates.healthy_failure_share
+    healthy, first = spec.gates.healthy_failure_share, result_of(state, spec, found.failed[0])
     sentence = (
         f"{failed} of {found.asked} devices failed; where {healthy:.2g} of the devices may, so many ever do "
-        f"with probability under {test.alpha:.2g}; {next(iter(found.failed.values())).sentence}"
+        f"with probability under {test.alpha:.2g}; {first.sentence}"
     )
     evidence: Evidence = {
         "failed": failed,
@@ -136,7 +147,7 @@ def _too_many_failures(found: Tally, state: RolloutState, spec: RolloutSpec) -> 
 
 def _slower(state: RolloutState, spec: RolloutSpec) -> GateResult | None:
     alpha = metric_alpha(spec.gates)
-    made = [record.compared for record in state.devices.values() if record.compared is not None]
+    made = state.comparisons.values()
     for metric in METRICS:
         values = [value for each in made if (value := each.effect(metric)) is not None]
         limit = _typical_limit(metric, spec.gates)
@@ -172,51 +183,49 @@ def _typical_limit(metric: Metric, gates: Gates) -> float:
     }[metric]
 
 
-def compared(state: RolloutState, spec: RolloutSpec) -> RolloutState:
-    """The state with a comparison for each device that has measured enough by now; the very same where none
-    has.
+def compared(state: RolloutState, spec: RolloutSpec, name: str) -> RolloutState:
+    """The state with a device's comparison, where it has measured enough by now; the very same where it has not.
 
-    A device serves as a control once, and one that did is never compared itself, so that no two comparisons
-    share a measurement. Controls of the same profile come first.
+    A device serves as a control once, and one that did is never compared itself, so that no two comparisons share
+    a measurement. A control of the same profile comes first.
     """
-    need = spec.gates.min_inferences
-    used = {r.compared.control for r in state.devices.values() if r.compared is not None}
-    ready = {
-        name: record
-        for name, record in state.standing("committed").items()
-        if record.compared is None
-        and name not in used
-        and record.before is not None
-        and min(record.baseline.latency.count, record.after.latency.count) >= need
-    }
-    if not ready:
+    need, record, made = spec.gates.min_inferences, state.devices[name], state.comparisons
+    if name in made or len(made) >= MOST_COMPARED or record.stand != "committed" or record.before is None:
         return state
-    controls = {
-        name: record
-        for name, record in state.standing("waiting").items()
-        if name not in used and record.control is not None and record.control.latency.count >= need
-    }
-    devices = dict(state.devices)
-    for name, record in ready.items():
-        same = (other for other, about in controls.items() if about.profile == record.profile)
-        chosen = next(same, next(iter(controls), None))
-        against = None
-        if chosen is not None and (control := controls.pop(chosen)).control is not None:
-            against = (chosen, control.baseline, control.control)
-        made = compare(record.baseline, record.after, against)
-        devices[name] = record.model_copy(update={"compared": made})
-    return state.model_copy(update={"devices": devices})
+    if min(record.baseline.latency.count, record.after.latency.count) < need:
+        return state
+    used = {each.control for each in made.values()}
+    if name in used:
+        return state
+    ready = [
+        (other, about)
+        for other in state.controls
+        if other not in used
+        and (about := state.devices[other]).stand == "waiting"
+        and about.control is not None
+        and about.control.latency.count >= need
+    ]
+    same = [(other, about) for other, about in ready if about.profile == record.profile]
+    against = None
+    for other, about in (same or ready)[:1]:
+        if about.control is not None:
+            against = (other, about.baseline, about.control)
+    new = compare(record.baseline, record.after, against)
+    return state.model_copy(update={"comparisons": {**made, name: new}})
 
 
-def with_controls(state: RolloutState, spec: RolloutSpec) -> dict[str, DeviceRecord]:
-    """The devices as a wave begins: what those not asked yet measure from now on is kept apart.
+def with_controls(state: RolloutState, spec: RolloutSpec) -> RolloutState:
+    """The state as a wave begins: what its controls measure from now on is kept apart.
 
-    Which windows were heard of stays known, so that a repeat of an old one does not count as new.
+    They are the last of those that wait, who get the release last. Which windows were heard of stays known, so
+    that a repeat of an old one does not count as new.
     """
-    need = spec.gates.min_inferences
-    from_now = {
-        name: record.model_copy(update={"control": Measured(seen=record.baseline.seen)})
-        for name, record in state.standing("waiting").items()
-        if record.before is not None and record.baseline.latency.count >= need
-    }
-    return {**state.devices, **from_now}
+    devices, chosen = state.devices, list[str]()
+    for name in (name for wave in reversed(state.waves) for name in reversed(wave)):
+        record = devices[name]
+        if len(chosen) == MOST_COMPARED:
+            break
+        if record.stand == "waiting" and record.baseline.latency.count >= spec.gates.min_inferences:
+            chosen.append(name)
+            devices = devices.with_record(name, replace(record, control=Measured(seen=record.baseline.seen)))
+    return state.model_copy(update={"devices": devices, "controls": tuple(chosen)})

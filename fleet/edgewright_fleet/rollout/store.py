@@ -1,36 +1,62 @@
 """`RolloutStore`: the durable record of rollouts, in one SQLite file with a write-ahead log.
 
-SQLite because the state, the decisions and the lease must change together or not at all, and because
-`status` and `abort` come from other processes. A lease keeps two controllers from acting on one rollout: it is
-checked by the very transaction that saves a state, and a state is saved before its actions are sent.
+SQLite because the state, the decisions, the requests and the lease must change together or not at all, and because
+operators' commands come from other processes. A lease keeps two controllers from acting on one rollout: it is
+checked by the very transaction that saves a state, and a state is saved before its actions are sent. Only devices
+that changed are written.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from edgewright.contract import from_json, to_json
+from pydantic import ValidationError
+
+from edgewright.contract import from_json, from_mapping, to_json
 from edgewright.errors import RolloutError, StorageError
+from edgewright_fleet.rollout.records import RECORD, Devices
 from edgewright_fleet.rollout.spec import RolloutSpec
-from edgewright_fleet.rollout.state import ENDED, Decision, RolloutState
+from edgewright_fleet.rollout.state import (
+    ENDED,
+    AbortRequested,
+    Decision,
+    OperatorRequest,
+    PauseRequested,
+    PromoteRequested,
+    RolloutState,
+)
 
 LEASE_S = 15.0
 """A controller that has not renewed for this long is taken for dead."""
+Wish = Literal["abort", "pause", "promote"]
+_REQUESTS: dict[str, type[OperatorRequest]] = {
+    "abort": AbortRequested,
+    "pause": PauseRequested,
+    "promote": PromoteRequested,
+}
 
+_VERSION = 2
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS rollout (
-  name TEXT PRIMARY KEY, spec BLOB NOT NULL, state BLOB NOT NULL, abort INTEGER NOT NULL DEFAULT 0,
-  owner TEXT, lease_until REAL NOT NULL DEFAULT 0, started REAL NOT NULL
+  id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, fleet TEXT NOT NULL, spec BLOB NOT NULL,
+  waves TEXT NOT NULL, state BLOB NOT NULL, owner TEXT, lease_until REAL NOT NULL DEFAULT 0, started REAL NOT NULL
+);
+CREATE TABLE IF NOT EXISTS device (
+  rollout INTEGER NOT NULL, name TEXT NOT NULL, record BLOB NOT NULL, PRIMARY KEY (rollout, name)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS request (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, rollout INTEGER NOT NULL, at REAL NOT NULL, kind TEXT NOT NULL,
+  who TEXT NOT NULL, why TEXT, taken INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE IF NOT EXISTS decision (
   id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, at REAL NOT NULL, sentence TEXT NOT NULL,
-  evidence TEXT NOT NULL
+  evidence TEXT NOT NULL, who TEXT
 );
 CREATE TRIGGER IF NOT EXISTS decisions_are_kept BEFORE UPDATE ON decision
   BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END;
@@ -41,11 +67,25 @@ CREATE TRIGGER IF NOT EXISTS decisions_are_not_lost BEFORE DELETE ON decision
 
 @dataclass(frozen=True)
 class KeptDecision:
-    """One line of a rollout's audit log."""
+    """One line of a rollout's audit log; `by` is who asked for it, None where the engine decided."""
 
     at_s: float
     sentence: str
     evidence: dict[str, Any]
+    by: str | None = None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A rollout without its devices, for a list."""
+
+    name: str
+    fleet: str
+    release: str
+    phase: str
+    verdict: str | None
+    started_s: float
+    is_held: bool
 
 
 class RolloutStore:
@@ -62,71 +102,127 @@ class RolloutStore:
             self._db = sqlite3.connect(
                 path if create or path.is_file() else ":memory:", timeout=10.0, isolation_level=None
             )
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
+            # FULL: a power cut undoes nothing that was acted on.
+            for pragma in ("journal_mode = WAL", "synchronous = FULL"):
+                self._db.execute(f"PRAGMA {pragma}")
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if version not in (0, _VERSION) or (version == 0 and self._has_tables()):
+                raise StorageError(
+                    f"holds rollouts of another version of Edgewright ({version}, not {_VERSION})",
+                    where=str(path),
+                    remedy="finish them with that version, or name another file with --store",
+                )
             self._db.executescript(_SCHEMA)
+            self._db.execute(f"PRAGMA user_version = {_VERSION}")
         except (sqlite3.Error, OSError) as error:
             raise StorageError(
                 f"is not a rollout store that can be used ({error})", where=str(path)
             ) from None
 
-    def create(self, spec: RolloutSpec, state: RolloutState) -> None:
-        """Keep a new rollout. Raises `RolloutError` where the name is taken."""
+    def create(self, spec: RolloutSpec, state: RolloutState, *, by: str | None = None) -> None:
+        """Keep a new rollout and who began it. Raises `RolloutError` where the name is taken."""
         with self._transaction() as db:
             if db.execute("SELECT 1 FROM rollout WHERE name = ?", (spec.name,)).fetchone():
                 raise RolloutError(f"there is a rollout '{spec.name}' already", remedy="choose another name")
+            waves = json.dumps(state.waves)
             db.execute(
-                "INSERT INTO rollout (name, spec, state, started) VALUES (?, ?, ?, ?)",
-                (spec.name, to_json(spec), to_json(state), state.since_s),
+                "INSERT INTO rollout (name, fleet, spec, waves, state, started) VALUES (?, ?, ?, ?, ?, ?)",
+                (spec.name, spec.fleet, to_json(spec), waves, _header(state), state.since_s),
             )
+            self._put_devices(db, spec.name, state.devices)
+            if by is not None:
+                many = f"{len(state.devices)} devices in {len(state.waves)} waves"
+                sentence = f"begun by {by}: {state.release} for {many}"
+                evidence = {"digest": state.release.digest, "waves": [len(wave) for wave in state.waves]}
+                self._put_decisions(db, spec.name, [Decision(sentence, evidence, by)], state.since_s)
 
-    def save(self, state: RolloutState, decisions: list[Decision], owner: str, now_s: float) -> None:
-        """Replace the state and append decisions, in one transaction.
+    def save(
+        self,
+        state: RolloutState,
+        decisions: Sequence[Decision],
+        owner: str,
+        now_s: float,
+        *,
+        taken: Sequence[int] = (),
+    ) -> None:
+        """Replace the state, append decisions and mark requests as carried out, in one transaction.
 
         Raises `RolloutError` where the lease is no longer `owner`'s: whoever raises it must not act on.
         """
         with self._transaction() as db:
-            row = (to_json(state), state.name, owner)
+            row = (_header(state), state.name, owner)
             if db.execute("UPDATE rollout SET state = ? WHERE name = ? AND owner = ?", row).rowcount != 1:
                 raise RolloutError(f"another controller has taken over rollout '{state.name}'")
-            db.executemany(
-                "INSERT INTO decision (name, at, sentence, evidence) VALUES (?, ?, ?, ?)",
-                [(state.name, now_s, d.sentence, json.dumps(d.evidence)) for d in decisions],
-            )
+            self._put_devices(db, state.name, state.devices)
+            self._put_decisions(db, state.name, decisions, now_s)
+            db.executemany("UPDATE request SET taken = 1 WHERE id = ?", [(number,) for number in taken])
 
     def load(self, name: str) -> tuple[RolloutSpec, RolloutState]:
         """A rollout by name. Raises `RolloutError` that lists the names there are."""
-        row = next(iter(self._rows("SELECT spec, state FROM rollout WHERE name = ?", name)), None)
-        if row is None:
-            known = ", ".join(self.names()) or "none"
-            raise RolloutError(f"no rollout '{name}'; there are: {known}", where=str(self._path))
+        with self._snapshot():
+            query = "SELECT spec, state, waves, id FROM rollout WHERE name = ?"
+            row = next(iter(self._rows(query, name)), None)
+            if row is None:
+                known = ", ".join(self.names()) or "none"
+                raise RolloutError(f"no rollout '{name}'; there are: {known}", where=str(self._path))
+            rows = self._rows("SELECT name, record FROM device WHERE rollout = ?", row[3])
         where = f"{self._path} ({name})"
-        return from_json(RolloutSpec, row[0], where=where), from_json(RolloutState, row[1], where=where)
+        spec = from_json(RolloutSpec, row[0], where=where)
+        try:
+            devices = Devices.of({device: RECORD.validate_json(record) for device, record in rows})
+        except ValidationError:
+            raise StorageError("holds a device's record that cannot be read", where=where) from None
+        document = {**json.loads(row[1]), "waves": json.loads(row[2]), "devices": devices.saved()}
+        return spec, from_mapping(RolloutState, document, where=where)
 
     def names(self) -> list[str]:
         """The names of all rollouts, newest first."""
-        return [row[0] for row in self._rows("SELECT name FROM rollout ORDER BY rowid DESC")]
+        return [row[0] for row in self._rows("SELECT name FROM rollout ORDER BY id DESC")]
+
+    def summaries(self, now_s: float) -> list[Summary]:
+        """All rollouts, newest first."""
+        query = "SELECT name, fleet, state, started, owner, lease_until FROM rollout ORDER BY id DESC"
+        return [
+            Summary(
+                name,
+                fleet,
+                "{name}:{version}".format(**(state := json.loads(header))["release"]),
+                state["phase"],
+                state.get("verdict"),
+                started,
+                owner is not None and until > now_s,
+            )
+            for name, fleet, header, started, owner, until in self._rows(query)
+        ]
 
     def newest_of(self, fleet: str) -> str | None:
         """The name of a fleet's newest rollout."""
-        names = (name for name in self.names() if self.load(name)[0].fleet == fleet)
-        return next(names, None)
+        rows = self._rows("SELECT name FROM rollout WHERE fleet = ? ORDER BY id DESC LIMIT 1", fleet)
+        return rows[0][0] if rows else None
 
     def decisions(self, name: str) -> list[KeptDecision]:
         """The audit log of a rollout, oldest first."""
-        rows = self._rows("SELECT at, sentence, evidence FROM decision WHERE name = ? ORDER BY id", name)
-        return [KeptDecision(at, sentence, json.loads(evidence)) for at, sentence, evidence in rows]
+        rows = self._rows("SELECT at, sentence, evidence, who FROM decision WHERE name = ? ORDER BY id", name)
+        return [KeptDecision(at, sentence, json.loads(evidence), who) for at, sentence, evidence, who in rows]
 
-    def request_abort(self, name: str) -> None:
-        """Ask whichever controller acts on a rollout to stop it. Raises `RolloutError` where it has ended."""
+    def request(self, name: str, wish: Wish, now_s: float, *, by: str, why: str | None = None) -> None:
+        """Ask whichever controller acts on a rollout, now or next. Raises `RolloutError` where it has ended."""
         if (phase := self.load(name)[1].phase) in ENDED:
             raise RolloutError(f"rollout '{name}' has ended already ({phase})")
         with self._transaction() as db:
-            db.execute("UPDATE rollout SET abort = 1 WHERE name = ?", (name,))
+            db.execute(
+                "INSERT INTO request (rollout, at, kind, who, why) "
+                "SELECT id, ?, ?, ?, ? FROM rollout WHERE name = ?",
+                (now_s, wish, by, why, name),
+            )
 
-    def abort_requested(self, name: str) -> bool:
-        """Whether an operator asked for an abort."""
-        return any(row[0] for row in self._rows("SELECT abort FROM rollout WHERE name = ?", name))
+    def requests(self, name: str) -> list[tuple[int, OperatorRequest]]:
+        """What was asked for and not carried out yet, with its number, oldest first."""
+        query = (
+            "SELECT request.id, kind, who, why FROM request JOIN rollout ON rollout.id = request.rollout "
+            "WHERE rollout.name = ? AND NOT taken ORDER BY request.id"
+        )
+        return [(number, _REQUESTS[kind](who, why)) for number, kind, who, why in self._rows(query, name)]
 
     def is_held(self, name: str, now_s: float) -> bool:
         """Whether a controller acts on a rollout at this moment."""
@@ -157,11 +253,39 @@ class RolloutStore:
         """Close the file."""
         self._db.close()
 
+    def _has_tables(self) -> bool:
+        return bool(self._db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone())
+
+    def _put_devices(self, db: sqlite3.Connection, name: str, devices: Devices) -> None:
+        number = db.execute("SELECT id FROM rollout WHERE name = ?", (name,)).fetchone()[0]
+        rows = ((number, device, RECORD.dump_json(devices[device])) for device in devices.unsaved)
+        db.executemany("INSERT OR REPLACE INTO device (rollout, name, record) VALUES (?, ?, ?)", rows)
+
+    def _put_decisions(
+        self, db: sqlite3.Connection, name: str, decisions: Sequence[Decision], now_s: float
+    ) -> None:
+        db.executemany(
+            "INSERT INTO decision (name, at, sentence, evidence, who) VALUES (?, ?, ?, ?, ?)",
+            [(name, now_s, d.sentence, json.dumps(d.evidence), d.by) for d in decisions],
+        )
+
     def _rows(self, query: str, *values: str) -> list[Any]:
         try:
             return self._db.execute(query, values).fetchall()
         except sqlite3.Error as error:
             raise StorageError(f"cannot be read ({error})", where=str(self._path)) from None
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[None]:
+        """Reads that see one moment, whatever another process writes meanwhile."""
+        if self._db.in_transaction:
+            yield
+            return
+        self._rows("BEGIN")
+        try:
+            yield
+        finally:
+            self._rows("ROLLBACK")
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -175,3 +299,8 @@ class RolloutStore:
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
             raise StorageError(f"cannot be written ({error})", where=str(self._path)) from None
+
+
+def _header(state: RolloutState) -> bytes:
+    """The state without what has a place of its own: the devices, and the waves, which never change."""
+    return state.model_dump_json(exclude={"devices", "waves"}).encode()

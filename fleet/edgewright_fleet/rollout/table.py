@@ -23,7 +23,7 @@ def _row(following: str, when: str, after_kill: str) -> Row:
 TABLE: dict[RolloutPhase, Row] = {
     "baseline": _row(
         "updating reverting paused",
-        "the first wave has told how fast it is; paused at the time-out; reverting on an abort",
+        "the first wave has told how fast it is; paused at the time-out or by an operator; reverting on an abort",
         "nothing was sent; measurements since the last save are gathered again",
     ),
     "updating": _row(
@@ -34,16 +34,19 @@ TABLE: dict[RolloutPhase, Row] = {
     ),
     "observing": _row(
         "updating succeeded reverting paused",
-        "the gate passes and the window is over; reverting if it fails; paused if it stays inconclusive",
+        "the gate passes and the window is over, or an operator promotes; reverting if it fails; "
+        "paused if it stays inconclusive",
         "observed on, from the measurements that were stored",
     ),
     "reverting": _row(
-        "failed aborted",
-        "every exposed device answered the revert, or the time-out",
+        "failed aborted succeeded",
+        "every exposed device answered the revert, or the time-out; succeeded where going back was asked for",
         "who reverts was stored first, and is told again",
     ),
     "paused": _row(
-        "baseline updating observing reverting", "an operator continues or aborts it", "stays paused"
+        "baseline updating observing reverting",
+        "an operator continues, promotes or aborts it",
+        "stays paused",
     ),
     "succeeded": _row("", "–", "has ended"),
     "failed": _row("", "–", "has ended"),

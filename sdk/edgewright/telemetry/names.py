@@ -89,3 +89,11 @@ Stage = Literal["queue", "preprocessing", "run", "postprocessing"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 UP_DOWN = frozenset({PROCESS_MEMORY, MEMORY_AVAILABLE})
 """Up-down counters: what they hold now, as a sum since ever, not of the period."""
+OF_A_WINDOW = frozenset(
+    {
+        INFERENCE_DURATION, INFERENCE_ERRORS, REPORT_SEQUENCE, REPORTS_DROPPED, ENERGY, ENERGY_UNCERTAINTY,
+        ENERGY_ABOVE_IDLE, ENERGY_ABOVE_IDLE_UNCERTAINTY, POWER_IDLE, SENSOR_PERIOD, ENERGY_ESTIMATED,
+        ENERGY_ESTIMATED_ABOVE_IDLE, TEMPERATURE, CPU_FREQUENCY, THROTTLED_TIME, DRIFT_SAMPLES, DRIFT,
+    }
+)  # fmt: skip
+"""What a `TelemetryWindow` is read from; a receiver skips the rest unread."""

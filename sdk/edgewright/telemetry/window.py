@@ -7,6 +7,7 @@ versions gives one window for each, so that (boot, sequence, release) names a wi
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
@@ -95,18 +96,45 @@ def decode_otlp(payload: bytes) -> tuple[TelemetryWindow, ...]:
         raise DataError(f"a telemetry payload cannot be read ({error})") from None
 
 
+def _shared_attributes(scope: Any) -> dict[str, Any]:
+    text = scope.SerializeToString()
+    # A device may send as much as a payload holds, and that is not for keeping.
+    return _kept_attributes(text) if len(text) < 512 else _read_scope(text)
+
+
+def _read_scope(scope: bytes) -> dict[str, Any]:
+    from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
+
+    from edgewright.telemetry.otlp import read_attributes
+
+    return dict(read_attributes(InstrumentationScope.FromString(scope).attributes))
+
+
+_kept_attributes = lru_cache(64)(_read_scope)
+"""What scopes say of their release, which a whole fleet says in the same bytes; not to be changed."""
+
+
+def _sum(parts: list[ExponentialHistogram] | None) -> ExponentialHistogram:
+    if parts is None:
+        return EMPTY
+    return parts[0] if len(parts) == 1 and parts[0].count else merged(parts)
+
+
 def _windows(resource: Any) -> Iterator[TelemetryWindow]:
     from edgewright.telemetry.device_figures import drift_fields, energy_fields, heat_fields
     from edgewright.telemetry.otlp import read_attributes, read_histogram, read_number
 
     points: dict[str, list[tuple[dict[str, Any], Any]]] = {}
     for scope in resource.scope_metrics:
-        shared = read_attributes(scope.scope.attributes)
+        shared = _shared_attributes(scope.scope)
         for metric in scope.metrics:
             kind = metric.WhichOneof("data")
-            for point in getattr(metric, kind).data_points if kind else ():
-                said = {**shared, **read_attributes(point.attributes)}
-                points.setdefault(metric.name, []).append((said, point))
+            if kind is None or (name := metric.name) not in names.OF_A_WINDOW:
+                continue
+            found = points.setdefault(name, [])
+            for point in getattr(metric, kind).data_points:
+                own = read_attributes(point.attributes)
+                found.append(({**shared, **own} if own else shared, point))
 
     # Only what begins with our own metric is ours: a device may report more than Edgewright reads.
     sequence = int(read_number(points[names.REPORT_SEQUENCE][0][1]))
@@ -142,11 +170,11 @@ def _windows(resource: Any) -> Iterator[TelemetryWindow]:
             model=model[names.MODEL_NAME],
             version=model[names.MODEL_VERSION],
             release=digest,
-            latency=merged(durations.get((digest, "run"), ())),
-            throttled=merged(durations.get((digest, "throttled"), ())),
-            queue=merged(durations.get((digest, "queue"), ())),
-            preprocessing=merged(durations.get((digest, "preprocessing"), ())),
-            postprocessing=merged(durations.get((digest, "postprocessing"), ())),
+            latency=_sum(durations.get((digest, "run"))),
+            throttled=_sum(durations.get((digest, "throttled"))),
+            queue=_sum(durations.get((digest, "queue"))),
+            preprocessing=_sum(durations.get((digest, "preprocessing"))),
+            postprocessing=_sum(durations.get((digest, "postprocessing"))),
             errors=sum(errors.get(digest, {}).values()),
             errors_by_kind=errors.get(digest, {}),
             dropped=sum(int(read_number(point)) for _, point in points.get(names.REPORTS_DROPPED, [])),

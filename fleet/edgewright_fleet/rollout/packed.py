@@ -1,0 +1,133 @@
+"""`PackedHistogram`: an exponential histogram as a controller keeps one for each of its devices.
+
+The counts lie in an array of 8 bytes each from the lowest to the highest bucket, in place of a dictionary: 0.4 kB
+for 30 buckets against 1.9 kB.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+from math import ceil, floor
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from edgewright.contract import CONTRACT
+from edgewright.telemetry.histogram import ExponentialHistogram, merged
+
+WIDEST = 1024
+"""Buckets of a histogram that is kept; one that spans more is made coarser, as a device's own are (at most 40)."""
+
+LARGEST = 2**64 - 1
+"""What an element of the array holds; no device counts as far, but one may say so."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackedHistogram:
+    """Positive values (durations in seconds) counted by exponential buckets, which begin at `offset`."""
+
+    scale: int = 20
+    zero_count: int = 0
+    offset: int = 0
+    counts: array[int] = field(default_factory=lambda: array("Q"))
+    total: float = 0.0
+    count: int = 0
+
+    @property
+    def buckets(self) -> dict[int, int]:
+        """Bucket index to count, where that is not zero."""
+        return {self.offset + i: n for i, n in enumerate(self.counts) if n}
+
+    def quantile(self, share: float) -> float:
+        """The value below which `share` (0–1) of the values lie; NaN where there is none."""
+        return self.unpacked().quantile(share)
+
+    def unpacked(self) -> ExponentialHistogram:
+        """The same values."""
+        return ExponentialHistogram(
+            scale=self.scale, zero_count=self.zero_count, buckets=self.buckets, total=self.total
+        )
+
+    def plus(self, more: ExponentialHistogram) -> PackedHistogram:
+        """With the values of another one, at the coarser of the two scales."""
+        if not more.buckets or more.scale != self.scale or not self.counts:
+            return packed(merged((self.unpacked(), more)))
+        low, high = min(more.buckets), max(more.buckets)
+        first, end = min(low, self.offset), max(high + 1, self.offset + len(self.counts))
+        if end - first > WIDEST:
+            return packed(merged((self.unpacked(), more)))
+        if first == self.offset and end == first + len(self.counts):
+            counts = self.counts[:]
+        else:
+            zeros = array("Q", bytes(8 * (end - first)))
+            zeros[self.offset - first : self.offset - first + len(self.counts)] = self.counts
+            counts = zeros
+        for index, count in more.buckets.items():
+            counts[index - first] = min(counts[index - first] + count, LARGEST)
+        return PackedHistogram(
+            self.scale,
+            self.zero_count + more.zero_count,
+            first,
+            counts,
+            self.total + more.total,
+            self.count + more.count,
+        )
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        document = core_schema.no_info_after_validator_function(_made, handler(_Document))
+        return core_schema.json_or_python_schema(
+            json_schema=document,
+            python_schema=core_schema.union_schema([core_schema.is_instance_schema(cls), document]),
+            serialization=core_schema.plain_serializer_function_ser_schema(_document),
+        )
+
+
+class _Document(BaseModel):
+    """A packed histogram as JSON."""
+
+    model_config = CONTRACT
+    scale: int = Field(ge=-10, le=20)
+    zero_count: Annotated[int, Field(ge=0)] = 0
+    offset: int = Field(description="the bucket that the first of `counts` is of")
+    counts: tuple[Annotated[int, Field(ge=0, le=LARGEST)], ...]
+    total: Annotated[float, Field(ge=0)] = 0.0
+
+
+def _made(d: _Document) -> PackedHistogram:
+    counts = array("Q", d.counts)
+    return PackedHistogram(d.scale, d.zero_count, d.offset, counts, d.total, d.zero_count + sum(counts))
+
+
+def packed(histogram: ExponentialHistogram | PackedHistogram) -> PackedHistogram:
+    """The same values; coarser where they span more than `WIDEST` buckets."""
+    if isinstance(histogram, PackedHistogram):
+        return histogram
+    # No float lies outside 2^-1074 to 2^1024: what a device counts there would make everything else coarse.
+    lowest, highest = floor(-1075 * 2.0**histogram.scale), ceil(1024 * 2.0**histogram.scale)
+    inside: dict[int, int] = {}
+    for index, n in histogram.buckets.items():
+        if n:
+            at = min(max(index, lowest), highest)
+            inside[at] = inside.get(at, 0) + n
+    fitted = histogram.model_copy(update={"buckets": inside}).fitted(WIDEST)
+    low, counts = 0, array("Q")
+    if fitted.buckets:
+        low = min(fitted.buckets)
+        run = (fitted.buckets.get(index, 0) for index in range(low, max(fitted.buckets) + 1))
+        counts = array("Q", (min(n, LARGEST) for n in run))
+    return PackedHistogram(
+        fitted.scale, fitted.zero_count, low, counts, fitted.total, fitted.zero_count + sum(counts)
+    )
+
+
+def _document(histogram: PackedHistogram) -> dict[str, Any]:
+    return {
+        "scale": histogram.scale,
+        "zero_count": histogram.zero_count,
+        "offset": histogram.offset,
+        "counts": histogram.counts.tolist(),
+        "total": histogram.total,
+    }

@@ -1,0 +1,175 @@
+"""`DeviceRecord` and `Devices`: what a rollout knows of each device, as a persistent map with an index by stand.
+
+A state never changes: one device's news gives a new map that shares all but a few nodes with the old one (a hash
+array mapped trie, `immutables`), so that an event costs the same with 10 devices and with 10,000. Which devices
+stand where, and whose news nobody has judged or stored yet, is kept along: no step looks at all devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal, get_args
+
+from immutables import Map
+from pydantic import ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter
+from pydantic_core import CoreSchema, core_schema
+
+from edgewright.artifact.manifest import Name
+from edgewright.contract import CONTRACT
+from edgewright.twin import ReleaseReference
+from edgewright_fleet.rollout.measured import Measured, Verdict
+
+Stand = Literal["waiting", "asked", "censored", "committed", "failed", "reverting", "reverted", "stranded"]
+"""Where a device is in a rollout.
+
+`waiting`: not told anything. `asked`: told to run the release. `censored`: asked, and offline since before it
+could answer in time. `committed`: runs the release. `failed`: refused it or left it. `reverting`: told to run
+what it ran before. `reverted`: said that it does. `stranded`: cannot go back (it ran nothing before, or said
+that it failed to).
+"""
+ON_TRIAL: tuple[Stand, ...] = ("asked", "censored", "committed")
+"""Where a device's measurements of the release count."""
+_NOTHING = Measured()
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRecord:
+    """One device in one rollout."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = CONTRACT
+    profile: str
+    online: bool = False
+    boot: Annotated[str | None, Field(description="of the newest report or status")] = None
+    past_boots: Annotated[tuple[str, ...], Field(description="whose late messages no longer count")] = ()
+    sequence: Annotated[int, Field(description="of the newest report of this boot")] = -1
+    time_zone: Annotated[str | None, Field(description="that it reported")] = None
+    deferred_until_s: Annotated[float | None, Field(description="that it asked for last, Unix seconds")] = (
+        None
+    )
+    deferrals: Annotated[int, Field(description="how often it asked for a later time")] = 0
+    stand: Stand = "waiting"
+    wave: Annotated[int | None, Field(description="in which it was asked")] = None
+    asked_s: Annotated[float | None, Field(description="when it was asked, Unix seconds")] = None
+    before: Annotated[ReleaseReference | None, Field(description="what it ran when it was asked")] = None
+    running: ReleaseReference | None = None
+    baseline: Measured = field(default_factory=lambda: _NOTHING)
+    after: Measured = field(default_factory=lambda: _NOTHING)
+    control: Annotated[
+        Measured | None, Field(description="since the wave began, of one that waits and is a control")
+    ] = None
+    verdict: Annotated[Verdict | None, Field(description="of the gates; None: not judged yet")] = None
+    reason: str | None = None
+
+
+RECORD: TypeAdapter[DeviceRecord] = TypeAdapter(DeviceRecord)
+Names = Map[str, None]
+_NONE: Names = Map()
+
+
+class Devices(Mapping[str, DeviceRecord]):
+    """Records by device name; immutable, and equal where the records are."""
+
+    __slots__ = ("_records", "_stands", "undecided", "unjudged", "unsaved")
+
+    def __init__(
+        self,
+        records: Map[str, DeviceRecord],
+        stands: dict[Stand, Names],
+        undecided: Names,
+        unjudged: Names,
+        unsaved: Names,
+    ) -> None:
+        self._records, self._stands = records, stands
+        self.undecided, self.unjudged, self.unsaved = undecided, unjudged, unsaved
+        """Those on trial that did not pass; those on trial with news since a judgement; those to be stored."""
+
+    @classmethod
+    def of(cls, records: Mapping[str, DeviceRecord]) -> Devices:
+        """A map of these records, none of them judged or stored."""
+        stands: dict[Stand, Names] = {
+            stand: Map((name, None) for name, record in records.items() if record.stand == stand)
+            for stand in get_args(Stand)
+        }
+        trial = [name for name, record in records.items() if record.stand in ON_TRIAL]
+        undecided: Names = Map((name, None) for name in trial if records[name].verdict != "pass")
+        return cls(
+            Map(records),
+            stands,
+            undecided,
+            Map((name, None) for name in trial),
+            Map((name, None) for name in records),
+        )
+
+    def __getitem__(self, name: str) -> DeviceRecord:
+        return self._records[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._records)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The record, or `default`; in C, as every message of any device asks."""
+        return self._records.get(name, default)
+
+    def with_record(self, name: str, record: DeviceRecord) -> Devices:
+        """With one device's record replaced."""
+        old, stands, undecided, unjudged = self._records[name], self._stands, self.undecided, self.unjudged
+        if record.stand != old.stand:
+            stands = {
+                **stands,
+                old.stand: stands[old.stand].delete(name),
+                record.stand: stands[record.stand].set(name, None),
+            }
+        if record.stand in ON_TRIAL:
+            if record.verdict == "pass":
+                undecided = _without(undecided, name)
+            elif name not in undecided:
+                undecided = undecided.set(name, None)
+            if record.after is not old.after or record.stand != old.stand:
+                unjudged = unjudged.set(name, None)
+        elif old.stand in ON_TRIAL:
+            undecided, unjudged = _without(undecided, name), _without(unjudged, name)
+        records = self._records.set(name, record)
+        return Devices(records, stands, undecided, unjudged, self.unsaved.set(name, None))
+
+    def judged(self) -> Devices:
+        """The same, with nobody's news waiting for a judgement."""
+        return Devices(self._records, self._stands, self.undecided, _NONE, self.unsaved)
+
+    def saved(self) -> Devices:
+        """The same, with nothing to be stored."""
+        return Devices(self._records, self._stands, self.undecided, self.unjudged, _NONE)
+
+    def count(self, *stands: Stand) -> int:
+        """How many stand in one of `stands`."""
+        return sum(len(self._stands[stand]) for stand in stands)
+
+    def stands(self) -> dict[Stand, int]:
+        """How many stand where."""
+        return {stand: len(names) for stand, names in self._stands.items()}
+
+    def standing(self, *stands: Stand) -> list[str]:
+        """The names of those that stand in one of `stands`, in order."""
+        return sorted(name for stand in stands for name in self._stands[stand])
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def made(value: Any) -> Devices:
+            return value if isinstance(value, Devices) else Devices.of(value)
+
+        plain = core_schema.no_info_after_validator_function(made, handler(dict[Name, DeviceRecord]))
+        return core_schema.json_or_python_schema(
+            json_schema=plain,
+            python_schema=core_schema.union_schema([core_schema.is_instance_schema(cls), plain]),
+            serialization=core_schema.wrap_serializer_function_ser_schema(
+                lambda devices, inner: inner({name: devices[name] for name in sorted(devices)}),
+                schema=handler(dict[Name, DeviceRecord]),
+            ),
+        )
+
+
+def _without(names: Names, name: str) -> Names:
+    return names.delete(name) if name in names else names
