@@ -383,6 +383,12 @@ def test_last_wave_that_is_all_offline_ends_the_rollout_after_the_time_out() -> 
     assert (w.state.phase, "3 were offline" in str(w.state.verdict)) == ("succeeded", True)
 
 
+def test_fleet_that_is_wholly_offline_pauses_instead_of_passing() -> None:
+    w = world(*(Device(f"a{i}", offline_from=0) for i in range(2)))
+    w.run()
+    assert (w.state.phase, w.state.exposed) == ("paused", ())
+
+
 def test_middle_wave_that_is_all_offline_pauses_since_it_shows_nothing() -> None:
     devices = [Device("d0"), *(Device(f"e{i}", offline_from=8, offline_until=10**9) for i in range(3))]
     w = world(*devices, waves=(1, 1, "rest"))

@@ -20,6 +20,7 @@ from edgewright_fleet.rollout.records import ON_TRIAL, DeviceRecord, Devices
 from edgewright_fleet.rollout.spec import RolloutSpec
 from edgewright_fleet.rollout.state import (
     ENDED,
+    EXPOSED,
     AbortRequested,
     Action,
     ContinueRequested,
@@ -415,17 +416,13 @@ def _continue(state: RolloutState, spec: RolloutSpec, now_s: float, request: Ope
         state = _with(state, name, asked_s=now_s)
     sentence = f"continued {request.words} in wave {state.wave + 1}"
     said = Decision(sentence, _asked_by(request) | {"wave": state.wave + 1}, request.by)
-    state = _enter(state, phase, now_s, verdict=None, paused_in=None)
-    exposed = [state.devices[name] for name in state.exposed if state.devices[name].wave == state.wave]
-    if exposed and all(record.stand == "failed" for record in exposed) and _more_waves(state):
+    exposed = [record for record in state.standing(*EXPOSED).values() if record.wave == state.wave]
+    if exposed and all(record.stand == "failed" for record in exposed) and state.wave + 1 < len(state.waves):
         # Nobody of the wave is left to be asked; who continues wants to see more devices.
-        state, actions = _next_wave(state, spec, now_s)
+        state = state.model_copy(update={"verdict": None, "paused_in": None})
+        state, actions = _enter_wave(state, spec, state.wave + 1, now_s, "none of it works")
         return state, [said, *actions]
-    return state, [said]
-
-
-def _more_waves(state: RolloutState) -> bool:
-    return state.wave + 1 < len(state.waves)
+    return _enter(state, phase, now_s, verdict=None, paused_in=None), [said]
 
 
 def _ask(state: RolloutState, device: str) -> SetDesired:

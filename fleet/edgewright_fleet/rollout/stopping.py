@@ -110,9 +110,13 @@ def blamed_on_release(state: RolloutState, spec: RolloutSpec, names: Sequence[st
 
 
 def more_allowed(found: Tally, state: RolloutState, spec: RolloutSpec) -> int:
-    """How many devices may be asked now, before more of those asked have a verdict."""
+    """How many devices may be asked now, before more of those asked have a verdict.
+
+    One that went offline while it was asked keeps its place until it is censored: a release may be the reason.
+    """
+    unanswered = {*found.open, *state.devices.standing("asked")}
     to_go = failures_to_go(failure_test_of(spec.gates, len(state.devices)), found.asked, len(found.failed))
-    return max(0, allowed_in_flight(to_go, found.passed) - len(found.open))
+    return max(0, allowed_in_flight(to_go, found.passed) - len(unanswered))
 
 
 def too_few(state: RolloutState, spec: RolloutSpec, names: Sequence[str]) -> GateResult:
