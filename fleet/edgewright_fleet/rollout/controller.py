@@ -38,8 +38,8 @@ from edgewright_fleet.rollout.waves import choose, plan_waves
 from edgewright_fleet.targets.target import Target
 
 TICK_S = 0.2
-"""Seconds between turns of the loop: far below any time-out, and all messages that came meanwhile share one look at
-the clock and one transaction."""
+"""Seconds between turns of the loop: far below any time-out, and all messages that came meanwhile share one look
+at the clock and one transaction."""
 Observer = Callable[[RolloutState, list[Decision], list[DeviceEvent]], None]
 """Told at every turn: the state, what was decided, and the device events behind it."""
 
