@@ -40,6 +40,9 @@ from edgewright_fleet.targets.target import Target
 TICK_S = 0.2
 """Seconds between turns of the loop: far below any time-out, and all messages that came meanwhile share one look
 at the clock and one transaction."""
+SAVE_S = 2.0
+"""Seconds between two saves of what devices merely said: a controller that comes after a crash is told their
+latest reports again, and measures anew what it lacks. Before anything is sent, all is saved."""
 Observer = Callable[[RolloutState, list[Decision], list[DeviceEvent]], None]
 """Told at every turn: the state, what was decided, and the device events behind it."""
 
@@ -112,7 +115,8 @@ def run_rollout(
         raise RolloutError(f"rollout '{newest}' of fleet '{spec.fleet}' has followed '{name}'")
     owner = uuid.uuid4().hex
     store.take_lease(name, owner, clock())
-    renewed = time.monotonic()
+    renewed = saved = time.monotonic()
+    changed = False
     try:
         # Read again: until the lease was ours another controller may have gone on.
         spec, state = store.load(name)
@@ -136,9 +140,11 @@ def run_rollout(
                 actions += more
             pending.clear()
             decisions = [action for action in actions if isinstance(action, Decision)]
-            if state is not before or requests:
+            changed = changed or state is not before
+            if actions or requests or (changed and time.monotonic() - saved > SAVE_S):
                 store.save(state, decisions, owner, clock(), taken=[number for number, _ in requests])
                 state = state.model_copy(update={"devices": state.devices.saved()})
+                saved, changed = time.monotonic(), False
             if time.monotonic() - renewed > LEASE_S:  # it was stopped meanwhile, and another may act by now
                 store.renew_lease(name, owner, clock())
                 renewed = time.monotonic()
