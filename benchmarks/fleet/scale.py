@@ -2,9 +2,9 @@
 
 For each size, simulated devices connect to a mosquitto of the benchmark's own and report telemetry every 60 s, and
 the real command rolls a release out to all of them. Measured are the processor time and the peak memory of that
-process, over the number of messages that it was sent. A line through the sizes gives the cost of one message and of
-one device; the start of a Python process is the constant. Then, at the largest size, a second rollout is aborted when
-all devices run it, and the devices' own clocks say when each was told to go back.
+process, over the number of messages that it was sent. A line through the sizes gives the cost of one message and
+of one device; the start of a Python process is the constant. Then, at the largest size, a second rollout is aborted
+when all devices run it, and the devices' own clocks say when each was told to go back.
 
 Processor time and not the wall clock, as other programs may run beside it.
 """
@@ -123,7 +123,7 @@ class _Fleet:
     def roll_out(self) -> Run:
         """Roll net:1.1.0 out to all devices and wait for its end."""
         before, began = self.ask(), time.monotonic()
-        controller = self.start("there", "1.1.0", [1, "10%", "rest"], 0.1)
+        controller = self.start("there", "1.1.0", ["10%", "rest"], 0.1)
         _, status, usage = os.wait4(controller.pid, 0)
         after, completed_s = self.ask(), time.monotonic() - began
         if os.waitstatus_to_exitcode(status) != 0:
@@ -280,14 +280,14 @@ def _as_markdown(result: Result) -> str:
     each, size = result.microseconds_per_message, result.bytes_per_device
     lines += [
         "",
-        f"A line through them: **{each:.1f} µs of processor time a message** (receiving, decoding, the engine, the "
-        f"store) and **{size / 1e3:.2f} kB of memory a device**.",
+        f"A line through them: **{each:.1f} µs of processor time a message** (receiving, decoding, the engine, "
+        f"the store) and **{size / 1e3:.2f} kB of memory a device**.",
     ]
     if result.stop is not None:
         lines += [
             "",
-            f"Emergency stop of a rollout that {result.stop.devices:,} devices run: from the command's start the first "
-            f"device was told after {result.stop.first_told_s:.2f} s and the last after "
+            f"Emergency stop of a rollout that {result.stop.devices:,} devices run: from the command's start the "
+            f"first device was told after {result.stop.first_told_s:.2f} s and the last after "
             f"{result.stop.last_told_s:.2f} s (wall clock).",
         ]
     rate = 1e6 / PERIOD_S
@@ -296,8 +296,8 @@ def _as_markdown(result: Result) -> str:
         "## A million devices, by this arithmetic (not measured)",
         "",
         f"- Telemetry every {PERIOD_S:g} s: 1,000,000 / {PERIOD_S:g} = {rate:,.0f} messages a second.",
-        f"- Processor: {rate:,.0f} × {each:.1f} µs = {rate * each / 1e6:.2f} cores. One Python process has one: the "
-        f"fleet is split by name into {int(np.ceil(rate * each / 1e6 / 0.7))} controllers at 70 % of a core each.",
+        f"- Processor: {rate:,.0f} × {each:.1f} µs = {rate * each / 1e6:.2f} cores. One Python process has one: "
+        f"the fleet is split by name into {int(np.ceil(rate * each / 1e6 / 0.7))} controllers at 70 % of a core each.",
         f"- Memory: 1,000,000 × {size / 1e3:.2f} kB = {1e6 * size / 1e9:.1f} GB over all of them.",
         f"- Bytes: {rate:,.0f} × 0.75 kB = {rate * 0.75e3 / 1e6:.1f} MB/s of payload into the controllers.",
     ]

@@ -25,13 +25,13 @@ def embedded() -> Iterator[BrokerSettings]:
         yield settings
 
 
-@pytest.fixture(scope="module")
-def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerSettings]:
+@contextlib.contextmanager
+def running_mosquitto(folder: Path) -> Iterator[BrokerSettings]:
     program = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
     if program is None:
         pytest.skip("mosquitto is not installed")
     port = free_port()
-    config = tmp_path_factory.mktemp("mosquitto") / "mosquitto.conf"
+    config = folder / "mosquitto.conf"
     config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
     process = subprocess.Popen([program, "-c", str(config)], stderr=subprocess.DEVNULL)
     try:
@@ -43,6 +43,19 @@ def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerSettin
     finally:
         process.terminate()
         process.wait(5)
+
+
+@pytest.fixture(scope="module")
+def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerSettings]:
+    with running_mosquitto(tmp_path_factory.mktemp("mosquitto")) as settings:
+        yield settings
+
+
+@pytest.fixture
+def fresh_mosquitto(tmp_path: Path) -> Iterator[BrokerSettings]:
+    """One that retains nothing of another test."""
+    with running_mosquitto(tmp_path) as settings:
+        yield settings
 
 
 @pytest.fixture(params=["mosquitto", "embedded"])

@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgewright.contract import from_json, to_json
+from edgewright.errors import RolloutError
 from edgewright.telemetry.histogram import ExponentialHistogram
 from edgewright.telemetry.window import TelemetryWindow
 from edgewright.twin import DesiredState, ReleaseReference, ReportedState, RunningRelease
-from edgewright_fleet.rollout.engine import advance, resend
+from edgewright_fleet.rollout.engine import advance, resend, reversal
 from edgewright_fleet.rollout.limits import Gates
-from edgewright_fleet.rollout.records import DeviceRecord
+from edgewright_fleet.rollout.records import DeviceRecord, Devices
 from edgewright_fleet.rollout.spec import RolloutSpec
 from edgewright_fleet.rollout.state import (
     ENDED,
@@ -26,6 +27,8 @@ from edgewright_fleet.rollout.state import (
     DeviceEvent,
     DevicePresence,
     DeviceReported,
+    PauseRequested,
+    PromoteRequested,
     RolloutState,
     SetDesired,
     Tick,
@@ -58,6 +61,8 @@ class Device:
     sequence: int = 0
     payloads: int = 0
     boot: str = "b0"
+    zone: str | None = None
+    deferred_until_s: float | None = None
 
     def online(self, now: int) -> bool:
         return not self.offline_from <= now < self.offline_until
@@ -89,6 +94,8 @@ class Device:
                 target=self.wish.release if self.wish else None,
                 rollout=self.wish.rollout if self.wish else None,
                 reason=reason,
+                time_zone=self.zone,
+                deferred_until_s=self.deferred_until_s,
             )
         )
 
@@ -517,3 +524,128 @@ def test_table_has_a_row_for_every_phase_and_none_leads_nowhere() -> None:
 @pytest.mark.parametrize("phase", sorted(ENDED))
 def test_ended_phases_rest(phase: str) -> None:
     assert phase in RESTING
+
+
+def test_pacing_spreads_a_wave_over_time() -> None:
+    w = world(*fleet(30), waves=("rest",), max_unavailable=0.9, devices_per_minute=60.0)
+    w.run()
+    assert w.state.phase == "succeeded"
+    asked = [second for second, action in w.sent]
+    assert asked[-1] - asked[0] >= 28, "a device a second"
+    assert all(asked.count(second) <= 2 for second in asked)
+
+
+def test_device_outside_its_maintenance_window_is_waited_for_and_one_inside_is_not() -> None:
+    # The clock begins at midnight of a Thursday in UTC, when it was 05:30 in Kathmandu (05:45 since 1986).
+    devices = [Device("here", zone="UTC"), Device("there", zone="Asia/Kathmandu")]
+    w = world(*devices, waves=("rest",), max_unavailable=0.9, maintenance=[{"from": "05:30", "to": "05:32"}])
+    while w.now < 100:
+        w.second()
+    assert [(action.device, second <= 100) for second, action in w.sent] == [("there", True)]
+    assert w.state.phase not in RESTING, "it waits for a clock, far beyond the time-out of 60 s"
+    w.run(400)
+    assert w.state.exposed == ("there",)
+    w.now = 5 * 3600 + 30 * 60
+    w.run(30_000)
+    assert w.state.phase == "succeeded"
+    assert w.state.exposed == ("here", "there")
+
+
+def test_device_in_use_puts_its_update_off_and_no_more_often_than_allowed() -> None:
+    busy = Device("d0", deferred_until_s=30.0)
+    w = world(busy, waves=("rest",), max_deferrals=2)
+    while not w.sent and w.now < 500:
+        w.second()
+        if busy.deferred_until_s <= w.now + 1:
+            busy.deferred_until_s += 30.0
+            w.tell(busy.report("committed"))
+    assert w.state.devices["d0"].deferrals == 3
+    assert 58 <= w.sent[0][0] <= 62, "put off to 30 s and to 60 s; the third time is not granted"
+
+
+def test_operator_pauses_and_nobody_else_is_told_until_it_goes_on() -> None:
+    w = world(*fleet(6), waves=(1, "rest"))
+    while w.state.phase != "observing":
+        w.second()
+    w.tell(PauseRequested("ann@desk", "the shop is full"))
+    assert w.state.phase == "paused"
+    assert w.state.verdict == "paused by ann@desk: the shop is full"
+    sent = len(w.sent)
+    for _ in range(50):
+        w.second()
+    assert len(w.sent) == sent
+    assert w.decisions[-1].by == "ann@desk"
+    w.tell(ContinueRequested("bob@desk"))
+    w.run()
+    assert w.state.phase == "succeeded"
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_operator_promotes_a_wave_that_is_observed_and_the_log_says_who_and_why(paused: bool) -> None:
+    devices = fleet(4)
+    w = world(*devices, waves=(1, "rest"))
+    while w.state.phase != "observing":
+        w.second()
+        devices[0].idle = bool(w.state.exposed)
+    if paused:
+        w.run()
+        assert w.state.phase == "paused"
+    w.tell(PromoteRequested("ann@desk", "tried by hand"))
+    assert (w.state.phase, w.state.wave) == ("updating", 1)
+    said = next(decision for decision in w.decisions if decision.by == "ann@desk")
+    assert said.sentence.startswith("wave 1 promoted by ann@desk: tried by hand")
+
+
+def test_promotion_while_nothing_is_observed_changes_nothing_and_is_logged() -> None:
+    w = world(Device("d0"))
+    before = w.state
+    w.tell(PromoteRequested("ann@desk", "hurry"))
+    assert w.state is before
+    assert "not promoted" in w.decisions[-1].sentence
+
+
+def test_promotion_does_not_wave_a_failure_through() -> None:
+    w = world(*fleet(3, slow=True), waves=(1, "rest"))
+    w.run()
+    assert w.state.phase == "failed"
+    ended = w.state
+    w.tell(PromoteRequested("ann@desk", "never mind"))
+    assert w.state is ended
+
+
+def test_rollout_that_succeeded_is_taken_back_to_the_exact_earlier_digests() -> None:
+    other = ReleaseReference(name="net", version="0.9.0", digest="sha256:" + "9" * 64)
+    w = world(Device("d0"), Device("d1", running=other), Device("d2", running=None), waves=("rest",))
+    w.run()
+    assert w.state.phase == "succeeded"
+    w.state = reversal(w.state, "r-revert", float(w.now))
+    for action in resend(w.state):
+        w.devices[action.device].desire(action.desired)
+    w.run()
+    assert w.state.phase == "succeeded"
+    assert (w.devices["d0"].running, w.devices["d1"].running) == (OLD, other)
+    assert w.devices["d2"].running == NEW, "it has nothing to go back to"
+    with pytest.raises(RolloutError, match="no device of rollout"):
+        reversal(w.state, "again", 0.0)
+
+
+def test_rollout_that_still_goes_on_is_not_taken_back_but_aborted() -> None:
+    with pytest.raises(RolloutError, match=r"has not ended \(baseline\)"):
+        reversal(world(Device("d0")).state, "back", 0.0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 40), st.floats(0.001, 0.9999), st.integers(0, 2**16))
+def test_never_all_devices_are_in_mid_update(devices: int, max_unavailable: float, seed: int) -> None:
+    spec = world(*fleet(devices), max_unavailable=max_unavailable).spec
+    assert 1 <= spec.room(devices) < devices
+
+
+def test_index_of_stands_is_what_a_count_over_all_records_gives() -> None:
+    w = world(*fleet(8, broken=False), Device("x", silent=True), waves=(1, 2, "rest"))
+    while w.state.phase not in RESTING:
+        w.second()
+        devices = w.state.devices
+        anew = Devices.of(dict(devices))
+        assert devices.stands() == anew.stands()
+        assert set(devices.undecided) == set(anew.undecided)

@@ -14,7 +14,7 @@ from edgewright.errors import RolloutError, StorageError
 from edgewright.telemetry.histogram import ExponentialHistogram
 from edgewright.twin import ReleaseReference
 from edgewright_fleet.rollout.measured import Measured
-from edgewright_fleet.rollout.records import DeviceRecord
+from edgewright_fleet.rollout.records import DeviceRecord, Devices
 from edgewright_fleet.rollout.spec import RolloutSpec
 from edgewright_fleet.rollout.state import AbortRequested, Decision, RolloutState
 from edgewright_fleet.rollout.store import LEASE_S, RolloutStore
@@ -76,7 +76,7 @@ def test_saved_state_and_decisions_are_read_by_another_connection(
     store: RolloutStore, tmp_path: Path
 ) -> None:
     store.create(SPEC, STATE)
-    store.hold_lease("r", "me", 10.0)
+    store.take_lease("r", "me", 10.0)
     later = STATE.model_copy(update={"phase": "updating"})
     store.save(later, [Decision("it begins", {"devices": ["d0"], "ratio": 1.25})], "me", 11.0)
     other = RolloutStore(tmp_path / "store.sqlite", create=False)
@@ -93,7 +93,7 @@ def test_abort_request_reaches_the_controller_from_another_connection(
     RolloutStore(tmp_path / "store.sqlite").request("r", "abort", 1.0, by="me@desk", why="smoke")
     ((number, asked),) = store.requests("r")
     assert asked == AbortRequested("me@desk", "smoke")
-    store.hold_lease("r", "me", 1.0)
+    store.take_lease("r", "me", 1.0)
     store.save(STATE, [], "me", 1.0, taken=[number])
     assert store.requests("r") == [], "what was carried out is not carried out again"
 
@@ -106,21 +106,54 @@ def test_ended_rollout_cannot_be_aborted(store: RolloutStore) -> None:
 
 def test_second_controller_is_refused_until_the_first_is_gone(store: RolloutStore) -> None:
     store.create(SPEC, STATE)
-    store.hold_lease("r", "first", 100.0)
+    store.take_lease("r", "first", 100.0)
     with pytest.raises(RolloutError, match="another controller"):
-        store.hold_lease("r", "second", 101.0)
+        store.take_lease("r", "second", 101.0)
     assert store.is_held("r", 101.0)
     store.release_lease("r", "first")
     assert not store.is_held("r", 101.0)
-    store.hold_lease("r", "second", 101.0)
+    store.take_lease("r", "second", 101.0)
 
 
 def test_controller_that_slept_past_its_lease_cannot_save_any_more(store: RolloutStore) -> None:
     store.create(SPEC, STATE)
-    store.hold_lease("r", "first", 100.0)
-    store.hold_lease("r", "second", 100.0 + LEASE_S + 1)
+    store.take_lease("r", "first", 100.0)
+    store.take_lease("r", "second", 100.0 + LEASE_S + 1)
     with pytest.raises(RolloutError, match="taken over"):
         store.save(STATE, [], "first", 120.0)
+
+
+def test_controller_whose_lease_another_one_had_meanwhile_does_not_get_it_back(store: RolloutStore) -> None:
+    store.create(SPEC, STATE)
+    store.take_lease("r", "first", 100.0)
+    store.renew_lease("r", "first", 100.0 + 10 * LEASE_S)
+    store.take_lease("r", "second", 100.0 + 20 * LEASE_S)
+    store.release_lease("r", "second")
+    with pytest.raises(RolloutError, match="taken over"):
+        store.renew_lease("r", "first", 400.0)
+    with pytest.raises(RolloutError, match="taken over"):
+        store.save(STATE, [], "first", 400.0)
+
+
+def test_only_what_changed_is_written_and_all_of_it_is_read(store: RolloutStore, tmp_path: Path) -> None:
+    records = {f"d{i}": DeviceRecord(profile="p") for i in range(5)}
+    state = STATE.model_copy(update={"devices": Devices.of(records), "waves": (tuple(records),)})
+    store.create(SPEC, state)
+    store.take_lease("r", "me", 1.0)
+    saved = state.model_copy(update={"devices": state.devices.saved()})
+    changed = saved.devices.with_record("d3", DeviceRecord(profile="p", online=True))
+    assert list(changed.unsaved) == ["d3"]
+    later = saved.model_copy(update={"devices": changed})
+    store.save(later, [], "me", 1.0)
+    assert store.load("r") == (SPEC, later)
+
+
+def test_store_of_an_earlier_version_is_refused_in_one_line(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "old.sqlite") as db:
+        db.execute("CREATE TABLE rollout (name TEXT PRIMARY KEY, spec BLOB, state BLOB)")
+    with pytest.raises(StorageError, match="another version of Edgewright") as caught:
+        RolloutStore(tmp_path / "old.sqlite")
+    assert "\n" not in str(caught.value)
 
 
 def test_name_is_taken_once_and_an_unknown_one_lists_those_there_are(store: RolloutStore) -> None:
@@ -133,7 +166,7 @@ def test_name_is_taken_once_and_an_unknown_one_lists_those_there_are(store: Roll
 
 def test_log_cannot_be_rewritten(store: RolloutStore, tmp_path: Path) -> None:
     store.create(SPEC, STATE)
-    store.hold_lease("r", "me", 1.0)
+    store.take_lease("r", "me", 1.0)
     store.save(STATE, [Decision("said", {})], "me", 1.0)
     with sqlite3.connect(tmp_path / "store.sqlite") as db:
         for statement in ("UPDATE decision SET sentence = 'x'", "DELETE FROM decision"):

@@ -38,7 +38,11 @@ from edgewright_fleet.rollout.waves import choose, plan_waves
 from edgewright_fleet.targets.target import Target
 
 TICK_S = 0.2
-"""Seconds between looks at the clock: far below any time-out, and next to no work."""
+"""Seconds between turns of the loop: far below any time-out, and all messages that came meanwhile share one look
+at the clock and one transaction."""
+SAVE_S = 2.0
+"""Seconds between two saves of what devices merely said: a controller that comes after a crash is told their
+latest reports again, and measures anew what it lacks. Before anything is sent, all is saved."""
 Observer = Callable[[RolloutState, list[Decision], list[DeviceEvent]], None]
 """Told at every turn: the state, what was decided, and the device events behind it."""
 
@@ -110,8 +114,9 @@ def run_rollout(
     if (newest := store.newest_of(spec.fleet)) not in (None, name):
         raise RolloutError(f"rollout '{newest}' of fleet '{spec.fleet}' has followed '{name}'")
     owner = uuid.uuid4().hex
-    store.hold_lease(name, owner, clock())
-    renewed = time.monotonic()
+    store.take_lease(name, owner, clock())
+    renewed = saved = time.monotonic()
+    changed = False
     try:
         # Read again: until the lease was ours another controller may have gone on.
         spec, state = store.load(name)
@@ -122,10 +127,12 @@ def run_rollout(
         if state.phase == "paused" and not any(isinstance(r, AbortRequested) for _, r in requests):
             pending.append(ContinueRequested(by=operator()))
         while True:
-            arrived = list(target.events(TICK_S))
+            # Not woken by the first message: a turn for each of them would cost many times the message.
+            time.sleep(TICK_S)
+            arrived = list(target.events(0.0))
             requests = store.requests(name)
             if time.monotonic() - renewed > LEASE_S / 3:
-                store.hold_lease(name, owner, clock())
+                store.renew_lease(name, owner, clock())
                 renewed = time.monotonic()
             before, actions = state, list[Action]()
             for event in (*pending, *(request for _, request in requests), *arrived, Tick()):
@@ -133,11 +140,13 @@ def run_rollout(
                 actions += more
             pending.clear()
             decisions = [action for action in actions if isinstance(action, Decision)]
-            if state is not before or requests:
+            changed = changed or state is not before
+            if actions or requests or (changed and time.monotonic() - saved > SAVE_S):
                 store.save(state, decisions, owner, clock(), taken=[number for number, _ in requests])
                 state = state.model_copy(update={"devices": state.devices.saved()})
+                saved, changed = time.monotonic(), False
             if time.monotonic() - renewed > LEASE_S:  # it was stopped meanwhile, and another may act by now
-                store.hold_lease(name, owner, clock())
+                store.renew_lease(name, owner, clock())
                 renewed = time.monotonic()
             for action in actions:
                 if isinstance(action, SetDesired):

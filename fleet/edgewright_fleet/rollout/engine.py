@@ -202,12 +202,7 @@ def _updating(state: RolloutState, spec: RolloutSpec, now_s: float) -> Step:
         sentence = f"{label}no answer for {spec.gates.timeout_s:g} s from {_some(silent)}"
         return _pause(state, now_s, f"inconclusive: {sentence}", {"silent": silent})
     # Devices of earlier waves that were offline then belong to this one now.
-    due = [
-        name
-        for wave in state.waves[: state.wave + 1]
-        for name in wave
-        if state.devices[name].stand == "waiting" and state.devices[name].online
-    ]
+    due = _due(state)
     later = _not_now(state, due, spec, now_s)
     state, actions = _ask_those_ready(state, spec, found, [name for name in due if name not in later], now_s)
     if state.devices.count("asked"):
@@ -251,6 +246,15 @@ def _wholly_failed(
     result = too_few(state, spec, failed)
     sentence = f"inconclusive: wave {state.wave + 1}: {result.sentence}"
     return _pause(state, now_s, sentence, dict(result.evidence))
+
+
+def _due(state: RolloutState) -> list[str]:
+    """Those of the waves so far that wait and can be reached, in the order of the waves."""
+    waiting = state.devices.waiting
+    if not waiting:
+        return []
+    members = (name for wave in state.waves[: state.wave + 1] for name in wave if name in waiting)
+    return [name for name in members if state.devices[name].online]
 
 
 def _not_now(state: RolloutState, names: list[str], spec: RolloutSpec, now_s: float) -> set[str]:

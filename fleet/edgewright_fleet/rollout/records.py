@@ -147,6 +147,11 @@ class Devices(Mapping[str, DeviceRecord]):
         """How many stand in one of `stands`."""
         return sum(len(self._stands[stand]) for stand in stands)
 
+    @property
+    def waiting(self) -> Names:
+        """The names of those that wait."""
+        return self._stands["waiting"]
+
     def stands(self) -> dict[Stand, int]:
         """How many stand where."""
         return {stand: len(names) for stand, names in self._stands.items()}

@@ -105,15 +105,17 @@ class RolloutStore:
             # FULL: a power cut undoes nothing that was acted on.
             for pragma in ("journal_mode = WAL", "synchronous = FULL"):
                 self._db.execute(f"PRAGMA {pragma}")
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version not in (0, _VERSION) or (version == 0 and self._has_tables()):
+            # One statement each to look and to make: another process may do the same at this moment.
+            version, filled = self._db.execute(
+                "SELECT user_version, EXISTS (SELECT 1 FROM sqlite_master) FROM pragma_user_version"
+            ).fetchone()
+            if version != _VERSION and filled:
                 raise StorageError(
                     f"holds rollouts of another version of Edgewright ({version}, not {_VERSION})",
                     where=str(path),
                     remedy="finish them with that version, or name another file with --store",
                 )
-            self._db.executescript(_SCHEMA)
-            self._db.execute(f"PRAGMA user_version = {_VERSION}")
+            self._db.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}PRAGMA user_version = {_VERSION};COMMIT;")
         except (sqlite3.Error, OSError) as error:
             raise StorageError(
                 f"is not a rollout store that can be used ({error})", where=str(path)
@@ -229,8 +231,8 @@ class RolloutStore:
         rows = self._rows("SELECT owner, lease_until FROM rollout WHERE name = ?", name)
         return any(owner is not None and until > now_s for owner, until in rows)
 
-    def hold_lease(self, name: str, owner: str, now_s: float) -> None:
-        """Take or renew the right to act. Raises `RolloutError` while another controller holds it."""
+    def take_lease(self, name: str, owner: str, now_s: float) -> None:
+        """Take the right to act. Raises `RolloutError` while another controller has it."""
         with self._transaction() as db:
             row = db.execute("SELECT owner, lease_until FROM rollout WHERE name = ?", (name,)).fetchone()
             if row is not None and row[0] not in (None, owner) and row[1] > now_s:
@@ -242,6 +244,16 @@ class RolloutStore:
                 "UPDATE rollout SET owner = ?, lease_until = ? WHERE name = ?", (owner, now_s + LEASE_S, name)
             )
 
+    def renew_lease(self, name: str, owner: str, now_s: float) -> None:
+        """Keep the right. Raises `RolloutError` where another controller had it since, even if it is done."""
+        with self._transaction() as db:
+            row = (now_s + LEASE_S, name, owner)
+            if (
+                db.execute("UPDATE rollout SET lease_until = ? WHERE name = ? AND owner = ?", row).rowcount
+                != 1
+            ):
+                raise RolloutError(f"another controller has taken over rollout '{name}'")
+
     def release_lease(self, name: str, owner: str) -> None:
         """Give the right to act back."""
         with self._transaction() as db:
@@ -252,9 +264,6 @@ class RolloutStore:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
-
-    def _has_tables(self) -> bool:
-        return bool(self._db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone())
 
     def _put_devices(self, db: sqlite3.Connection, name: str, devices: Devices) -> None:
         number = db.execute("SELECT id FROM rollout WHERE name = ?", (name,)).fetchone()[0]

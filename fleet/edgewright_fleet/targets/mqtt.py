@@ -47,7 +47,7 @@ class MqttTarget:
         self.settings, self.fleet = settings, fleet
         self.refused = 0
         self._events: queue.SimpleQueue[DeviceEvent] = queue.SimpleQueue()
-        self._retained: dict[str, DeviceEvent] = {}
+        self._retained: dict[str, bytes] = {}
         self._seen: dict[str, dict[str, Ranges]] = {}
         self._unsent: deque[paho.MQTTMessageInfo] = deque()
         self._client = make_client(settings, f"edgewright-fleet-{uuid.uuid4().hex[:12]}", kind=BatchClient)
@@ -79,7 +79,7 @@ class MqttTarget:
 
     def known(self) -> list[DeviceEvent]:
         """The latest report and presence of every device, also where `events` gave them before."""
-        return list(self._retained.copy().values())
+        return [event for where, payload in self._retained.copy().items() for event in _read(where, payload)]
 
     def close(self) -> None:
         """Disconnect, once the broker has every desired state or the time is over."""
@@ -104,16 +104,15 @@ class MqttTarget:
         if not payload:  # a retained message that was cleared
             return
         try:
-            _, device, leaf = parse_topic(where)
-            events = _READERS[leaf](device, payload)
+            events = _read(where, payload)
         except Exception as error:  # noqa: BLE001 - nothing that a device sends may end the network thread
             self.refused += 1
             log.warning("%s: %s", where, " ".join(str(error).split()))
             return
-        if leaf == "metrics":
+        if where.endswith("/metrics"):
             events = events if events and self._is_new(events[0]) else []
         else:
-            self._retained[where] = events[0]
+            self._retained[where] = payload  # unread, as it is a sixth of what is read
         for event in events:
             self._events.put(event)
 
@@ -153,6 +152,11 @@ def _read_metrics(device: str, payload: bytes) -> list[DeviceEvent]:
         # A bucket beyond what a float can hold is well-formed OTLP and would fail in a gate: refuse it here.
         window.latency.quantile(1.0)
     return [WindowArrived(window) for window in windows]
+
+
+def _read(where: str, payload: bytes) -> list[DeviceEvent]:
+    _, device, leaf = parse_topic(where)
+    return _READERS[leaf](device, payload)
 
 
 def _must_be(device: str, said: str) -> None:
