@@ -83,6 +83,12 @@ def test_plan_states_the_error_and_how_far_each_release_gets() -> None:
     assert made.bad[-1].exposed == 1
 
 
+def test_release_that_is_not_paced_by_evidence_is_faster_and_reaches_more() -> None:
+    paced, free = (plan(SPEC.model_copy(update={"paced_by_evidence": on}), 1000) for on in (True, False))
+    assert free.bad[0].mean_exposed > paced.bad[0].mean_exposed + 20
+    assert free.healthy.answer_times < paced.healthy.answer_times
+
+
 def plan_command(folder: Path, *arguments: str, **changes: object) -> tuple[int, str, str]:
     path = folder / "spec.yaml"
     fields = {"name": "n", "fleet": "f", "release": "net:1", "registry": "r", **changes}

@@ -149,6 +149,15 @@ def test_rollout_is_stopped_exactly_when_its_failures_reach_the_limit(failing: s
     assert w.state.phase in ("succeeded", "failed", "paused")
 
 
+def test_few_devices_are_without_a_verdict_while_little_is_known_unless_the_specification_says_so() -> None:
+    paced = world(*fleet_of(20), waves=("rest",), max_unavailable=0.5)
+    free = world(*fleet_of(20), waves=("rest",), max_unavailable=0.5, paced_by_evidence=False)
+    for w in (paced, free):
+        while not w.state.exposed:
+            w.second()
+    assert (len(paced.state.exposed), len(free.state.exposed)) == (1, 10)
+
+
 def test_offline_device_counts_neither_as_failed_nor_as_asked() -> None:
     lost = Flaky("d000", install_s=10)
     w = world(lost, *fleet_of(12)[1:], waves=("rest",), max_unavailable=0.5)

@@ -148,7 +148,7 @@ def plan(spec: RolloutSpec, devices: int) -> Plan:
 
 
 def _reach(spec: RolloutSpec, test: FailureTest, waves: tuple[int, ...], share: float) -> Reach:
-    seen = simulate(test, waves, share, room=spec.room(sum(waves)))
+    seen = simulate(test, waves, share, room=spec.room(sum(waves)), pace=spec.paced_by_evidence)
     counts, times = np.unique(seen.exposed, return_counts=True)
     return Reach(
         failing=share,

@@ -70,6 +70,12 @@ class RolloutSpec(BaseModel):
         description="devices to add in each wave: a number, a share of all, or the rest; or how waves grow. One "
         "device first, since one is enough to see what is broken everywhere",
     )
+    paced_by_evidence: bool = Field(
+        default=True,
+        description="whether few devices are without a verdict at once while little is known, and more as devices "
+        "pass. true: what 'plan' promises; false: as many as may be unavailable, so that a bad release is found "
+        "as soon and has reached more devices by then",
+    )
     devices_per_minute: Annotated[float, Field(gt=0)] | None = Field(
         default=None,
         description="how many devices are told to update in a minute at most. None: as many as may be "

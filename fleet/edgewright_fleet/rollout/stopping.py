@@ -114,6 +114,8 @@ def more_allowed(found: Tally, state: RolloutState, spec: RolloutSpec) -> int:
 
     One that went offline while it was asked keeps its place until it is censored: a release may be the reason.
     """
+    if not spec.paced_by_evidence:
+        return len(state.devices)
     unanswered = {*found.open, *state.devices.standing("asked")}
     to_go = failures_to_go(failure_test_of(spec.gates, len(state.devices)), found.asked, len(found.failed))
     return max(0, allowed_in_flight(to_go, found.passed) - len(unanswered))
