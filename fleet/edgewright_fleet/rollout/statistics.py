@@ -62,20 +62,21 @@ def failure_test(healthy: float, bad: float, alpha: float, devices: int) -> Fail
     replacement varies less). Devices that were asked and have not answered count as sound, which can only
     delay a stop.
     """
+    followed, beyond = min(devices, EXACT_DEVICES), devices > EXACT_DEVICES
     # Wald's threshold always holds, so that the bisection has an end that does.
     low, high = 0.0, -math.log(alpha)
-    limits = _limits(healthy, bad, high, devices)
-    error = false_stop(limits, healthy, bad, high)
+    limits = _limits(healthy, bad, high, followed)
+    error = false_stop(limits, healthy, bad, high, beyond=beyond)
     for _ in range(24):
         middle = (low + high) / 2
-        tried = _limits(healthy, bad, middle, devices)
-        if tried == limits:
+        tried = _limits(healthy, bad, middle, followed)
+        if tried == limits and not beyond:
             high = middle
-        elif (of_tried := false_stop(tried, healthy, bad, middle)) <= alpha:
+        elif (of_tried := false_stop(tried, healthy, bad, middle, beyond=beyond)) <= alpha:
             high, limits, error = middle, tried, of_tried
         else:
             low = middle
-    return FailureTest(alpha, error, limits)
+    return FailureTest(alpha, error, _limits(healthy, bad, high, devices) if beyond else limits)
 
 
 def log_ratio(devices: int, failures: int, healthy: float, bad: float) -> float:
@@ -120,13 +121,15 @@ def stop_distribution(limits: Sequence[int], share: float) -> tuple[np.ndarray, 
     return stopped, alive
 
 
-def false_stop(limits: Sequence[int], healthy: float, bad: float, threshold: float) -> float:
-    """The probability, at most, of a stop of a healthy release: exact up to `EXACT_DEVICES`, a bound beyond."""
-    stopped, alive = stop_distribution(limits[: EXACT_DEVICES + 1], healthy)
+def false_stop(
+    limits: Sequence[int], healthy: float, bad: float, threshold: float, *, beyond: bool = False
+) -> float:
+    """The probability of a stop of a healthy release: exact, and at most so where devices follow `beyond`."""
+    stopped, alive = stop_distribution(limits, healthy)
     error = float(stopped.sum())
-    if len(limits) - 1 > EXACT_DEVICES:
+    if beyond:
         for failures in np.nonzero(alive)[0]:
-            ratio = log_ratio(EXACT_DEVICES, int(failures), healthy, bad)
+            ratio = log_ratio(len(limits) - 1, int(failures), healthy, bad)
             error += float(alive[failures]) * math.exp(min(0.0, ratio - threshold))
     return error
 
@@ -167,13 +170,18 @@ def _evidence(count: int) -> np.ndarray:
     return evidence
 
 
-def median_exceeds(values: Sequence[float], limit: float, alpha: float) -> bool:
-    """Whether the median lies above the limit, wrongly so with probability at most `alpha` over all looks.
+def p_of_median(values: Sequence[float], limit: float) -> float:
+    """The sequential p-value of a median at most `limit`: ever at or under α with probability α at most, if it is.
 
-    A value that is no number counts as above: it is no proof of health.
+    A value that is no number counts as above the limit: it is no proof of health.
     """
     above = sum(not value <= limit for value in values)
-    return sign_evidence(above, len(values)) >= -math.log(alpha)
+    return math.exp(-max(0.0, sign_evidence(above, len(values))))
+
+
+def median_exceeds(values: Sequence[float], limit: float, alpha: float) -> bool:
+    """Whether the median lies above the limit, wrongly so with probability at most `alpha` over all looks."""
+    return p_of_median(values, limit) <= alpha
 
 
 def median_interval(values: Sequence[float], alpha: float) -> tuple[float, float]:

@@ -34,8 +34,8 @@ from edgewright_fleet.rollout.statistics import (
     allowed_in_flight,
     failure_test,
     failures_to_go,
-    median_exceeds,
     median_interval,
+    p_of_median,
 )
 
 MOST_COMPARED = 200
@@ -157,15 +157,15 @@ def _slower(state: RolloutState, spec: RolloutSpec) -> GateResult | None:
     for metric in METRICS:
         values = [value for each in made if (value := each.effect(metric)) is not None]
         limit = _typical_limit(metric, spec.gates)
-        if not median_exceeds(values, math.log(limit), alpha):
+        if (p := p_of_median(values, math.log(limit))) > alpha:
             continue
         low, high = (math.exp(min(max(end, -50.0), 50.0)) for end in median_interval(values, alpha))
         typical = math.exp(sorted(values)[len(values) // 2])
         controls = sum(each.control is not None for each in made)
         sentence = (
-            f"{metric} of the median device is {typical:.2f} times what it was ({low:.2f} to {high:.2f}, with "
-            f"probability {1 - alpha:.4%} at all times), at most {limit:g} is allowed; {len(values)} devices, "
-            f"{controls} of them against one on the old release"
+            f"{metric} of the median device is {typical:.2f} times what it was ({low:.2f} to {high:.2f}), at most "
+            f"{limit:g} is allowed; {len(values)} devices, {controls} of them against one on the old release, "
+            f"sequential p {p:.1g}"
         )
         evidence: Evidence = {
             "metric": metric,
@@ -175,6 +175,7 @@ def _slower(state: RolloutState, spec: RolloutSpec) -> GateResult | None:
             "limit": limit,
             "devices": len(values),
             "controls": controls,
+            "p": p,
             "alpha": alpha,
         }
         return GateResult("fail", sentence, evidence)
