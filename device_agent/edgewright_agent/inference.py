@@ -7,6 +7,7 @@ turns. Both count what they saw; whether that is good enough is decided in `upda
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from edgewright_agent.feed import Feed
 from edgewright_agent.slots import Serving
 from edgewright_agent.tally import Tally
 
+log = logging.getLogger("edgewright.agent")
 MAX_LAG_S = 1.0
 """How far a loop that cannot keep its rate may fall behind and still catch up; the rest is skipped."""
 
@@ -103,10 +105,14 @@ def serve(
     """Run inferences of what `current` gives on what `feed` has, at `rate_hz`, until `stopping` is set."""
     period = 1.0 / rate_hz
     due = time.monotonic()
+    announced: Served | None = None
     while not stopping.is_set():
         served = current()
         if served is not None:
             infer(served, exporter, feed)
+            if served is not announced and served.spent.inferences:
+                announced = served
+                log.info("%s: first inference done", served.content.release)
         due = max(due + period, time.monotonic() - MAX_LAG_S)
         stopping.wait(max(0.0, due - time.monotonic()))
 

@@ -62,21 +62,21 @@ def durable_writer(path: Path) -> Iterator[BinaryIO]:
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
     except OSError as error:
         raise storage_error(error, path) from None
-    temporary = Path(name)
+    # Not as a Path: it keeps each part of a name in a table of the interpreter's, which grows by all that is new.
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
             os.fchmod(file.fileno(), 0o644)
             os.fsync(file.fileno())
-        temporary.replace(path)
+        os.replace(name, path)  # noqa: PTH105
         sync_folder(path.parent)
     except OSError as error:
         raise storage_error(error, path) from None
     finally:
         # A disk that has just become read-only keeps even this, and the error above says why.
         with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            os.unlink(name)  # noqa: PTH108
 
 
 def write_durably(path: Path, data: bytes) -> None:

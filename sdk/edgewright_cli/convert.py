@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from edgewright.figures import MANIFEST_COLUMNS, gate_lines, manifest_row
-from edgewright_cli.output import json_option, print_json, print_table, progress
+from edgewright_cli.output import json_option, print_json, print_table
+from edgewright_cli.progress import progress
 
 if TYPE_CHECKING:
     from edgewright.artifact.manifest import Precision
