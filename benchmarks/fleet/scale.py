@@ -3,8 +3,8 @@
 For each size, simulated devices connect to a mosquitto of the benchmark's own and report telemetry every 60 s, and
 the real command rolls a release out to all of them. Measured are the processor time and the peak memory of that
 process, over the number of messages that it was sent. A line through the sizes gives the cost of one message and
-of one device; the start of a Python process is the constant. Then, at the largest size, a second rollout is aborted
-when all devices run it, and the devices' own clocks say when each was told to go back.
+of one device; the start of a Python process is the constant. Then, at the largest size, a second rollout is
+aborted when all devices run it, and the devices' own clocks say when each was told to go back.
 
 Processor time and not the wall clock, as other programs may run beside it.
 """
@@ -297,7 +297,7 @@ def _as_markdown(result: Result) -> str:
         "",
         f"- Telemetry every {PERIOD_S:g} s: 1,000,000 / {PERIOD_S:g} = {rate:,.0f} messages a second.",
         f"- Processor: {rate:,.0f} × {each:.1f} µs = {rate * each / 1e6:.2f} cores. One Python process has one: "
-        f"the fleet is split by name into {int(np.ceil(rate * each / 1e6 / 0.7))} controllers at 70 % of a core each.",
+        f"the fleet is split by name into {int(np.ceil(rate * each / 1e6 / 0.7))} controllers at 70 % of one.",
         f"- Memory: 1,000,000 × {size / 1e3:.2f} kB = {1e6 * size / 1e9:.1f} GB over all of them.",
         f"- Bytes: {rate:,.0f} × 0.75 kB = {rate * 0.75e3 / 1e6:.1f} MB/s of payload into the controllers.",
     ]
