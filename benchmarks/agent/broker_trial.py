@@ -22,7 +22,7 @@ from edgewright.contract import from_json, to_json
 from edgewright.mqtt import BrokerSettings, connect, make_client
 from edgewright.twin import DesiredState, ReportedState, topic
 from edgewright_agent.agent import Agent
-from edgewright_agent.config import SourceConfig
+from edgewright_agent.feed_config import SourceConfig
 
 PHASES = ("downloading", "verifying", "proving", "switching", "watching", "committed")
 MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")

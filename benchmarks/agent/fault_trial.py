@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import tempfile
@@ -23,6 +24,7 @@ from benchmarks.agent import private_mounts
 from benchmarks.agent.broker_trial import MOSQUITTO, PHASES, lose_the_broker
 from benchmarks.agent.durable_steps import FlushedDisk, kill_this_process, watch_steps
 from benchmarks.agent.faulty_device import Health, half_written, inspect, leave, start, take
+from edgewright.active_slot import POINTER
 from edgewright.errors import EdgewrightError
 from edgewright.twin import DesiredState, ReleaseReference
 
@@ -88,14 +90,15 @@ class Place:
         if trial.kind.startswith("registry"):
             self.registry = self.root / "registry"
             shutil.copytree(world.registry, self.registry)
-        if trial.before != "new":
-            shutil.copytree(world.states[trial.before], self.state, dirs_exist_ok=True)
+        # A new device has the folder for its state (systemd's StateDirectory), and nothing in it.
+        shutil.copytree(world.states[trial.before], self.state, dirs_exist_ok=True)
 
 
 DISK_BYTES = 512 << 10
 MOUNTED = ("disk full", "disk read-only")
 AT_ONCE = ("disk full", "clock set back", "registry damaged")
 """Kinds that are there from the beginning."""
+KEPT = b"k"
 Strike = Callable[[int, str], None]
 
 
@@ -106,23 +109,42 @@ def run_trial(world: World, trial: Trial) -> Outcome:
     except PermissionError as error:
         return Outcome(trial, None, f"skipped: {error}", struck=False)
     chance = random.Random(trial.seed)
-    struck, problem = True, None
+    struck, problem, allowed = True, None, world.legitimate(trial.before)
     if trial.kind in ("bit flipped", "file truncated"):
-        damage(place.state, chance, truncate=trial.kind == "file truncated")
+        damaged = damage(place.state, chance, truncate=trial.kind == "file truncated")
+        # Of the slot that serves: with two the other does, with one nothing may, with a reason. Else all is well.
+        allowed = {"1.1.0"} if trial.before == "two" else {"1.0.0"}
+        if damaged.parts[0] == ("b" if trial.before == "two" else "a"):
+            allowed |= {"1.0.0"} if trial.before == "two" else {None}
     elif trial.kind == "registry damaged":
         damage(place.registry, chance, truncate=chance.random() < 0.5, files=world.blobs)
-        problem, struck = device_with_fault(world, trial, place, chance)
+        problem, struck, _ = device_with_fault(world, trial, place, chance)
     elif trial.kind == "broker gone" and MOSQUITTO is None:
         return Outcome(trial, None, "skipped: mosquitto is not installed", struck=False)
     elif trial.kind == "broker gone":
         phase = PHASES[trial.step % len(PHASES)]
         problem = lose_the_broker(place.state, place.registry, world.wishes["1.2.0"], phase)
+        allowed = {"1.2.0"}  # the device has said that it keeps it
     else:
-        problem, struck = device_with_fault(world, trial, place, chance)
+        problem, struck, kept = device_with_fault(world, trial, place, chance)
+        if kept:
+            allowed = {"1.2.0"}
+        elif trial.work == "roll back by hand":
+            allowed = {"1.0.0", "1.1.0"}
     lift(trial, place)
-    served, after = device_without_fault(world, trial, place)
+    if still_watched(place.state):
+        allowed -= {"1.2.0"}
+    served, after = device_without_fault(world, trial, place, allowed)
     shutil.rmtree(place.root, ignore_errors=True)
     return Outcome(trial, served, problem or after, struck)
+
+
+def still_watched(state: Path) -> bool:
+    """Whether the device ended while the pointer said that the new release is watched, and not yet kept."""
+    try:
+        return "watching" in json.loads((state / POINTER).read_bytes())
+    except (OSError, ValueError):
+        return False
 
 
 def lift(trial: Trial, place: Place) -> None:
@@ -136,10 +158,11 @@ def lift(trial: Trial, place: Place) -> None:
         gone.rename(place.registry)
 
 
-def damage(folder: Path, chance: random.Random, *, truncate: bool, files: Sequence[Path] = ()) -> None:
-    """Flip one bit of one file below a folder, of `files` where they are given, or cut its end off."""
+def damage(folder: Path, chance: random.Random, *, truncate: bool, files: Sequence[Path] = ()) -> Path:
+    """Flip a bit of a file below a folder, of `files` where they are given, or cut its end off; which it was."""
     held = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
-    path = folder / chance.choice(sorted(files or held))
+    chosen = chance.choice(sorted(files or held))
+    path = folder / chosen
     data = bytearray(path.read_bytes())
     if truncate:
         data = data[: chance.randrange(len(data))]
@@ -147,18 +170,24 @@ def damage(folder: Path, chance: random.Random, *, truncate: bool, files: Sequen
         bit = chance.randrange(len(data) * 8)
         data[bit // 8] ^= 1 << bit % 8
     path.write_bytes(data)
+    return chosen
 
 
 def device_with_fault(
     world: World, trial: Trial, place: Place, chance: random.Random
-) -> tuple[str | None, bool]:
-    """Let a device work until the fault ends it, or through it; a problem, and whether the fault struck."""
+) -> tuple[str | None, bool, bool]:
+    """Let a device work until the fault ends it, or through it.
+
+    A problem, whether the fault struck, and whether the device said that it keeps the new release.
+    """
     struck_reader, struck_writer = os.pipe()
     child = os.fork()
     if child == 0:
         try:
             strike = striker(trial, place, chance, struck_writer)
             health = work(world, trial, place, strike)
+            if trial.work == "update" and health.version == "1.2.0":
+                os.write(struck_writer, KEPT)
             if trial.kind.startswith(("kill at a", "power cut")):
                 strike(Never, "the end")  # what was reported as kept must have been flushed
             if health.version not in world.legitimate(trial.before) | {"1.0.0"}:
@@ -177,10 +206,11 @@ def device_with_fault(
     os.close(struck_reader)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     marks, _, complaint = said.decode().partition("!")
-    struck = bool(marks) or code == -signal.SIGKILL or trial.kind in AT_ONCE
+    kept = KEPT.decode() in marks
+    struck = bool(marks.replace(KEPT.decode(), "")) or code == -signal.SIGKILL or trial.kind in AT_ONCE
     if complaint or code not in (0, -signal.SIGKILL):
-        return f"the device ended with {code}: {complaint}", struck
-    return None, struck
+        return f"the device ended with {code}: {complaint}", struck, kept
+    return None, struck, kept
 
 
 def work(world: World, trial: Trial, place: Place, strike: Strike) -> Health:
@@ -240,13 +270,15 @@ def striker(trial: Trial, place: Place, chance: random.Random, mark: int) -> Str
     return strike
 
 
-def device_without_fault(world: World, trial: Trial, place: Place) -> tuple[str | None, str | None]:
+def device_without_fault(
+    world: World, trial: Trial, place: Place, allowed: set[str | None]
+) -> tuple[str | None, str | None]:
     """Start the device again, with nothing in its way: what it serves at once, and what is wrong with it."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            answer = examine(world, trial, place)
+            answer = examine(world, trial, place, allowed)
         except BaseException as error:  # noqa: BLE001 - see above
             answer = (None, f"{type(error).__name__}: {error}")
         os.write(writer, json.dumps(answer).encode())
@@ -261,20 +293,19 @@ def device_without_fault(world: World, trial: Trial, place: Place) -> tuple[str 
     return served, problem
 
 
-def examine(world: World, trial: Trial, place: Place) -> tuple[str | None, str | None]:
+def examine(
+    world: World, trial: Trial, place: Place, allowed: set[str | None]
+) -> tuple[str | None, str | None]:
     """The checks after each trial, in the device's own process."""
-    allowed = set(world.legitimate(trial.before))
-    if trial.work == "roll back by hand":
-        allowed = {"1.0.0", "1.1.0"}
-    if trial.kind in ("bit flipped", "file truncated"):
-        # One file of one slot is damaged: with two slots the other serves, with one nothing may, with a reason.
-        allowed = {"1.0.0", "1.1.0"} if trial.before == "two" else {"1.0.0", None}
     updater = start(place.state, place.registry)
     first = inspect(updater)
     if first.version not in allowed:
         return first.version, f"serves {first.version} after its start: {first.problem}"
     if first.version is not None and first.problem is not None:
         return first.version, first.problem
+    reason = updater.progress.reason or ""
+    if trial.kind not in ("bit flipped", "file truncated") and re.search("cannot be (used|read)", reason):
+        return first.version, f"a start finds that {reason}"
     never_kept = trial.before == "new" and first.version is None
     if not never_kept and (left := half_written(place.state, all_of_it=False)):
         return first.version, left

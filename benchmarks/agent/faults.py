@@ -47,7 +47,7 @@ AT_STEPS = (
     "disk error EIO",
     "disk error EROFS",
 )
-"""Kinds that are tried at every durable step of every case, and after the last."""
+"""Kinds for every durable step of every case, and after the last; with few trials, for a random part of them."""
 OTHERS: dict[str, float] = {
     "kill at random": 0.14,
     "bit flipped": 0.12,
@@ -126,7 +126,7 @@ def count_steps(world: World, before: Before, work: Work) -> int:
 
 
 def plan(world: World, trials: int, seed: int) -> list[Trial]:
-    """Every kind at every durable step, then the others by their shares, in random order; at least one each."""
+    """The kinds at durable steps, as many as there is room for, and the others by their shares, shuffled."""
     chance = random.Random(seed)
     at_steps = [
         Trial(kind, before, work, step, seed)

@@ -23,16 +23,19 @@ from typing import Any
 
 import edgewright_agent.update
 from benchmarks.agent.toy_releases import PROFILE
+from edgewright.active_slot import POINTER, SlotState
 from edgewright.artifact.golden import prove
 from edgewright.contract import from_json
 from edgewright.errors import EdgewrightError
 from edgewright.twin import DesiredState
 from edgewright_agent import proving_process
 from edgewright_agent.checked_file import copy_of
-from edgewright_agent.config import AgentConfig, SourceConfig
+from edgewright_agent.config import AgentConfig
+from edgewright_agent.feed import Feed
+from edgewright_agent.feed_config import SourceConfig
 from edgewright_agent.inference import serve
 from edgewright_agent.prove import ProofLimits, ProofVerdict, judge, read_verdict
-from edgewright_agent.slots import POINTER, Slots, SlotState
+from edgewright_agent.slots import Slots
 from edgewright_agent.update import Updater
 from edgewright_profiles import load_profile
 
@@ -91,9 +94,9 @@ def fork_proofs() -> None:
 class _Uncounted:
     """Takes the place of the exporter."""
 
-    def record(self, *_: Any) -> None: ...
+    def record(self, *_: Any, **__: Any) -> None: ...
 
-    def record_error(self, *_: Any) -> None: ...
+    def record_error(self, *_: Any, **__: Any) -> None: ...
 
 
 def start(state: Path, registry: Path, on_phase: OnPhase = lambda phase: None) -> Updater:
@@ -111,8 +114,10 @@ def start(state: Path, registry: Path, on_phase: OnPhase = lambda phase: None) -
     )
     updater.restore()
     counting: Any = _Uncounted()
+    feed = Feed.of(config_for(state, registry), lambda error: None)
     loop = threading.Thread(
-        target=lambda: serve(lambda: updater.served, counting, rate_hz=2000, stopping=stopping), daemon=True
+        target=lambda: serve(lambda: updater.served, counting, feed, rate_hz=2000, stopping=stopping),
+        daemon=True,
     )
     loop.start()
     return updater

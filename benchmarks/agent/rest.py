@@ -27,80 +27,12 @@ from statistics import median
 
 import click
 import numpy as np
-from onnx import TensorProto, helper, numpy_helper
 
-from edgewright.artifact.golden import GoldenVectors, golden_to_bytes
-from edgewright.artifact.layout import Layout, digest_of
-from edgewright.artifact.manifest import (
-    AccuracyReport,
-    ArtifactManifest,
-    GoldenPolicy,
-    Provenance,
-    TensorSpec,
-)
-from edgewright.artifact.release import Artifact, find_artifact, publish, put_artifact
+from benchmarks.agent.photo_release import NAME, SHAPE, install
 from edgewright.runtime.model import load_artifact
-from edgewright.twin import DesiredState, ReleaseReference
-from edgewright_agent.slots import Slots
 
-SHAPE, RESULT = (1, 3, 224, 224), (1, 16, 7, 7)
-NAME, VERSION, PROFILE = "patches", "1.0.0", "x86-64-gateway"
 MAX_ADDED_S, MAX_RATIO = 0.7e-3, 1.3
 START_S = 30.0
-
-
-def model_bytes() -> bytes:
-    """Sums of products over patches of 32 × 32 pixels: one integer convolution."""
-    weights = np.random.default_rng(0).integers(-50, 50, (RESULT[1], 3, 32, 32), dtype=np.int8)
-    graph = helper.make_graph(
-        [helper.make_node("ConvInteger", ["image", "w"], ["patches"], strides=[32, 32])],
-        NAME,
-        [helper.make_tensor_value_info("image", TensorProto.UINT8, SHAPE)],
-        [helper.make_tensor_value_info("patches", TensorProto.INT32, RESULT)],
-        [numpy_helper.from_array(weights, "w")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    data: bytes = model.SerializeToString()
-    return data
-
-
-def install(folder: Path) -> Artifact:
-    """A device's folder with the model in a slot, and an `agent.toml`."""
-    data = model_bytes()
-    golden = golden_to_bytes(
-        GoldenVectors(
-            {"image": np.zeros((1, *SHAPE), np.uint8)}, {"patches": np.zeros((1, *RESULT), np.int32)}
-        )
-    )
-    manifest = ArtifactManifest(
-        name=NAME,
-        version=VERSION,
-        profile=PROFILE,
-        format="onnx",
-        precision="int8",
-        runtimes=("onnxruntime",),
-        model_digest=digest_of(data),
-        model_bytes=len(data),
-        inputs=(TensorSpec(name="image", runtime_name="image", shape=SHAPE, dtype="uint8"),),
-        outputs=(TensorSpec(name="patches", runtime_name="patches", shape=RESULT, dtype="int32"),),
-        golden=GoldenPolicy(
-            digest=digest_of(golden), vectors=1, runtime="onnxruntime", max_lsb=0, relative_tolerance=0
-        ),
-        accuracy=AccuracyReport(executed_by="onnxruntime", data="evaluation", samples=1, sqnr_db={}),
-        provenance=Provenance(source="benchmarks.agent.rest", calibration_samples=0),
-    )
-    registry = Layout.create(folder / "registry")
-    digest = publish(registry, NAME, VERSION, [put_artifact(registry, manifest, data, golden)]).digest
-    release = ReleaseReference(name=NAME, version=VERSION, digest=digest)
-    artifact = find_artifact(f"oci:{folder}/registry:{NAME}:{VERSION}")
-    slots = Slots.open(folder / "state")
-    slots.switch(slots.install(artifact, release), DesiredState(release=release, rollout="benchmark"))
-    slots.commit()
-    (folder / "agent.toml").write_text(
-        f'fleet = "bench"\ndevice = "one"\nprofile = "{PROFILE}"\nregistry = "registry"\nstate_dir = "state"\n'
-        '[serving]\nsocket = "api"\n'
-    )
-    return artifact
 
 
 class Echo(BaseHTTPRequestHandler):
@@ -162,7 +94,7 @@ def request_of(image: np.ndarray) -> tuple[bytes, int]:
 
 def compare(folder: Path, calls: int) -> dict[str, float]:
     """Medians, in seconds; `added` is that of the differences between an API call and the bare one beside it."""
-    model = load_artifact(install(folder))
+    model = load_artifact(install(folder, '[serving]\nsocket = "api"\n'))
     image = np.random.default_rng(1).integers(0, 256, SHAPE, dtype=np.uint8)
     body, json_length = request_of(image)
     command = [
@@ -180,7 +112,7 @@ def compare(folder: Path, calls: int) -> dict[str, float]:
         headers = {"Inference-Header-Content-Length": str(json_length)}
         api = caller(folder / "api", f"/v2/models/{NAME}/infer", body, headers)
         answer = api()
-        expected = model.run_raw({"image": image})["patches"]
+        expected = model.run_raw({"image": image})["scores"]
         if not answer.endswith(expected.tobytes()):
             raise click.ClickException("the API and the runtime disagree")
         bare_server = caller(folder / "echo", "/", body, {**headers, "Answer-Bytes": str(len(answer))})

@@ -31,7 +31,9 @@ class GateLimits:
 def accuracy_checks(report: AccuracyReport, limits: GateLimits) -> tuple[GateCheck, ...]:
     """The check `accuracy` of a classifier, and the check `outputs` of any model."""
     checks = []
-    if report.change is not None:
+    if report.data == "generated":
+        checks.append(_unmeasured(limits.max_drop))
+    elif report.change is not None:
         checks.append(_labelled(report.change, report, limits.max_drop))
     elif report.agreement is not None:
         checks.append(_unlabelled(report.agreement, report, limits.max_drop))
@@ -70,6 +72,18 @@ def _labelled(change: Difference, report: AccuracyReport, max_drop: float) -> Ga
                 "no reasonable number of samples decides it: the change sits at the limit; set another one"
             )
     return _check("accuracy", verdict, -max_drop, says, remedy, needed, _points(change))
+
+
+def _unmeasured(max_drop: float) -> GateCheck:
+    return GateCheck(
+        name="accuracy",
+        verdict="inconclusive",
+        limit=-max_drop,
+        unit="points",
+        how="not measured",
+        says="accuracy was not measured: there was neither calibration nor evaluation data",
+        remedy=LABELS_REMEDY,
+    )
 
 
 def _unlabelled(agreement: Proportion, report: AccuracyReport, max_drop: float) -> GateCheck:
@@ -112,6 +126,8 @@ def _outputs(report: AccuracyReport, min_sqnr_db: float | None, *, judged_otherw
     seen = f"output '{name}' has an SQNR of {worst:.1f} dB"
     if name in report.cosine:
         seen += f" and a cosine of {report.cosine[name]:.4f}"
+    if report.data == "generated":
+        seen += " on generated noise"
     limit = BROKEN_SQNR_DB if min_sqnr_db is None else max(min_sqnr_db, BROKEN_SQNR_DB)
     verdict: Verdict = "pass"
     says, remedy = f"{seen}; at least {limit:g} dB were asked for", None
@@ -120,6 +136,9 @@ def _outputs(report: AccuracyReport, min_sqnr_db: float | None, *, judged_otherw
         remedy = "check that the calibration data is like the data in the field"
     elif worst < limit:
         verdict, remedy = "fail", "calibrate on more data, or ask for less with --min-sqnr"
+    elif report.data == "generated" and min_sqnr_db is not None:
+        verdict, remedy = "inconclusive", "give --evaluation"
+        says = f"{seen}, which says little of real data"
     elif judged_otherwise and min_sqnr_db is None:
         says = f"{seen}: not broken"
     elif report.data == "calibration":

@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewright.artifact.manifest import AccuracyReport
+from edgewright.artifact.manifest import AccuracyReport, DataKind
 from edgewright_converters.statistics import paired_difference, proportion
 
 Array = NDArray[Any]
@@ -92,7 +92,7 @@ class Comparison:
             pair = (expected == label, got == label)
             self.right[pair] = self.right.get(pair, 0) + 1
 
-    def report(self, executed_by: str, data: Literal["evaluation", "calibration"]) -> AccuracyReport:
+    def report(self, executed_by: str, data: DataKind) -> AccuracyReport:
         """The figures so far, each share with its interval."""
         both, lost, gained, neither = (
             self.right.get(pair, 0) for pair in ((True, True), (True, False), (False, True), (False, False))
@@ -104,7 +104,10 @@ class Comparison:
             samples=self.samples,
             sqnr_db={name: sums.sqnr_db() for name, sums in self._sums.items()},
             cosine={name: sums.cosine() for name, sums in self._sums.items()},
-            agreement=proportion(self.agreed, self.samples) if self.classification else None,
+            # Noise falls into few classes, by margins unlike those of real data.
+            agreement=proportion(self.agreed, self.samples)
+            if self.classification and data != "generated"
+            else None,
             float_accuracy=proportion(both + lost, labelled) if labelled else None,
             artifact_accuracy=proportion(both + gained, labelled) if labelled else None,
             change=paired_difference(both=both, lost=lost, gained=gained, neither=neither)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edgewright.artifact.manifest import ModelFormat
 from edgewright.errors import ConversionError
+from edgewright_converters.attention_mask import cut_masks
 from edgewright_converters.calibration import Sample
 from edgewright_converters.correspondence import correspond
 from edgewright_converters.execution import Execution
@@ -54,6 +55,7 @@ def float_graphs(
         except ConversionError:
             if model_format in wanted:
                 raise
+    exported = cut_masks(exported, examples)
     graph = FloatGraph.of(exported["onnx"]) if "onnx" in exported else None
     tflite = exported.get("tflite")
     if graph is None or tflite is None:

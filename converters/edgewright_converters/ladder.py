@@ -1,8 +1,9 @@
 """The ladder of quantisation: repairs from the cheapest to the dearest, until the goal is met.
 
-Each rung changes the `Decision`, is tried as the target executes it, and is kept only if it helped. Rungs that
-cost nothing to run are climbed for every model that has not met the goal; leaving layers in float costs time on
-the device, and is tried only where the goal is clearly missed.
+Each rung changes the `Decision`, is tried as the target executes it, on samples that it was not fitted on
+(`held_out`), and is kept only if it helped. Rungs that cost nothing to run are climbed for every model that has
+not met the goal; leaving layers in float costs time on the device, and is tried only where the goal is clearly
+missed.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 from numpy.typing import NDArray
@@ -19,12 +21,13 @@ from edgewright_converters.float_graph import FloatGraph
 from edgewright_converters.layer_cost import LayerCosts
 from edgewright_converters.observation import TensorStatistics, histograms, observe
 from edgewright_converters.quantise.activation_range import ActivationRange, choose_ranges
+from edgewright_converters.quantise.adaptive_rounding import adaptively_rounded
 from edgewright_converters.quantise.bias_absorption import absorb_high_biases
 from edgewright_converters.quantise.bias_correction import corrected
 from edgewright_converters.quantise.decision import Decision
 from edgewright_converters.quantise.equalise import equalise
 from edgewright_converters.quantise.reconstruction import reconstructed
-from edgewright_converters.quantise.sensitivity import damage, most_for_least
+from edgewright_converters.quantise.sensitivity import damage, most_for_least, most_of
 from edgewright_converters.quantise.sweep import Repair, sweep, sweep_samples
 from edgewright_converters.trial import Goal, Trial
 
@@ -33,12 +36,13 @@ Effort = Literal["quick", "standard", "thorough"]
 SECONDS: Mapping[Effort, float] = {"quick": 15.0, "standard": 60.0, "thorough": 900.0}
 """When a ladder starts no further rung; a rung that has begun is finished."""
 CALIBRATION_SAMPLES: Mapping[Effort, int] = {"quick": 64, "standard": 256, "thorough": 2048}
-HARM_DB = 0.5
-"""A rung may lose this much by itself and still be kept for what later rungs make of it."""
-
 WORTH_DB = 3.0
 """What equalisation must gain. It leaves every channel without headroom, so that data unlike the calibration data
 is clipped: on other photos it cost EfficientNet-Lite0 6 dB, while it gained 0.3 dB on the calibration photos."""
+
+SENSITIVITY_SAMPLES = 8
+ADAPTIVE_SHARE = 0.8
+"""Of the damage done by all layers: those that do so much of it together are rounded adaptively."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,12 @@ RECONSTRUCTION = Rung(
     "1 sweep and least squares",
     "standard",
 )
+ADAPTIVE = Rung(
+    "adaptive rounding",
+    "which way each weight of the blocks that hurt is rounded learnt with their activations on their grids",
+    "1 sensitivity pass, some minutes of gradient descent",
+    "thorough",
+)
 MIXED = Rung(
     "mixed precision",
     # Not at 16 bits: no layer is faster so than in float, in either runtime (benchmarks/sixteen_bit.py).
@@ -85,7 +95,7 @@ MIXED = Rung(
     "standard",
     costs_run_time=True,
 )
-RUNGS = (MIN_MAX, RANGES, EQUALISATION, CORRECTION, RECONSTRUCTION, MIXED)
+RUNGS = (MIN_MAX, RANGES, EQUALISATION, CORRECTION, RECONSTRUCTION, ADAPTIVE, MIXED)
 _EFFORTS: tuple[Effort, ...] = ("quick", "standard", "thorough")
 
 
@@ -118,14 +128,25 @@ class Climb:
     """What each layer costs in float, where mixed precision was tried."""
 
 
-Try = Callable[[Decision], Trial]
-"""Quantises a decision, runs it as the target does, and measures it."""
+@dataclass(frozen=True)
+class Fit:
+    """Samples that a decision is fitted on: so many of them, by names in the graph, as often as it is called."""
+
+    samples: Callable[[int], Iterable[Mapping[str, Array]]]
+    count: int
+
+
+Try = Callable[[Sequence[Decision]], Trial]
+"""Quantises the decisions, one for each fit, runs each as the target does on samples that its fit does not hold,
+and measures what they come to together."""
+Make = Callable[[Fit, Decision], Decision]
+"""What a rung makes of a decision, fitted on samples."""
 
 
 def climb(
     graph: FloatGraph,
-    samples: Callable[[int], Iterable[Mapping[str, Array]]],
-    count: int,
+    samples: Fit,
+    fits: Sequence[Fit],
     attempt: Try,
     goal: Goal,
     effort: Effort,
@@ -137,10 +158,10 @@ def climb(
 ) -> Climb:
     """Climb until the goal is met, the effort is spent or the rungs are.
 
-    `samples` gives so many calibration samples, by names in the graph, as often as it is called; `count` of
-    them set the ranges. `attempt` judges, and `costs` says what a layer left in float takes. `symmetric` is
-    for a target whose grids have nought in the middle. Raises `DataError` where the data drives a tensor to
-    infinity.
+    `attempt` judges what was fitted on each of `fits`. Where there are several, what a kept rung makes of all
+    `samples` is the decision. Minimum and maximum are those of all samples: a range is to hold whatever was seen.
+    `costs` says what a layer left in float takes. `symmetric` is for a target whose grids have nought in the
+    middle. Raises `DataError` where the data drives a tensor to infinity.
     """
     started = time.perf_counter()
     allowed = climbed(effort)
@@ -149,82 +170,108 @@ def climb(
     execution = Execution(graph)
 
     on_rung(MIN_MAX)
-    statistics = observe(execution, samples(count), where)
+    statistics = observe(execution, samples.samples(samples.count), where)
     best = Decision(graph, _min_max(statistics), symmetric=symmetric)
-    trial = attempt(best)
+    fitted = [best] * len(fits)
+    trial = attempt(fitted)
     attempts.append(Attempt(MIN_MAX.name, trial, True, time.perf_counter() - started))
 
-    def done() -> bool:
-        return goal.met(trial) or time.perf_counter() - started > SECONDS[effort]
+    def spent() -> bool:
+        return time.perf_counter() - started > SECONDS[effort]
 
-    def judge(rung: Rung, candidate: Decision, begun: float, harm: float = 0.0) -> bool:
-        nonlocal best, trial
-        tried = attempt(candidate)
-        kept = tried.sqnr_db >= trial.sqnr_db - harm
-        attempts.append(Attempt(rung.name, tried, kept, time.perf_counter() - begun))
+    def done() -> bool:
+        return goal.met(trial) or spent()
+
+    def better(tried: Trial, worth: float = 0.0) -> bool:
+        return tried.sqnr_db >= trial.sqnr_db + worth
+
+    def judge(rung: Rung, make: Make, begun: float, good: Callable[[Trial], bool] = better) -> bool:
+        nonlocal best, fitted, trial
+        candidates = [make(fit, decision) for fit, decision in zip(fits, fitted, strict=True)]
+        tried = attempt(candidates)
+        kept = good(tried)
         if kept:
-            best, trial = candidate, tried
+            best = candidates[0] if len(fits) == 1 else make(samples, best)
+            fitted, trial = candidates, tried
+        attempts.append(Attempt(rung.name, tried, kept, time.perf_counter() - begun))
         return kept
 
     if RANGES in allowed and not done():
         on_rung(RANGES)
-        begun = time.perf_counter()
-        chosen = choose_ranges(statistics, histograms(execution, samples(count), statistics))
-        judge(RANGES, replace(best, ranges=chosen), begun, HARM_DB)
+        judge(RANGES, partial(_with_ranges, execution, statistics), time.perf_counter())
     if EQUALISATION in allowed and not done():
         on_rung(EQUALISATION)
         begun = time.perf_counter()
         equalised = Execution(equalise(graph, statistics))
-        again = observe(equalised, samples(count), where)
+        again = observe(equalised, samples.samples(samples.count), where)
         absorbed = absorb_high_biases(equalised.graph, again)
         if absorbed is not equalised.graph:
             equalised = Execution(absorbed)
-            again = observe(equalised, samples(count), where)
-        chosen = choose_ranges(again, histograms(equalised, samples(count), again))
-        if judge(EQUALISATION, Decision(equalised.graph, chosen, symmetric=symmetric), begun, -WORTH_DB):
+            again = observe(equalised, samples.samples(samples.count), where)
+        worth_it = partial(better, worth=WORTH_DB)
+        if judge(EQUALISATION, partial(_with_ranges, equalised, again), begun, worth_it):
             execution, statistics = equalised, again
-    # A model that met the goal by now is not read once more.
-    held = [] if done() else list(samples(sweep_samples(graph, count)))
+
+    def swept(repair: Repair, in_float: frozenset[str], fit: Fit, decision: Decision) -> Decision:
+        held = fit.samples(sweep_samples(graph, fit.count))
+        found = sweep(execution, decision.bounds(), held, repair, in_float)
+        return replace(decision, graph=found.graph, in_float=in_float, noise_db=found.noise_db)
+
     repairs: dict[Rung, Repair] = {CORRECTION: corrected, RECONSTRUCTION: reconstructed}
     used = None
     for rung, repair in repairs.items():
         if rung in allowed and not done():
             on_rung(rung)
             begun = time.perf_counter()
-            swept = sweep(execution, best.bounds(), held, repair)
-            candidate = replace(best, graph=swept.graph, noise_db=swept.noise_db)
-            used = repair if judge(rung, candidate, begun) else used
-    if MIXED in allowed and goal.clearly_missed(trial) and time.perf_counter() - started < SECONDS[effort]:
+            used = repair if judge(rung, partial(swept, repair, frozenset()), begun) else used
+    harm: dict[str, float] = {}
+
+    def hurting() -> dict[str, float]:
+        return harm or damage(execution, best.bounds(), list(samples.samples(SENSITIVITY_SAMPLES)))
+
+    if ADAPTIVE in allowed and not done():
+        on_rung(ADAPTIVE)
+        begun = time.perf_counter()
+        harm = hurting()
+        wanted = frozenset(most_of(harm, ADAPTIVE_SHARE))
+
+        def learnt(fit: Fit, decision: Decision) -> Decision:
+            held = list(fit.samples(sweep_samples(graph, fit.count)))
+            limit = (SECONDS[effort] - (time.perf_counter() - started)) / 2
+            found = adaptively_rounded(execution, decision.graph, decision.bounds(), held, wanted, limit)
+            return replace(decision, graph=found)
+
+        judge(ADAPTIVE, learnt, begun)
+    if MIXED in allowed and goal.clearly_missed(trial) and not spent():
         on_rung(MIXED)
         begun = time.perf_counter()
-        found = damage(execution, best.bounds(), held[:8])
         counted = costs(best)
-        order = most_for_least(found, counted.seconds)
+        order = most_for_least(hurting(), counted.seconds)
 
-        def in_float(layers: Sequence[str]) -> Decision:
-            kept = frozenset(layers)
-            swept = sweep(execution, best.bounds(), held, used or corrected, kept)
-            return replace(best, graph=swept.graph, in_float=kept, noise_db=swept.noise_db)
+        def left(number: int) -> Make:
+            return partial(swept, used or corrected, frozenset(order[:number]))
 
         number, too_few = 1, 0
         while number < len(order):
-            judge(MIXED, in_float(order[:number]), begun)
+            judge(MIXED, left(number), begun)
             if done():
                 break
             number, too_few = number * 2, number
             begun = time.perf_counter()
         # The fewest that meet the goal lie between the last two numbers tried.
-        while goal.met(trial) and number - too_few > 1 and time.perf_counter() - started < SECONDS[effort]:
-            begun, middle = time.perf_counter(), (number + too_few) // 2
-            candidate = in_float(order[:middle])
-            tried = attempt(candidate)
-            enough = goal.met(tried)
-            attempts.append(Attempt(MIXED.name, tried, enough, time.perf_counter() - begun))
-            if enough:
-                best, trial, number = candidate, tried, middle
-            else:
-                too_few = middle
+        while goal.met(trial) and number - too_few > 1 and not spent():
+            middle = (number + too_few) // 2
+            enough = judge(MIXED, left(middle), time.perf_counter(), goal.met)
+            number, too_few = (middle, too_few) if enough else (number, middle)
     return Climb(best, tuple(attempts), goal.met(trial), statistics, execution.graph, counted)
+
+
+def _with_ranges(
+    execution: Execution, statistics: Mapping[str, TensorStatistics], fit: Fit, decision: Decision
+) -> Decision:
+    """The graph of `execution`, unrepaired, with ranges chosen anew."""
+    counts = histograms(execution, fit.samples(fit.count), statistics)
+    return replace(decision, graph=execution.graph, ranges=choose_ranges(statistics, counts))
 
 
 def _min_max(statistics: Mapping[str, TensorStatistics]) -> dict[str, ActivationRange]:

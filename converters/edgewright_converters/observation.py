@@ -6,6 +6,7 @@ them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +16,17 @@ from numpy.typing import NDArray
 
 from edgewright.errors import DataError
 from edgewright_converters.execution import Execution, side_by_side
+from edgewright_converters.float_graph import attribute
 
 Array = NDArray[Any]
 BINS = 2048
 """As ONNX Runtime's and TensorRT's calibrators have: a bin is an eighth of an 8-bit step."""
 HISTOGRAM_VALUES = 65_536
 """Values of a tensor that one sample adds to its histogram; more cost time and say no more."""
+
+
+NEGLIGIBLE = 1 / 512
+"""Half a step of an 8-bit softmax: what all scores below the floor of a row may weigh together."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +36,13 @@ class TensorStatistics:
     low: Array
     high: Array
     mean_square: Array
+    floor: float = -np.inf
+    """What lies below is nought after the softmax that takes the tensor: masked, or of no weight."""
 
     @property
     def range(self) -> tuple[float, float]:
-        """True minimum and maximum of the whole tensor."""
-        return float(self.low.min()), float(self.high.max())
+        """True minimum and maximum of the whole tensor, or of what matters of it."""
+        return max(float(self.low.min()), self.floor), float(self.high.max())
 
 
 def observe(
@@ -43,6 +51,7 @@ def observe(
     """Statistics of every float tensor. Raises `DataError` where a tensor becomes infinite or NaN."""
     graph = execution.graph
     wanted = set(graph.float_tensors)
+    softmax = {n.input[0]: attribute(n, "axis", -1) for n in graph.nodes if n.op_type == "Softmax"}
 
     def look(sample: Mapping[str, Array]) -> dict[str, TensorStatistics]:
         seen: dict[str, TensorStatistics] = {}
@@ -56,7 +65,10 @@ def observe(
                     else value.reshape(1, 1)
                 )
                 power = np.einsum("ij,ij->i", rows, rows) / rows.shape[1]
-                seen[name] = TensorStatistics(rows.min(axis=1), rows.max(axis=1), power.astype(np.float64))
+                floor = _floor(value, softmax[name]) if name in softmax else -np.inf
+                seen[name] = TensorStatistics(
+                    rows.min(axis=1), rows.max(axis=1), power.astype(np.float64), floor
+                )
 
         execution.run(sample, visit)
         return seen
@@ -64,6 +76,7 @@ def observe(
     low: dict[str, Array] = {}
     high: dict[str, Array] = {}
     power: dict[str, Array] = {}
+    floor: dict[str, float] = {}
     count = 0
     for seen in side_by_side(look, samples):
         count += 1
@@ -71,12 +84,19 @@ def observe(
             low[name] = np.minimum(low.get(name, found.low), found.low)
             high[name] = np.maximum(high.get(name, found.high), found.high)
             power[name] = power.get(name, 0.0) + found.mean_square
+            floor[name] = min(floor.get(name, np.inf), found.floor)
     for name in low:
         if not (np.isfinite(low[name]).all() and np.isfinite(high[name]).all()):
             problem = f"the calibration data drives tensor '{name}' to infinity"
             remedy = "look for outliers in the data, or mask attention by a large number in place of infinity"
             raise DataError(problem, where=where, remedy=remedy)
-    return {name: TensorStatistics(low[name], high[name], power[name] / count) for name in low}
+    return {name: TensorStatistics(low[name], high[name], power[name] / count, floor[name]) for name in low}
+
+
+def _floor(scores: Array, axis: int) -> float:
+    """Below it all n scores of any row together have e^floor · n <= `NEGLIGIBLE` of the weight of its largest."""
+    least_peak = float(scores.max(axis=axis).min())
+    return least_peak - math.log(scores.shape[axis] / NEGLIGIBLE)
 
 
 def histograms(

@@ -53,7 +53,8 @@ def package(
     name: str,
     release_version: str,
     source: str,
-    calibration: SampleSet,
+    calibration: SampleSet | None,
+    described: SampleSet,
     classification: str | None,
 ) -> tuple[Release | None, list[ArtifactManifest]]:
     """Describe the artifacts, and unless `output` is None write them and name the release over them.
@@ -63,7 +64,7 @@ def package(
     """
     goldens = [golden_to_bytes(packable.verified.golden) for packable in packables]
     manifests = [
-        _manifest(packable, golden, name, release_version, source, calibration, classification)
+        _manifest(packable, golden, name, release_version, source, calibration, described, classification)
         for packable, golden in zip(packables, goldens, strict=True)
     ]
     if output is None:
@@ -89,7 +90,8 @@ def _manifest(
     name: str,
     release_version: str,
     source: str,
-    calibration: SampleSet,
+    calibration: SampleSet | None,
+    described: SampleSet,
     classification: str | None,
 ) -> ArtifactManifest:
     verified, model = packable.verified, packable.verified.model
@@ -105,9 +107,9 @@ def _manifest(
         float_bytes=verified.float_bytes,
         inputs=model.inputs,
         outputs=model.outputs,
-        preprocessing=calibration.preprocessing,
+        preprocessing=described.preprocessing,
         postprocessing=Classification(output=classification) if classification else None,
-        labels=calibration.classes,
+        labels=described.classes,
         golden=GoldenPolicy(
             digest=digest_of(golden),
             vectors=verified.golden.count,
@@ -123,8 +125,8 @@ def _manifest(
         macs=packable.macs,
         provenance=Provenance(
             source=source,
-            calibration_samples=calibration.count,
-            calibration_digest=calibration.digest(),
+            calibration_samples=calibration.count if calibration else 0,
+            calibration_digest=calibration.digest() if calibration else None,
             tools=_tool_versions(),
         ),
     )

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
 
@@ -28,11 +29,19 @@ _WEIGHTS_REMEDY = "give module:function that builds the model as the source, and
 
 
 @dataclass(frozen=True)
+class InputForm:
+    """Shape, with a batch of one, and dtype of an input."""
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
 class SourceModel:
     """A float model with named inputs. Exactly one of `module` and `onnx_path` is set.
 
     `run` takes one sample by input name, first axis 1, and returns outputs by output name. `optional_names` are
-    inputs with a default, which `taking` turns into inputs.
+    inputs with a default, which `taking` turns into inputs. `input_forms` are known of the sources that tell them.
     """
 
     label: str
@@ -42,6 +51,7 @@ class SourceModel:
     module: torch.nn.Module | None = None
     onnx_path: Path | None = None
     optional_names: tuple[str, ...] = ()
+    input_forms: Mapping[str, InputForm] = field(default_factory=dict)
 
     def taking(self, names: Sequence[str]) -> SourceModel:
         """The model with exactly these of its inputs; the others keep their defaults."""
@@ -159,7 +169,14 @@ def _from_code(
 def _from_pt2(path: Path) -> SourceModel:
     program = load_exported(path)
     names = tuple(program.graph_signature.user_inputs)
-    return _from_module(program.module(), str(path), path.stem, names)
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
+    forms = {
+        name: _form(value.shape, str(value.dtype).removeprefix("torch."))
+        for name in names
+        if isinstance(value := values.get(name), torch.Tensor)
+    }
+    model = _from_module(program.module(), str(path), path.stem, names)
+    return replace(model, input_forms={name: form for name, form in forms.items() if form})
 
 
 def _from_script(path: Path) -> SourceModel:
@@ -197,7 +214,24 @@ def _from_onnx(path: Path) -> SourceModel:
         return {spec.name: array for spec, array in zip(session.outputs, results, strict=True)}
 
     names = tuple(spec.name for spec in session.inputs)
-    return SourceModel(str(path), path.stem, names, run, onnx_path=path)
+    # The session reports an axis of any size as 1.
+    values = {v.name: v for v in onnx.load(str(path), load_external_data=False).graph.input}
+    sizes = {spec.name: values[spec.name].type.tensor_type.shape.dim for spec in session.inputs}
+    forms = {
+        spec.name: form
+        for spec in session.inputs
+        if (form := _form([size.dim_value for size in sizes[spec.name]], spec.dtype))
+    }
+    return SourceModel(str(path), path.stem, names, run, onnx_path=path, input_forms=forms)
+
+
+def _form(shape: Sequence[Any], dtype: str) -> InputForm | None:
+    """A batch of any size becomes one; None where another axis is of any size."""
+    sizes = [size if isinstance(size, int) and size > 0 else None for size in shape]
+    if sizes and sizes[0] is None:
+        sizes[0] = 1
+    known = tuple(size for size in sizes if size is not None)
+    return InputForm(known, dtype) if len(known) == len(sizes) else None
 
 
 class _Named(torch.nn.Module):

@@ -20,6 +20,7 @@ TYPICAL = {
     "equalisation": 25.0,
     "bias correction": 8.0,
     "reconstruction": 18.0,
+    "adaptive rounding": 300.0,
     "mixed precision": 25.0,
     "quantise": 2.0,
     "verify": 20.0,

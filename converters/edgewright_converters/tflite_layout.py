@@ -56,7 +56,7 @@ class _Model:
 
     def kind(self, operator: Any) -> str:
         code = self.schema.operatorCodes[operator.opcodeIndex]
-        return self.kinds.get(max(code.builtinCode, code.deprecatedBuiltinCode), "")
+        return str(self.kinds.get(max(code.builtinCode, code.deprecatedBuiltinCode), ""))
 
     def maker(self, index: int, kind: str) -> Any | None:
         """The operator that makes a tensor, if it is of that kind."""

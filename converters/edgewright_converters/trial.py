@@ -6,8 +6,9 @@ Trials steer the ladder. What they measure is on calibration data and is never s
 
 from __future__ import annotations
 
+import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewright.artifact.manifest import Difference, ModelFormat, Precision
+from edgewright.artifact.manifest import DataKind, Difference, ModelFormat, Precision
 from edgewright.latency_benchmark import interleaved_seconds
 from edgewright_converters.calibration import Sample, SampleSet
+from edgewright_converters.comparison import MAX_DB
 from edgewright_converters.export import ExportedGraph
+from edgewright_converters.held_out import MOST
 from edgewright_converters.quantise import QuantisedModel
 from edgewright_converters.statistics import proportion
 from edgewright_converters.verify import Reference, compare, open_specs
 
 Array = NDArray[Any]
-MOST_SAMPLES = 64
 LATENCY_SECONDS = 0.1
 
 ENOUGH_DB = 30.0
@@ -42,7 +44,7 @@ class Trial:
     format: ModelFormat
     precision: Precision
     sqnr_db: float
-    """Of the worst output."""
+    """Of the worst output; the noise of several candidates is averaged."""
     changed: int | None
     """Samples whose top class is not that of float; None for a model that is no classifier."""
     samples: int
@@ -52,7 +54,7 @@ class Trial:
     float_seconds: float
     """The same of the float model in the same runtime, measured in turn."""
     change: Difference | None = None
-    """Of the accuracy, where the samples have labels."""
+    """Of the accuracy, where the samples have labels; the better one of several, so that a miss is a clear one."""
 
     @property
     def changed_share(self) -> float | None:
@@ -67,40 +69,51 @@ class Trial:
 class Tryout:
     """Tries one candidate after another on the same samples, against float outputs that are computed once."""
 
-    samples: tuple[Sample, ...]
+    groups: tuple[tuple[Sample, ...], ...]
+    """One for each part of the calibration samples that a decision is fitted without."""
     outputs: Mapping[int, Mapping[str, Array]]
     """Of the float model, by the identity of the sample's inputs."""
+    data: DataKind = "calibration"
 
     @classmethod
-    def on(cls, reference: Reference, samples: SampleSet) -> Tryout:
-        """Hold samples from all over the data."""
-        held = tuple(samples.spread(MOST_SAMPLES))
-        return cls(held, {id(s.inputs): reference(s.inputs) for s in held})
+    def on(cls, reference: Reference, samples: Sequence[SampleSet], data: DataKind = "calibration") -> Tryout:
+        """Hold samples from all over each set."""
+        most = max(1, MOST // len(samples))
+        held = tuple(tuple(group.spread(most)) for group in samples)
+        outputs = {id(s.inputs): reference(s.inputs) for group in held for s in group}
+        return cls(held, outputs, data)
 
-    def run(self, candidate: QuantisedModel, graph: ExportedGraph) -> Trial:
-        """Execute the candidate on every sample, and time it in turn with its float graph."""
-        (compared,) = compare(
-            [candidate], self.samples, lambda inputs: self.outputs[id(inputs)], "calibration"
-        )
+    def run(self, candidates: Sequence[QuantisedModel], graph: ExportedGraph) -> Trial:
+        """Execute each candidate on its group of samples, or the only one on all, and time the first in turn with
+        its float graph."""
+        groups = self.groups
+        if len(candidates) == 1:
+            groups = (tuple(sample for group in groups for sample in group),)
+        reports = [
+            compare([candidate], group, lambda inputs: self.outputs[id(inputs)], self.data)[0].accuracy
+            for candidate, group in zip(candidates, groups, strict=True)
+        ]
+        first = candidates[0]
         with tempfile.TemporaryDirectory() as folder:
             models = [
                 open_specs(Path(folder) / "float32", graph),
-                open_specs(Path(folder) / "candidate", candidate),
+                open_specs(Path(folder) / "candidate", first),
             ]
             times = interleaved_seconds(models, seconds=LATENCY_SECONDS)
-        report = compared.accuracy
-        agreement = report.agreement
         float_seconds, seconds = (float(np.median(taken)) for taken in times)
+        agreements = [report.agreement for report in reports if report.agreement is not None]
+        changes = [report.change for report in reports if report.change is not None]
+        noise = [10 ** (-min(report.sqnr_db.values(), default=MAX_DB) / 10) for report in reports]
         return Trial(
-            candidate.format,
-            candidate.precision,
-            min(report.sqnr_db.values(), default=200.0),
-            None if agreement is None else round((1 - agreement.value) * agreement.samples),
-            report.samples,
-            len(candidate.data),
+            first.format,
+            first.precision,
+            -10 * math.log10(float(np.mean(noise))),
+            round(sum((1 - a.value) * a.samples for a in agreements)) if agreements else None,
+            sum(report.samples for report in reports),
+            len(first.data),
             seconds,
             float_seconds,
-            report.change,
+            max(changes, key=lambda change: change.high, default=None),
         )
 
 
@@ -123,12 +136,13 @@ class Goal:
 
     def clearly_missed(self, trial: Trial) -> bool:
         """So far off that layers left in float are worth their time: not explained by the few samples tried."""
+        if self.met(trial):
+            return False
         if self.min_sqnr_db is not None and trial.sqnr_db < self.min_sqnr_db:
             return True
         if trial.change is not None:
             return trial.change.high < -self.max_drop / 100
         # Without labels a changed class is no loss yet: it may have been wrong before, or a near tie.
         poor = self.min_sqnr_db is None and trial.sqnr_db < POOR_DB
-        return poor or (
-            trial.changed is not None and proportion(trial.changed, trial.samples).low > POOR_SHARE
-        )
+        allowed = max(POOR_SHARE, self.max_drop / 200)
+        return poor or (trial.changed is not None and proportion(trial.changed, trial.samples).low > allowed)

@@ -10,13 +10,13 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgewright.artifact.golden import GoldenVectors
-from edgewright.artifact.manifest import AccuracyReport, DriftReference, LatencyFigure
+from edgewright.artifact.manifest import AccuracyReport, DataKind, DriftReference, LatencyFigure
 from edgewright.errors import ArtifactError, ConversionError, DataError
 from edgewright.latency_benchmark import host_processor, interleaved_seconds, summary
 from edgewright.runtime.memory import PeakMemory, measure_peak_memory
@@ -57,7 +57,7 @@ class Compared:
     accuracy: AccuracyReport
     golden: GoldenVectors
     runtime: str
-    drift_reference: DriftReference
+    drift_reference: DriftReference | None
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def compare(
     models: Sequence[QuantisedModel],
     samples: Iterable[Sample],
     reference: Reference,
-    data: Literal["evaluation", "calibration"],
+    data: DataKind,
 ) -> list[Compared]:
     """Execute every model and the float one once on each sample, in one pass over the samples.
 
@@ -103,7 +103,7 @@ def verify(
     models: Sequence[tuple[QuantisedModel, ExportedGraph]],
     samples: Iterable[Sample],
     reference: Reference,
-    data: Literal["evaluation", "calibration"],
+    data: DataKind,
 ) -> list[VerifiedModel]:
     """Compare quantised models, each with its float graph, in one pass; then measure each against that graph."""
     compared = compare([model for model, _ in models], samples, reference, data)
@@ -135,7 +135,7 @@ class _Running:
         real = {spec.name: real_output(outputs[spec.name], spec) for spec in self.model.outputs}
         self.comparison.add(expected, real, sample.label)
 
-    def result(self, data: Literal["evaluation", "calibration"]) -> Compared:
+    def result(self, data: DataKind) -> Compared:
         assert self.comparison is not None and self.sketcher is not None
         sketch = self.sketcher.take()
         assert sketch is not None
@@ -143,7 +143,8 @@ class _Running:
             self.comparison.report(self.model.runtime, data),
             GoldenVectors(_stacked(self.raw_inputs), _stacked(self.raw_outputs)),
             self.model.runtime,
-            DriftReference(data=data, sketch=sketch),
+            # Everything in the field would have drifted from noise.
+            DriftReference(data=data, sketch=sketch) if data != "generated" else None,
         )
 
 

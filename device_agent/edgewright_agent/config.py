@@ -10,7 +10,7 @@ import re
 import sys
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
@@ -19,6 +19,7 @@ from edgewright.contract import CONTRACT, from_mapping
 from edgewright.errors import ConfigError
 from edgewright.mqtt import BrokerSettings
 from edgewright.telemetry.names import Encoding
+from edgewright_agent.feed_config import SINK_PATHS, SOURCE_PATHS, SinkConfig, SourceConfig, is_path
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -28,24 +29,6 @@ else:  # the standard library has it from 3.11 on
 SOCKET_PATH_BYTES = 107
 """unix(7): `sun_path` holds 108, the last of which is a zero."""
 Seconds = Annotated[float, Field(gt=0)]
-
-
-class SourceConfig(BaseModel):
-    """Where the inputs of inferences come from."""
-
-    model_config = CONTRACT
-    kind: Literal["golden", "npz"] = "golden"
-    """`golden`: the artifact's own vectors in turn, so that a device without data still has a latency."""
-    path: Path | None = None
-    """Of `npz` alone: arrays by input name, or `x` where there is one input; the first axis is the samples."""
-    rate_hz: Annotated[float, Field(gt=0, le=10_000)] = 1.0
-    """Inferences a second. 1: sixty in a telemetry window, and next to no load on the smallest board."""
-
-    @model_validator(mode="after")
-    def _npz_has_a_path(self) -> SourceConfig:
-        if (self.kind == "npz") != (self.path is not None):
-            raise ValueError("kind 'npz' needs a path, and only it takes one")
-        return self
 
 
 class ServingConfig(BaseModel):
@@ -95,6 +78,7 @@ class AgentConfig(BaseModel):
     time_zone: str | None = None
     """IANA name, such as `Europe/Berlin`, by which a rollout's maintenance windows are meant. None: not told."""
     source: SourceConfig = SourceConfig()
+    sink: SinkConfig = SinkConfig()
     serving: ServingConfig | None = None
     """The inference API. None: nothing listens, as a device may serve its own sources alone."""
     threads: Annotated[int, Field(gt=0, le=256)] = 1
@@ -162,7 +146,11 @@ def load_config(path: Path) -> AgentConfig:
         raise ConfigError(f"cannot be read ({error})", where=str(path)) from None
     _resolve(document, _PATHS, path.parent)
     _resolve(document.get("broker"), _BROKER_PATHS, path.parent)
-    _resolve(document.get("source"), ("path",), path.parent)
+    for name, keys in (("source", SOURCE_PATHS), ("sink", SINK_PATHS)):
+        table = document.get(name)
+        _resolve(table, keys, path.parent)
+        if isinstance(table, dict):
+            _resolve(table.get("broker"), _BROKER_PATHS, path.parent)
     _resolve(document.get("serving"), ("socket",), path.parent)
     return from_mapping(AgentConfig, document, where=str(path))
 
@@ -173,5 +161,5 @@ def _resolve(table: Any, keys: tuple[str, ...], folder: Path) -> None:
     for key in keys:
         value = table.get(key)
         # A profile is a name unless it looks like a file.
-        if isinstance(value, str) and (key != "profile" or value.endswith(".toml")):
+        if is_path(value, key) and (key != "profile" or value.endswith(".toml")):
             table[key] = str(folder.resolve() / value)

@@ -149,6 +149,10 @@ class Exporter:
         """One inference that failed."""
         self.add(names.INFERENCE_ERRORS, "{error}", 1, {names.ERROR_TYPE: type(error).__name__}, model=model)
 
+    def record_feed_error(self, error: BaseException) -> None:
+        """A source that gave nothing or a sink that took nothing; no fault of a model's."""
+        self.add(names.FEED_ERRORS, "{error}", 1, {names.ERROR_TYPE: type(error).__name__})
+
     def record_energy(self, joules: float, sensor: str) -> None:
         """Energy that the device used since the last call."""
         self.add(names.ENERGY, "J", joules, {names.SENSOR: sensor})

@@ -7,20 +7,23 @@ turns. Both count what they saw; whether that is good enough is decided in `upda
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
+from edgewright.active_slot import SlotContent
 from edgewright.errors import EdgewrightError
 from edgewright.runtime.model import Array, Model, load_artifact
 from edgewright_agent.config import AgentConfig
 from edgewright_agent.drift import DriftWatch
 from edgewright_agent.exporter import Attributes, Exporter, model_attributes
-from edgewright_agent.slots import Serving, SlotContent
-from edgewright_agent.sources import RawInputs, open_source
+from edgewright_agent.feed import Feed
+from edgewright_agent.slots import Serving
 from edgewright_agent.tally import Tally
 
+log = logging.getLogger("edgewright.agent")
 MAX_LAG_S = 1.0
 """How far a loop that cannot keep its rate may fall behind and still catch up; the rest is skipped."""
 
@@ -74,7 +77,6 @@ class Served:
 
     content: SlotContent
     model: Model
-    inputs: Iterator[RawInputs]
     attributes: Attributes
     tally: Tally = field(default_factory=Tally)
     spent: Spent = field(default_factory=Spent)
@@ -85,41 +87,52 @@ class Served:
 
 
 def load_served(serving: Serving, config: AgentConfig) -> Served:
-    """Load the artifact of a slot and open its source. Raises the error family."""
+    """Load the artifact of a slot. Raises the error family."""
     model = load_artifact(serving.artifact, threads=config.threads)
-    inputs = open_source(config.source, model, serving.artifact)
     attributes = model_attributes(serving.content.release)
     drift = DriftWatch(serving.artifact.manifest, attributes)
-    return Served(serving.content, model, inputs, attributes, drift=drift)
+    return Served(serving.content, model, attributes, drift=drift)
 
 
 def serve(
-    current: Callable[[], Served | None], exporter: Exporter, *, rate_hz: float, stopping: threading.Event
+    current: Callable[[], Served | None],
+    exporter: Exporter,
+    feed: Feed,
+    *,
+    rate_hz: float,
+    stopping: threading.Event,
 ) -> None:
-    """Run inferences of what `current` gives at `rate_hz`, until `stopping` is set."""
+    """Run inferences of what `current` gives on what `feed` has, at `rate_hz`, until `stopping` is set."""
     period = 1.0 / rate_hz
     due = time.monotonic()
+    announced: Served | None = None
     while not stopping.is_set():
         served = current()
         if served is not None:
-            infer(served, exporter)
+            infer(served, exporter, feed)
+            if served is not announced and served.spent.inferences:
+                announced = served
+                log.info("%s: first inference done", served.content.release)
         due = max(due + period, time.monotonic() - MAX_LAG_S)
         stopping.wait(max(0.0, due - time.monotonic()))
 
 
-def infer(served: Served, exporter: Exporter) -> None:
-    """One inference of the source's next input, recorded as durations or as an error."""
-    inputs = next(served.inputs)
+def infer(served: Served, exporter: Exporter, feed: Feed) -> None:
+    """One inference if there is an input, recorded as durations or as an error; the sink is told the answer."""
     try:
-        prepared = served.model.prepare(inputs, raw=True)
+        taken = feed.next(served.model)
+        if taken is None:
+            return
+        prepared = served.model.prepare(taken.inputs, raw=True)
     except EdgewrightError as error:
         record_failure(served, exporter, error)
         return
     try:
-        _, spent = execute(served, exporter, prepared)
+        results, spent = execute(served, exporter, prepared)
     except InferenceFailedError:
         return
-    record(served, exporter, spent)
+    record(served, exporter, replace(spent, preprocessing=taken.preprocessing_s or 0.0))
+    feed.tell(served.model, taken, served.model.finish(results, raw=True))
 
 
 def execute(

@@ -13,59 +13,20 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
-from pydantic import BaseModel, Field
-
+from edgewright.active_slot import POINTER, FailedUpdate, SlotContent, SlotName, SlotState, open_slot
 from edgewright.artifact.layout import Layout
-from edgewright.artifact.manifest import Digest
-from edgewright.artifact.release import Artifact, copy_artifact, find_artifact
-from edgewright.contract import CONTRACT
-from edgewright.durable_file import storage_error, sync_folder
+from edgewright.artifact.release import Artifact, copy_artifact
+from edgewright.durable_file import storage_error
 from edgewright.errors import ArtifactError, EdgewrightError, StorageError
 from edgewright.figures import size
 from edgewright.twin import DesiredState, ReleaseReference
 from edgewright_agent.checked_file import read_checked, sweep_unfinished, write_checked
 
 log = logging.getLogger("edgewright.agent")
-SlotName = Literal["a", "b"]
 LoadedT = TypeVar("LoadedT")
-POINTER = "active.json"
 CUT_SHORT = "the agent restarted while the new release was still watched"
-
-
-class SlotContent(BaseModel):
-    """What a slot holds."""
-
-    model_config = CONTRACT
-    slot: SlotName
-    release: ReleaseReference
-    artifact: Digest = Field(description="of the artifact's OCI manifest")
-
-
-class FailedUpdate(BaseModel):
-    """The last update that failed, so that the same wish, delivered again, is not tried for ever."""
-
-    model_config = CONTRACT
-    desired: DesiredState
-    reason: str
-
-
-class SlotState(BaseModel):
-    """The durable pointer."""
-
-    model_config = CONTRACT
-    schema_version: Literal[1] = Field(default=1, alias="schema")
-    active: SlotContent | None = Field(default=None, description="None: nothing was ever kept")
-    previous: SlotContent | None = Field(default=None, description="what a roll back returns to")
-    watching: DesiredState | None = Field(
-        default=None, description="whose switch to `active` is still watched; None: it is kept"
-    )
-    kept: DesiredState | None = Field(
-        default=None, description="what asked for `active` last; while watching: for `previous`"
-    )
-    failure: FailedUpdate | None = None
-    check: Digest | None = Field(default=None, description="of this JSON without `check`")
 
 
 @dataclass(frozen=True)
@@ -145,9 +106,6 @@ class Slots:
         try:
             _remove(folder)
             copied = copy_artifact(artifact, Layout.create(folder))
-            # A durable file makes its own folder's entry durable, not that of the folders above.
-            for parent in (folder / "blobs", folder, self.root):
-                sync_folder(parent)
         except BaseException as error:
             with contextlib.suppress(OSError):
                 _remove(folder)
@@ -158,10 +116,7 @@ class Slots:
 
     def verify(self, content: SlotContent) -> Serving:
         """Check every digest of a slot as it lies on the disk. Raises `ArtifactError`."""
-        artifact = find_artifact(self.folder(content))
-        if artifact.digest != content.artifact:
-            raise ArtifactError("holds another artifact than was installed", where=str(self.folder(content)))
-        return Serving(content, artifact)
+        return Serving(content, open_slot(self.root, content))
 
     def switch(self, content: SlotContent, desired: DesiredState) -> None:
         """Let the pointer name the new slot, watched. Raises `StorageError`."""

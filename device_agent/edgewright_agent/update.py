@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from edgewright.active_slot import FailedUpdate, SlotContent
 from edgewright.artifact.layout import Layout
 from edgewright.artifact.manifest import failed_checks
 from edgewright.artifact.release import open_artifact, open_release_by_digest
@@ -24,7 +25,7 @@ from edgewright_agent.config import AgentConfig
 from edgewright_agent.inference import Served, load_served
 from edgewright_agent.lifecycle import RESTING, Event, step
 from edgewright_agent.prove import limits_for, prove_in_process_of_its_own
-from edgewright_agent.slots import FailedUpdate, SlotContent, Slots
+from edgewright_agent.slots import Slots
 from edgewright_agent.watch import (
     HeatWatch,
     ReadHeat,

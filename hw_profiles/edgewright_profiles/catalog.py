@@ -5,7 +5,6 @@ Every way in which a name, a file or its text can be wrong leaves here as a `Pro
 
 from __future__ import annotations
 
-import difflib
 import sys
 from importlib import resources
 from pathlib import Path
@@ -43,6 +42,8 @@ def load_profile(name_or_path: str | Path) -> HardwareProfile:
         return _read(resources.files("edgewright_profiles") / "data" / f"{text}.toml", text)
     if text.endswith(".toml"):
         return _read(Path(text), text)
+    import difflib  # 0.2 MB of memory that a device with a sound configuration saves
+
     nearest = difflib.get_close_matches(text, names, n=1, cutoff=0.4)
     hint = f"did you mean '{nearest[0]}'? " if nearest else ""
     raise ProfileError(f"no hardware profile '{text}'", remedy=f"{hint}'edgewright profile list' shows all")

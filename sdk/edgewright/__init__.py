@@ -2,9 +2,11 @@
 
     import edgewright as ew
 
-    report = ew.convert("model:net", calibration="photos/", profiles=["raspberry-pi-5"], output="registry/")
+    report = ew.convert("model:net", calibration="photos/", profile="raspberry-pi-5", output="registry/")
     model = ew.load("oci:registry:net:1.0.0", profile="raspberry-pi-5", format="onnx")
     scores = model.run(image)
+
+    model = ew.load("net")  # on a device: whatever version of it the agent serves, from call to call
 
 Everything is imported when it is first used, so that `import edgewright` costs next to nothing.
 """
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
     from edgewright.artifact.manifest import ArtifactManifest
     from edgewright.errors import EdgewrightError
     from edgewright.latency_benchmark import Benchmark, benchmark
-    from edgewright.runtime.model import Model, load
+    from edgewright.runtime.following import FollowingModel, load
+    from edgewright.runtime.model import Model
     from edgewright_converters.pipeline import convert
     from edgewright_profiles import load_profile as profile
 
@@ -28,6 +31,7 @@ __all__ = [
     "ArtifactManifest",
     "Benchmark",
     "EdgewrightError",
+    "FollowingModel",
     "Model",
     "__version__",
     "benchmark",
@@ -40,10 +44,11 @@ _LAZY = {
     "ArtifactManifest": ("edgewright.artifact.manifest", "ArtifactManifest"),
     "Benchmark": ("edgewright.latency_benchmark", "Benchmark"),
     "EdgewrightError": ("edgewright.errors", "EdgewrightError"),
+    "FollowingModel": ("edgewright.runtime.following", "FollowingModel"),
     "Model": ("edgewright.runtime.model", "Model"),
     "benchmark": ("edgewright.latency_benchmark", "benchmark"),
     "convert": ("edgewright_converters.pipeline", "convert"),
-    "load": ("edgewright.runtime.model", "load"),
+    "load": ("edgewright.runtime.following", "load"),
     "profile": ("edgewright_profiles", "load_profile"),
 }
 

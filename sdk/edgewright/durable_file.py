@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import tempfile
 from collections.abc import Iterator
@@ -19,8 +20,8 @@ _CAUSES = {
     errno.ENOSPC: ("the disk is full", "free some space and run the same command again"),
     errno.EDQUOT: ("the disk quota is used up", "free some space and run the same command again"),
     errno.EROFS: ("the file system is read-only", "remount it writable or choose another folder"),
-    errno.EACCES: ("permission denied", "choose a folder that this user may write"),
-    errno.EPERM: ("permission denied", "choose a folder that this user may write"),
+    errno.EACCES: ("permission denied", "choose a folder that this user may use, or change its permissions"),
+    errno.EPERM: ("permission denied", "choose a folder that this user may use, or change its permissions"),
     errno.EISDIR: ("is a folder", "name a file in it"),
     errno.ENOTDIR: ("a part of the path is a file, not a folder", "choose another folder"),
 }
@@ -41,32 +42,41 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, each entry durable in the folder that holds it. Raises `OSError`."""
+    missing = list(itertools.takewhile(lambda parent: not parent.exists(), (folder, *folder.parents)))
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in missing:
+        sync_folder(made.parent)
+
+
 @contextlib.contextmanager
 def durable_writer(path: Path) -> Iterator[BinaryIO]:
     """A file open for writing that appears at `path`, durable and whole, when the block ends without error.
 
-    On any error nothing is left behind. Raises `StorageError`.
+    Folders that are missing are made, as durably. On any error no part of the file is left behind.
+    Raises `StorageError`.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
     except OSError as error:
         raise storage_error(error, path) from None
-    temporary = Path(name)
+    # Not as a Path: it keeps each part of a name in a table of the interpreter's, which grows by all that is new.
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
             os.fchmod(file.fileno(), 0o644)
             os.fsync(file.fileno())
-        temporary.replace(path)
+        os.replace(name, path)  # noqa: PTH105
         sync_folder(path.parent)
     except OSError as error:
         raise storage_error(error, path) from None
     finally:
         # A disk that has just become read-only keeps even this, and the error above says why.
         with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            os.unlink(name)  # noqa: PTH108
 
 
 def write_durably(path: Path, data: bytes) -> None:

@@ -63,7 +63,8 @@ def manifest_row(manifest: ArtifactManifest) -> list[str]:
         percent(accuracy.artifact_accuracy),
         points(accuracy.change),
         percent(accuracy.agreement),
-        ", ".join(f"{value:.1f} dB" for value in accuracy.sqnr_db.values()),
+        ", ".join(f"{value:.1f} dB" for value in accuracy.sqnr_db.values())
+        + (" on generated noise" if accuracy.data == "generated" else ""),
         "–" if gate is None or gate.int8_mac_share is None else f"{gate.int8_mac_share:.1%}",
         _latency(_figure(manifest, "measured on host", "float32")),
         _latency(_figure(manifest, "measured on host", manifest.precision)),

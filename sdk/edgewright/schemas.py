@@ -6,14 +6,18 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from edgewright.active_slot import SlotState
 from edgewright.artifact.manifest import ArtifactManifest
 from edgewright.contract import schema_text
+from edgewright.prediction import Prediction
 from edgewright.telemetry.window import TelemetryWindow
 from edgewright.twin import DesiredState, DeviceStatus, ReportedState
 
 FOLDER = Path(__file__).parent / "schema"
 SCHEMAS: dict[str, type[BaseModel]] = {
+    "active-slot": SlotState,
     "artifact-manifest": ArtifactManifest,
+    "prediction": Prediction,
     "telemetry-window": TelemetryWindow,
     "twin-desired": DesiredState,
     "twin-reported": ReportedState,

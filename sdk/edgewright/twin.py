@@ -1,7 +1,8 @@
 """The twin contract: what a device should run, what it runs and whether it is there, retained on MQTT.
 
 Topics: `edgewright/v1/{fleet}/{device}/desired` (fleet → device), `…/reported`, `…/status` (the last will)
-and `…/metrics` (device → fleet). Every message but metrics is the JSON of a model below.
+`…/metrics` and `…/predictions` (device → fleet). Metrics are OTLP, predictions are in `prediction`, every other
+message is the JSON of a model below.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from edgewright.contract import CONTRACT
 from edgewright.errors import ConfigError
 
 ROOT = "edgewright/v1"
-Leaf = Literal["desired", "reported", "status", "metrics"]
+Leaf = Literal["desired", "reported", "status", "metrics", "predictions"]
 _TOPIC = re.compile(r"edgewright/v1/(?P<fleet>[^/+#]+)/(?P<device>[^/+#]+)/(?P<leaf>[a-z]+)")
 
 Phase = Literal[

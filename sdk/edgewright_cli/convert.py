@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from edgewright.figures import MANIFEST_COLUMNS, gate_lines, manifest_row
-from edgewright_cli.output import json_option, print_json, print_table, progress
+from edgewright_cli.output import json_option, print_json, print_table
+from edgewright_cli.progress import progress
 
 if TYPE_CHECKING:
     from edgewright.artifact.manifest import Precision
@@ -26,6 +27,19 @@ class _Explain(click.Option):
         return super().handle_parse_result(ctx, opts, args)
 
 
+def _shapes(_: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    """The shapes by input name, which is empty where none is given."""
+    found = {}
+    for value in values:
+        name, _equals, shape = value.rpartition("=")
+        try:
+            found[name] = tuple(int(size) for size in shape.split(","))
+        except ValueError:
+            problem = f"'{value}' is no shape: write [NAME=]1,3,224,224"
+            raise click.BadParameter(problem, param=option) from None
+    return found
+
+
 @click.command(
     epilog="""\b
 Examples:
@@ -35,6 +49,7 @@ Examples:
   edgewright convert speech.pt2 --calibration speech_data:batches --profile raspberry-pi-5 --output registry/
   edgewright convert m:net --calibration train.npz --evaluation test.npz --max-drop 0.5 --strict \\
       --profile raspberry-pi-5 --output registry/ --report page.html
+  edgewright convert m:net --input-shape 1,3,224,224 --profile raspberry-pi-5 --output registry/  # no data
   edgewright convert --explain
 \b
 Exit codes: 0 the gate passed, or left accuracy open with a warning; 3 it failed, or left it open and --strict was
@@ -48,10 +63,25 @@ given; 2 bad input.
     help="State dict (.safetensors, .pt, .pth) for the model that module:function builds.",
 )
 @click.option(
-    "--calibration", required=True, metavar="DATA", help="Samples like those in the field, to set ranges by."
+    "--calibration",
+    metavar="DATA",
+    help="Samples like those in the field, to set ranges by; without, batch-norm statistics are.",
 )
 @click.option(
     "--evaluation", metavar="DATA", help="What accuracy is measured on; by default the calibration data."
+)
+@click.option(
+    "--input-shape",
+    multiple=True,
+    metavar="[NAME=]1,3,224,224",
+    callback=_shapes,
+    help="Without --calibration: shape of an input that the source does not tell.",
+)
+@click.option(
+    "--input-range",
+    type=(float, float),
+    metavar="LOW HIGH",
+    help="Without --calibration: least and greatest value of the inputs; by default from the first batch norm.",
 )
 @click.option("--profile", multiple=True, required=True, help="Hardware profile; may be given several times.")
 @click.option("--format", "model_format", type=click.Choice(["onnx", "tflite"]), help="Default: all it runs.")
@@ -100,8 +130,10 @@ given; 2 bad input.
 def convert(
     source: str,
     weights: str | None,
-    calibration: str,
+    calibration: str | None,
     evaluation: str | None,
+    input_shape: dict[str, tuple[int, ...]],
+    input_range: tuple[float, float] | None,
     profile: tuple[str, ...],
     model_format: Literal["onnx", "tflite"] | None,
     output: Path,
@@ -125,6 +157,9 @@ def convert(
     y the class indices where known), an .npy of the one input, a folder of images with a preprocessing.json
     (sub-folders are classes), or module:function yielding batches: dicts of such arrays, (inputs, labels) or
     arrays, of numpy or torch. It is streamed, so that it may be larger than memory.
+
+    Without --calibration, INT8 follows from the batch-norm statistics of a PyTorch source, and accuracy stays
+    open unless --evaluation is given.
     """
     from edgewright_converters.pipeline import convert as run
 
@@ -134,6 +169,8 @@ def convert(
             weights=weights,
             calibration=calibration,
             evaluation=evaluation,
+            input_shapes=input_shape,
+            input_range=input_range,
             profile=profile,
             format=model_format,
             output=output,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from edgewright_cli.output import stderr_console
+from edgewright_cli.progress import stderr_console
 
 
 @click.command(

@@ -1,29 +1,15 @@
-"""What commands print: a table for people, JSON for scripts, progress on standard error."""
+"""What commands print on standard output: a table for people, JSON for scripts.
+
+The package that draws tables is imported for the first of them: it costs an agent memory, which draws none.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import math
-import os
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import click
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-)
-from rich.table import Table
-from rich.text import Text
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 
@@ -35,6 +21,10 @@ def print_json(document: Any) -> None:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
     """A table on standard output; in a pipe as wide as it needs, so that no cell is cut."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
     console = Console(soft_wrap=False)
     if not console.is_terminal:
         console = Console(width=400)
@@ -42,48 +32,3 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title:
     for row in rows:
         table.add_row(*row)
     console.print(table)
-
-
-@contextlib.contextmanager
-def stderr_console() -> Iterator[Console]:
-    """A console on a duplicate of standard error, which still writes while a library's noise is turned aside."""
-    with os.fdopen(os.dup(2), "w") as stream:
-        yield Console(file=stream)
-
-
-class _TimeLeft(ProgressColumn):
-    """About how long the rest will take, counted down since it was estimated."""
-
-    def render(self, task: Task) -> Text:
-        left, at = task.fields.get("left"), task.fields.get("at", 0.0)
-        return Text("" if left is None else about(left - (time.monotonic() - at)))
-
-
-def about(left: float) -> str:
-    """Time left in words that claim no more than an estimate can."""
-    if left < 10:
-        return "a few seconds left"
-    return f"about {math.ceil(left / 5) * 5} s left" if left < 90 else f"about {round(left / 60)} min left"
-
-
-@contextlib.contextmanager
-def progress(title: str) -> Iterator[Callable[[int, int, str, float], None]]:
-    """Progress on standard error: call it with the steps done, and in all, what comes now, the seconds left."""
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), _TimeLeft()
-    )  # fmt: skip
-    with stderr_console() as console, Progress(*columns, console=console) as bar:
-        task = bar.add_task(title, total=None)
-
-        def show(done: int, total: int, what: str, left: float) -> None:
-            bar.update(task, completed=done, total=total, description=what, left=left, at=time.monotonic())
-            if not console.is_terminal:
-                console.print(
-                    f"[{done + 1}/{total}] {what} ({about(left)})",
-                    highlight=False,
-                    markup=False,
-                    soft_wrap=True,
-                )
-
-        yield show
-        bar.update(task, completed=bar.tasks[0].total, description=f"{title}: done", left=None)

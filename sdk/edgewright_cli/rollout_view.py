@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from edgewright_cli.output import stderr_console
+from edgewright_cli.progress import stderr_console
 
 if TYPE_CHECKING:
     from edgewright_fleet.rollout.controller import Observer

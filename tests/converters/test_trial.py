@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from static_int8 import static_int8
 from torch_layers import prepared
 
+from edgewright_converters.held_out import parts
 from edgewright_converters.quantise import QuantisedModel
-from edgewright_converters.trial import ENOUGH_DB, MOST_SAMPLES, POOR_DB, Goal, Trial, Tryout
+from edgewright_converters.trial import ENOUGH_DB, POOR_DB, Goal, Trial, Tryout
 
 TRIAL = Trial("onnx", "int8", 40.0, 0, 64, 1000, 1e-3, 2e-3)
 
@@ -58,14 +59,32 @@ def test_no_trial_both_meets_the_goal_and_clearly_misses_it(
 def test_candidate_is_run_and_timed_beside_float() -> None:
     one = prepared("Linear")
     exported = one.graphs.exported["onnx"]
-    tryout = Tryout.on(one.source.run, one.samples)
-    assert len(tryout.samples) == min(MOST_SAMPLES, one.samples.count)
-    good = tryout.run(static_int8(exported, one.samples, "uint8"), exported)
-    itself = tryout.run(
-        QuantisedModel("onnx", "float32", exported.data, exported.inputs, exported.outputs), exported
-    )
+    tryout = Tryout.on(one.source.run, [one.samples])
+    int8 = static_int8(exported, one.samples, "uint8")
+    good = tryout.run([int8], exported)
+    plain = QuantisedModel("onnx", "float32", exported.data, exported.inputs, exported.outputs)
+    itself = tryout.run([plain], exported)
     assert itself.sqnr_db > 100 and itself.changed == 0 and itself.changed_share == 0.0
     assert 20 < good.sqnr_db < 60 and good.samples == 16
     assert good.seconds > 0 and good.float_seconds > 0
     assert good.speedup == pytest.approx(good.float_seconds / good.seconds)
     assert np.isfinite(good.speedup) and good.model_bytes != itself.model_bytes
+
+
+@pytest.mark.slow
+def test_candidates_of_two_parts_are_judged_on_one_each_and_their_noise_averaged() -> None:
+    one = prepared("Linear")
+    exported = one.graphs.exported["onnx"]
+    split = parts(one.samples)
+    tryout = Tryout.on(one.source.run, [part.judged for part in split])
+    plain = QuantisedModel("onnx", "float32", exported.data, exported.inputs, exported.outputs)
+    int8 = static_int8(exported, one.samples, "uint8")
+    both = tryout.run([int8, plain], exported)
+    halves = [Tryout.on(one.source.run, [part.judged]).run([int8], exported) for part in split]
+    # The float half adds no noise: half of the noise is 3 dB less.
+    assert both.samples == one.samples.count and both.sqnr_db == pytest.approx(
+        halves[0].sqnr_db + 3.01, abs=0.1
+    )
+    whole = tryout.run([int8], exported)
+    assert whole.samples == one.samples.count
+    assert min(h.sqnr_db for h in halves) <= whole.sqnr_db <= max(h.sqnr_db for h in halves)

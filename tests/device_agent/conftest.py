@@ -40,7 +40,7 @@ from edgewright.artifact.manifest import (
 )
 from edgewright.artifact.release import publish, put_artifact
 from edgewright.contract import from_json, to_json
-from edgewright.runtime.model import load
+from edgewright.runtime.model import open_model
 from edgewright.telemetry.window import TelemetryWindow, decode_otlp
 from edgewright.twin import DesiredState, DeviceStatus, ReleaseReference, ReportedState, topic
 
@@ -204,7 +204,7 @@ class Registry:
         else:
             file = self.root.parent / f"{version}.onnx"
             file.write_bytes(data)
-            model = load(file)
+            model = open_model(file)
             outputs = np.stack([model.run_raw({"x": row})["scores"] for row in inputs])
         golden = golden_to_bytes(GoldenVectors({"x": inputs}, {"scores": outputs + int(wrong_golden)}))
         tensor = {"dtype": spec[0], "shape": spec[1]}
@@ -366,6 +366,7 @@ class Device:
     port: int
     settings: dict[str, Any] = field(default_factory=dict)
     source: dict[str, Any] = field(default_factory=lambda: {"rate_hz": 50.0})
+    sink: dict[str, Any] = field(default_factory=dict)
     credentials: dict[str, Any] = field(default_factory=dict)
     tables: dict[str, dict[str, Any]] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
@@ -384,7 +385,7 @@ class Device:
             **self.settings,
         }
         broker = {"port": self.port, **self.credentials}
-        tables = {"broker": broker, "source": self.source, **self.tables}
+        tables = {"broker": broker, "source": self.source, "sink": self.sink, **self.tables}
         lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
         for name, table in tables.items():
             lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]

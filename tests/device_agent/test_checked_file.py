@@ -6,9 +6,9 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgewright.active_slot import SlotState
 from edgewright.twin import DesiredState, ReleaseReference
 from edgewright_agent.checked_file import copy_of, read_checked, sweep_unfinished, write_checked
-from edgewright_agent.slots import SlotState
 
 RELEASE = ReleaseReference(name="sorter", version="1.2.0", digest=f"sha256:{'0' * 64}")
 STATE = SlotState(kept=DesiredState(release=RELEASE, rollout="r1"))

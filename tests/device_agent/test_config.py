@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from edgewright.errors import ConfigError
-from edgewright_agent.config import ServingConfig, load_config
+from edgewright_agent.config import ServingConfig, load_config, tomllib
+from edgewright_agent.feed_config import SinkConfig, SourceConfig
 
 REPOSITORY = Path(__file__).parents[2]
 MINIMAL = """
@@ -38,6 +40,24 @@ def test_relative_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     assert config.serving.socket == tmp_path / "api"
 
 
+def test_paths_of_sources_and_sinks_are_relative_to_the_file_and_addresses_are_not(tmp_path: Path) -> None:
+    sink = "[sink]\nkind = 'jsonl'\npath = 'predictions.jsonl'\n"
+    for camera, meant in (
+        ("clip.mp4", str(tmp_path / "clip.mp4")),
+        ("/dev/video0", "/dev/video0"),
+        ("rtsp://host/stream", "rtsp://host/stream"),
+    ):
+        text = f"{MINIMAL}[source]\nkind = 'camera'\ncamera = '{camera}'\n{sink}"
+        config = load_config(written(tmp_path, text))
+        assert (config.source.camera, config.sink.path) == (meant, tmp_path / "predictions.jsonl")
+    text = f"{MINIMAL}[source]\nkind = 'images'\npath = 'in/*/cam?.jpg'\n"
+    assert load_config(written(tmp_path, text)).source.path == tmp_path / "in/*/cam?.jpg"
+    text = f"{MINIMAL}[source]\nkind = 'mqtt'\ntopic = 'x'\n[source.broker]\nca_file = 'ca.pem'\n"
+    broker = load_config(written(tmp_path, text)).source.broker
+    assert broker is not None
+    assert broker.ca_file == tmp_path / "ca.pem"
+
+
 def test_a_short_file_is_enough_and_has_sensible_defaults(tmp_path: Path) -> None:
     config = load_config(written(tmp_path, MINIMAL))
     assert (config.profile, config.source.kind, config.source.rate_hz) == ("x86-64-gateway", "golden", 1.0)
@@ -59,7 +79,19 @@ def test_a_short_file_is_enough_and_has_sensible_defaults(tmp_path: Path) -> Non
         ("broker = 7", "broker: Input should be"),
         ("[broker]\nprot = 1883", "broker.prot: no such key"),
         ("[source]\nkind = 'npz'", "source: kind 'npz' needs a path"),
-        ("[source]\npath = 'x.npz'", "source: kind 'npz' needs a path, and only it takes one"),
+        ("[source]\npath = 'x.npz'", "source: kind 'golden' takes no path"),
+        ("[source]\nkind = 'images'", "source: kind 'images' needs a path"),
+        (
+            "[source]\nkind = 'camera'\ncamera = '/dev/video0'\ntopic = 'x'",
+            "source: kind 'camera' takes no topic",
+        ),
+        ("[source]\nkind = 'mqtt'\ntopic = 'a/#'", "source.topic: String should match pattern"),
+        ("[source]\nkind = 'mqtt'\ntopic = 'a'\npayload = 'pickle'", "source.payload: Input should be"),
+        ("[source]\nkind = 'mqtt'\ntopic = 'a'\nmax_bytes = 0", "source.max_bytes: Input should be greater"),
+        ("[source]\nfps = 3", "source.fps: no such key"),
+        ("[sink]\nkind = 'jsonl'", "sink: kind 'jsonl' needs a path"),
+        ("[sink]\nkind = 'none'\ntopic = 'a'", "sink: kind 'none' takes no topic"),
+        ("[sink]\nformat = 'csv'", "sink.format: no such key"),
         ("[source]\nrate_hz = 0", "source.rate_hz: Input should be greater than 0"),
         ("time_zone = 'CET or so'", "time_zone: is no IANA time zone"),
         ("[labels]\nsite = 3", "labels.site"),
@@ -94,6 +126,24 @@ def test_a_missing_file_and_a_folder_are_errors_of_the_family(tmp_path: Path) ->
 def test_the_template_for_devices_is_accepted_as_it_is() -> None:
     config = load_config(REPOSITORY / "firmware_images" / "agent.toml")
     assert config.state_dir == Path("/var/lib/edgewright/state")
+
+
+def test_every_kind_that_the_template_describes_is_accepted_with_the_values_it_shows() -> None:
+    """They are the defaults where the key has one."""
+    text = (REPOSITORY / "firmware_images" / "agent.toml").read_text()
+    kinds = 0
+    for section, model in (("[source]", SourceConfig), ("[sink]", SinkConfig)):
+        for line in text.partition(section)[2].partition("\n[")[0].splitlines():
+            found = re.match(r'#   "(\w+)", with (.*)', line)
+            if found:
+                shown = dict(re.findall(r'(\w+)=("[^"]*"|[\w.]+)', found[2]))
+                values = {key: tomllib.loads(f"v = {value}")["v"] for key, value in shown.items()}
+                config = model.model_validate({"kind": found[1], **values})
+                for key in values:
+                    default = model.model_fields[key].default
+                    assert default is None or getattr(config, key) == default
+                kinds += 1
+    assert kinds == 6
 
 
 def test_every_value_that_the_template_comments_out_is_accepted_too(tmp_path: Path) -> None:

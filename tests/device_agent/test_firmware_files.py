@@ -27,6 +27,9 @@ def test_systemd_finds_nothing_to_complain_about(tmp_path: Path) -> None:
     program.chmod(0o755)
     copy = tmp_path / UNIT.name
     copy.write_text(UNIT.read_text().replace("/opt/edgewright/bin/edgewright", str(program)))
+    drop_in = tmp_path / f"{UNIT.name}.d" / "camera.conf"
+    drop_in.parent.mkdir()
+    drop_in.write_text((UNIT.parent / "camera.conf").read_text())
     done = subprocess.run(
         ["systemd-analyze", "verify", str(copy)], capture_output=True, text=True, check=False
     )

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import edgewright_agent.slots as slots_module
+from edgewright.active_slot import FailedUpdate, SlotContent, SlotState
 from edgewright.artifact.layout import Layout
 from edgewright.artifact.release import Artifact, open_artifact, open_release_by_digest
-from edgewright.contract import from_json, schema_text, to_json
+from edgewright.contract import from_json, to_json
 from edgewright.errors import ArtifactError, StorageError
 from edgewright.twin import DesiredState, ReleaseReference
-from edgewright_agent.slots import CUT_SHORT, FailedUpdate, Serving, SlotContent, Slots, SlotState
+from edgewright_agent.slots import CUT_SHORT, Serving, Slots
 
 
 class Usage(NamedTuple):
@@ -256,11 +257,6 @@ def test_the_pointer_reads_back_as_it_was_written(state: SlotState) -> None:
 def test_whatever_the_pointer_holds_a_device_starts(tmp_path: Path, noise: bytes) -> None:
     (tmp_path / "active.json").write_bytes(noise)
     assert started(tmp_path)[1] is None
-
-
-def test_the_schema_file_is_up_to_date() -> None:
-    file = Path(slots_module.__file__).parent / "schema" / "active.schema.json"
-    assert file.read_text(encoding="utf-8") == schema_text(SlotState)
 
 
 class PowerCuts(RuleBasedStateMachine):

@@ -12,6 +12,7 @@ from edgewright.contract import from_mapping
 from edgewright.errors import EdgewrightError
 from edgewright.twin import DesiredState, ReleaseReference
 from edgewright_agent.config import AgentConfig
+from edgewright_agent.feed import Feed
 from edgewright_agent.inference import serve
 from edgewright_agent.prove import ProofLimits, ProofVerdict, judge
 from edgewright_agent.proving_process import examine
@@ -37,9 +38,9 @@ def prove_here(slot: Path, *, threads: int, limits: ProofLimits) -> ProofVerdict
 class Uncounted:
     """In the exporter's place."""
 
-    def record(self, *_: Any) -> None: ...
+    def record(self, *_: Any, **__: Any) -> None: ...
 
-    def record_error(self, *_: Any) -> None: ...
+    def record_error(self, *_: Any, **__: Any) -> None: ...
 
 
 class Device:
@@ -85,6 +86,7 @@ class Device:
             target=lambda: serve(
                 lambda: updater.served,
                 Uncounted(),  # type: ignore[arg-type]
+                Feed.of(self.config, lambda error: None),
                 rate_hz=self.config.source.rate_hz,
                 stopping=stopping,
             ),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -183,3 +184,48 @@ def test_folder_with_other_files_is_not_made_a_registry(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(StorageError, match="other files"):
         Layout.create(tmp_path)
+
+
+def _is_a_folder(blob: Path) -> None:
+    blob.unlink()
+    blob.mkdir()
+
+
+def _is_on_a_bad_sector(blob: Path) -> None:
+    blob.unlink()
+    blob.symlink_to("/proc/self/mem")  # whose first page is EIO to read
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem"), [(_is_a_folder, "is a folder"), (_is_on_a_bad_sector, "error")]
+)
+def test_blob_that_cannot_be_read_is_one_line_that_names_it(
+    registry: Layout, tmp_path: Path, damage: Callable[[Path], None], problem: str
+) -> None:
+    artifact = find_artifact(registry.root)
+    blob = artifact.model_path
+    descriptor = next(b for b in artifact.blobs if registry.path_of(b.digest) == blob)
+    damage(blob)
+    other = Layout.create(tmp_path / "other")
+    for attempt in (lambda: registry.verify(descriptor), lambda: other.copy_from(registry, descriptor)):
+        with pytest.raises(StorageError, match=problem) as caught:
+            attempt()
+        assert str(caught.value).startswith(str(blob))
+        assert "\n" not in str(caught.value)
+    assert [path for path in (tmp_path / "other" / "blobs").rglob("*") if path.is_file()] == []
+
+
+def test_unreadable_blob_is_written_anew(registry: Layout) -> None:
+    artifact = find_artifact(registry.root)
+    sound = artifact.model_path.read_bytes()
+    _is_on_a_bad_sector(artifact.model_path)
+    registry.put(sound, "application/octet-stream")
+    find_artifact(registry.root)
+
+
+def test_registry_below_a_file_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArtifactError, match="no oci-layout file"):
+        Layout.open(tmp_path / "file" / "registry")
+    with pytest.raises(StorageError, match="a part of the path is a file"):
+        Layout.create(tmp_path / "file" / "registry")

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import errno
+import os
 import resource
 from pathlib import Path
 
 import pytest
 
-from edgewright.durable_file import check_writable
+from edgewright.durable_file import check_writable, write_durably
 from edgewright.errors import StorageError
 
 
@@ -40,3 +42,37 @@ def test_disk_that_takes_no_more_is_found_by_the_check(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_becomes_read_only_while_a_file_is_written_is_a_storage_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even what was written so far can then not be removed, which must not hide the reason."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(StorageError, match="the file system is read-only"):
+        write_durably(tmp_path / "file", b"new")
+
+
+def test_every_folder_that_is_made_is_durable_in_the_one_that_holds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_durably(tmp_path / "a" / "b" / "c" / "file", b"")
+    folders = [path for path in synced if path.is_dir()]
+    assert set(folders[:-1]) == {tmp_path, tmp_path / "a", tmp_path / "a" / "b"}
+    assert folders[-1] == tmp_path / "a" / "b" / "c"
+    synced.clear()
+    write_durably(tmp_path / "a" / "b" / "c" / "file", b"")
+    assert [path for path in synced if path.is_dir()] == [tmp_path / "a" / "b" / "c"]

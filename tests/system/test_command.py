@@ -11,7 +11,7 @@ import pytest
 
 from conftest import PROFILE, free_port
 from edgewright.artifact.layout import Layout
-from edgewright_cli.output import about
+from edgewright_cli.progress import about
 
 
 def edgewright(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -42,7 +42,7 @@ def absorb_high_biases(graph: FloatGraph, statistics: Mapping[str, TensorStatist
         for layer in after:
             assert layer.bias is not None
             bias = changed.get(layer.bias, graph.weights[layer.bias])
-            changed[layer.bias] = (bias + _made_of(layer, graph.weights[layer.weight], least)).astype(
+            changed[layer.bias] = (bias + made_of(layer, graph.weights[layer.weight], least)).astype(
                 np.float32
             )
     return graph.with_weights(changed) if changed else graph
@@ -67,9 +67,14 @@ def _can_take(graph: FloatGraph, activation: onnx.NodeProto, layers: list[Weight
     )
 
 
-def _made_of(layer: WeightLayer, weight: Array, shift: Array) -> Array:
+def knows_inputs(layer: WeightLayer, weight: Array) -> bool:
+    """Whether `made_of` can tell which weights belong to an input channel."""
+    return layer.node.op_type == "Conv" or weight.ndim == 2
+
+
+def made_of(layer: WeightLayer, weight: Array, shift: Array) -> Array:
     """What a layer makes of a constant in each input channel."""
-    if layer.node.op_type == "Gemm":
+    if weight.ndim == 2:
         product: Array = weight @ shift if layer.channel_axis == 0 else shift @ weight
         return product
     taps = weight.reshape(*weight.shape[:2], -1).sum(axis=2)

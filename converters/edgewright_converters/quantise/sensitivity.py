@@ -65,6 +65,13 @@ def most_for_least(damages: Mapping[str, float], seconds: Mapping[str, float]) -
     return sorted((name for name in damages if damages[name] > 0), key=rank, reverse=True)
 
 
+def most_of(damages: Mapping[str, float], share: float) -> list[str]:
+    """The fewest layers that do `share` of the damage together, the worst first."""
+    order = sorted(damages, key=lambda name: damages[name], reverse=True)
+    sums = np.cumsum([damages[name] for name in order])
+    return order[: int(np.searchsorted(sums, share * sums[-1])) + 1] if order else []
+
+
 def _stored_output(graph: FloatGraph, layer: WeightLayer) -> str:
     """The tensor that holds a layer's result: that of the activation fused with it, if there is one."""
     users = graph.consumers.get(layer.output, [])

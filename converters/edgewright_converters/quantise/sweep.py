@@ -10,7 +10,7 @@ the target executes it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,17 +146,11 @@ def sweep(
     grids = {name: ActivationGrid.over(*ranges[name]) for name in graph.quantised_tensors if name in ranges}
     first = list(samples)
     count = len(first)
-    live_float: dict[str, Stack] = {}
-    live_int8: dict[str, Stack] = {}
-    for name in first[0]:
-        for live, grid in ((live_float, None), (live_int8, grids.get(name))):
-            live[name] = Stack.like(first[0][name], count, grid)
-            for index, sample in enumerate(first):
-                live[name].put(index, sample[name])
+    live_float, live_int8 = stacked(first, {}), stacked(first, grids)
     weights = dict(graph.weights)
     noise: dict[str, float] = {}
     for step in execution.steps:
-        _advance(step, graph.weights, live_float, {}, count)
+        advance(step, graph.weights, live_float, {}, count)
         layer = layers.get(step.outputs[0])
         if layer is not None and layer.name not in in_float:
             view = _view(graph, step, layer, weights, live_int8, live_float)
@@ -165,7 +159,7 @@ def sweep(
             weights[layer.weight] = weight.astype(np.float32)
             if layer.bias is not None and bias is not None:
                 weights[layer.bias] = bias.astype(np.float32)
-        _advance(step, weights, live_int8, grids, count)
+        advance(step, weights, live_int8, grids, count)
         for name in step.outputs:
             if name in grids:
                 noise[name] = _noise_db(live_float[name], live_int8[name])
@@ -174,6 +168,16 @@ def sweep(
             live_int8.pop(name, None)
     repaired = {name: value for name, value in weights.items() if name not in graph.fixed}
     return Sweep(graph.with_weights(repaired), noise, count)
+
+
+def stacked(samples: Sequence[Mapping[str, Array]], grids: Mapping[str, ActivationGrid]) -> dict[str, Stack]:
+    """The inputs of all samples, packed, those with a grid as its codes."""
+    found: dict[str, Stack] = {}
+    for name, first in samples[0].items():
+        found[name] = Stack.like(first, len(samples), grids.get(name))
+        for index, sample in enumerate(samples):
+            found[name].put(index, sample[name])
+    return found
 
 
 def _view(
@@ -215,7 +219,7 @@ def _view(
     )
 
 
-def _advance(
+def advance(
     step: Step,
     weights: Mapping[str, Array],
     live: dict[str, Stack],

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 from edgewright.figures import seconds
+from edgewright_converters import data_free
 from edgewright_converters.ladder import RUNGS, Attempt
 
 
@@ -13,7 +14,7 @@ def rungs(attempts: Sequence[Attempt]) -> str:
     """A row an attempt, numbered as in the picture of the candidates."""
     if not attempts:
         return "<p class=note>The model has no ONNX form, on which the ladder decides: none was climbed.</p>"
-    what = {rung.name: rung.what for rung in RUNGS}
+    what = {rung.name: rung.what for rung in (*RUNGS, *data_free.RUNGS)}
     values = [attempt.trial.sqnr_db for attempt in attempts]
     start, end = min(0.0, *values), max(values) * 1.02 or 1.0
     rows, before = [], start
@@ -33,11 +34,14 @@ def rungs(attempts: Sequence[Attempt]) -> str:
         )
         if attempt.kept:
             before = after
-    left_out = [rung.name for rung in RUNGS if rung.name not in {a.rung for a in attempts}]
+    without_data = attempts[0].rung == data_free.EXPECTATION.name
+    ladder = data_free.RUNGS if without_data else RUNGS
+    left_out = [rung.name for rung in ladder if rung.name not in {a.rung for a in attempts}]
     rest = f"<p class=note>Not climbed: {', '.join(left_out)}.</p>" if left_out else ""
     trial = attempts[0].trial
+    kind_of_samples = "generated inputs" if without_data else "calibration samples"
     return (
-        f"<p class=note>Signal to noise of the worst output on {trial.samples} calibration samples, as the "
+        f"<p class=note>Signal to noise of the worst output on {trial.samples} {kind_of_samples}, as the "
         f"{trial.format} runtime executes the candidate; green is won, red is lost against what was kept before. "
         f"The scale runs from {start:.0f} to {end:.0f} dB.</p>{''.join(rows)}{rest}"
     )

@@ -110,12 +110,9 @@ def free(path: Path) -> None:
 
 @contextlib.contextmanager
 def listening(
-    config: ServingConfig | None, current: Callable[[], Served | None], exporter: Exporter
-) -> Iterator[Service | None]:
+    config: ServingConfig, current: Callable[[], Served | None], exporter: Exporter
+) -> Iterator[Service]:
     """Answer requests with what `current` gives while the block runs; the end lets those in flight finish."""
-    if config is None:
-        yield None
-        return
     service = Service(config, current, exporter, threading.Semaphore(config.queue + 1))
     addresses: list[Path | tuple[str, int]] = []
     if config.socket is not None:

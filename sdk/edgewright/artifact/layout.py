@@ -102,15 +102,24 @@ class Layout:
     def open(root: Path) -> Layout:
         """The layout at `root`. Raises `ArtifactError` where there is none."""
         marker = root / "oci-layout"
-        if not marker.is_file():
-            raise ArtifactError("is not an artifact or registry folder (no oci-layout file)", where=str(root))
-        from_json(LayoutMarker, _read(marker), where=str(marker), error=ArtifactError)
+        try:
+            data = marker.read_bytes()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            problem = "is not an artifact or registry folder (no oci-layout file)"
+            raise ArtifactError(problem, where=str(root)) from None
+        except OSError as error:
+            raise storage_error(error, marker) from None
+        from_json(LayoutMarker, data, where=str(marker), error=ArtifactError)
         return Layout(root)
 
     @staticmethod
     def create(root: Path) -> Layout:
-        """The layout at `root`, made there if the folder is missing or empty."""
-        if root.is_dir() and any(root.iterdir()) and not (root / "oci-layout").is_file():
+        """The layout at `root`, made there if the folder is missing or empty. Raises `StorageError`."""
+        try:
+            strange = root.is_dir() and any(root.iterdir()) and not (root / "oci-layout").is_file()
+        except OSError as error:
+            raise storage_error(error, root) from None
+        if strange:
             raise StorageError(
                 "is a folder with other files in it", where=str(root), remedy="choose a new or empty folder"
             )
@@ -136,20 +145,21 @@ class Layout:
         return descriptor
 
     def copy_from(self, other: Layout, descriptor: Descriptor) -> None:
-        """Copy one blob, verified while it is copied; a blob that is here and sound is not copied again."""
+        """Copy one blob, verified while it is copied; a blob that is here and sound is not copied again.
+
+        Raises `ArtifactError` for a source that is missing or corrupt, `StorageError` where a file cannot be
+        read or written.
+        """
         if self._holds(descriptor):
             return
         source, target = other.path_of(descriptor.digest), self.path_of(descriptor.digest)
         hasher = hashlib.sha256()
-        try:
-            with source.open("rb") as reader, durable_writer(target) as writer:
-                while chunk := reader.read(1 << 20):
-                    hasher.update(chunk)
-                    writer.write(chunk)
-                if f"sha256:{hasher.hexdigest()}" != descriptor.digest:
-                    raise _corrupt(source)
-        except FileNotFoundError:
-            raise _missing(source) from None
+        with durable_writer(target) as writer:
+            for chunk in _chunks(source):
+                hasher.update(chunk)
+                writer.write(chunk)
+            if f"sha256:{hasher.hexdigest()}" != descriptor.digest:
+                raise _corrupt(source)
         self._added.append(target)
 
     def read(self, descriptor: Descriptor) -> bytes:
@@ -161,18 +171,17 @@ class Layout:
         return data
 
     def verify(self, descriptor: Descriptor) -> Path:
-        """The path of a blob whose content was just checked, without holding it in memory."""
+        """The path of a blob whose content was just checked, without holding it in memory.
+
+        Raises `ArtifactError` if it is missing or does not match, `StorageError` where it cannot be read.
+        """
         path = self.path_of(descriptor.digest)
-        try:
-            with path.open("rb") as file:
-                if _file_digest(file) != descriptor.digest or file.tell() != descriptor.size:
-                    raise _corrupt(path)
-        except FileNotFoundError:
-            raise _missing(path) from None
+        if _measured(path) != (descriptor.digest, descriptor.size):
+            raise _corrupt(path)
         return path
 
     def index(self) -> ImageIndex:
-        """The names in this layout."""
+        """The names in this layout. Raises `ArtifactError`, `StorageError`."""
         path = self.root / "index.json"
         return from_json(ImageIndex, _read(path), where=str(path), error=ArtifactError)
 
@@ -205,7 +214,10 @@ class Layout:
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
-        descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise storage_error(error, self.root) from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
@@ -213,18 +225,31 @@ class Layout:
             os.close(descriptor)
 
     def _holds(self, descriptor: Descriptor) -> bool:
-        path = self.path_of(descriptor.digest)
-        if not path.is_file():
-            return False
-        with path.open("rb") as file:
-            return _file_digest(file) == descriptor.digest
+        try:
+            return _measured(self.path_of(descriptor.digest))[0] == descriptor.digest
+        except (ArtifactError, StorageError):
+            return False  # missing, or on a bad sector: it is written anew
 
 
-def _file_digest(file: object) -> str:
-    hasher = hashlib.sha256()
-    while chunk := file.read(1 << 20):  # type: ignore[attr-defined]
+def _measured(path: Path) -> tuple[str, int]:
+    """The digest and the size of a file."""
+    hasher, size = hashlib.sha256(), 0
+    for chunk in _chunks(path):
         hasher.update(chunk)
-    return f"sha256:{hasher.hexdigest()}"
+        size += len(chunk)
+    return f"sha256:{hasher.hexdigest()}", size
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    """A file a mebibyte at a time; what goes wrong with it names it, whatever the reader does meanwhile."""
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                yield chunk
+    except FileNotFoundError:
+        raise _missing(path) from None
+    except OSError as error:
+        raise storage_error(error, path) from None
 
 
 def _read(path: Path) -> bytes:

@@ -24,6 +24,7 @@ from edgewright.artifact.layout import (
 )
 from edgewright.artifact.manifest import ArtifactManifest
 from edgewright.contract import from_json, to_json
+from edgewright.durable_file import storage_error
 from edgewright.errors import ArtifactError
 
 ARTIFACT_TYPE = "application/vnd.cncf.model.manifest.v1+json"
@@ -129,7 +130,12 @@ def open_release(layout: Layout, name: str) -> Release:
 def open_release_by_digest(layout: Layout, name: str, digest: str) -> Release:
     """The release `NAME:VERSION` with exactly this digest, whether or not the name points there still."""
     path = layout.path_of(digest)
-    size = path.stat().st_size if path.is_file() else 0
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        size = 0  # reading it says that it is missing
+    except OSError as error:
+        raise storage_error(error, path) from None
     return _release(layout, Descriptor(mediaType=INDEX_TYPE, digest=digest, size=size), name)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import threading
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -43,15 +44,17 @@ class LitertSession:
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         self.inputs = tuple(_spec(detail) for detail in inputs)
         self.outputs = tuple(_spec(detail) for detail in outputs)
+        self._turn = threading.Lock()
         self._input_indices = [int(detail["index"]) for detail in inputs]
         self._output_indices = [int(detail["index"]) for detail in outputs]
 
     def run(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         interpreter = self._interpreter
-        for index, array in zip(self._input_indices, inputs, strict=True):
-            interpreter.set_tensor(index, array)
-        interpreter.invoke()
-        return [interpreter.get_tensor(index) for index in self._output_indices]
+        with self._turn:  # an interpreter holds the tensors of one inference
+            for index, array in zip(self._input_indices, inputs, strict=True):
+                interpreter.set_tensor(index, array)
+            interpreter.invoke()
+            return [interpreter.get_tensor(index) for index in self._output_indices]
 
 
 def _spec(detail: dict[str, Any]) -> TensorSpec:

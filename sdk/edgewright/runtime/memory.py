@@ -69,13 +69,13 @@ def own_memory(field: Literal["VmHWM", "VmData"] = "VmHWM") -> int:
 def main() -> None:
     """Print [after importing the runtime, after running the model] for the file named."""
     from edgewright.latency_benchmark import noise
-    from edgewright.runtime.model import load
+    from edgewright.runtime.model import open_model
     from edgewright.runtime.session import import_runtime
 
     path, threads = Path(sys.argv[1]), int(sys.argv[2])
     import_runtime("onnx" if path.suffix == ".onnx" else "tflite")
     before = own_memory()
-    model = load(path, threads=threads)
+    model = open_model(path, threads=threads)
     feed = {spec.name: noise(spec) for spec in model.inputs}
     for _ in range(RUNS):
         model.run_raw(feed)

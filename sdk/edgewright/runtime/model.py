@@ -1,4 +1,4 @@
-"""`Model`: what `edgewright.load` returns, the same to call whatever format and runtime is underneath."""
+"""`Model`: a loaded model, the same to call whatever format and runtime is underneath."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Array = NDArray[Any]
 
 
 class Model:
-    """A loaded model. `run` and `execute` are for one thread at a time.
+    """A loaded model. Any thread may call it.
 
     `manifest` and `artifact` are None for a bare model file, whose tensors may be described by `inputs` and
     `outputs` where more is known of them than the file says.
@@ -98,7 +98,7 @@ class Model:
         return benchmark(self, seconds=seconds)
 
 
-def load(
+def open_model(
     target: str | Path,
     profile: str | None = None,
     *,

@@ -30,7 +30,10 @@ _PACKAGES = {
 
 
 class Session(Protocol):
-    """A loaded model. Arrays are raw: the file's own names, dtypes and axis order. One thread at a time."""
+    """A loaded model. Arrays are raw: the file's own names, dtypes and axis order.
+
+    Any thread may call it; whether two inferences run at once is the runtime's affair.
+    """
 
     @property
     def runtime(self) -> str:

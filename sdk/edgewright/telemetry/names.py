@@ -15,6 +15,9 @@ from typing import Literal, get_args
 INFERENCE_DURATION = "edgewright.inference.duration"
 """Exponential histogram, s: one stage of one inference that succeeded; the stages' sums add up to the whole.
 Its count over the length of the window is the throughput."""
+FEED_ERRORS = "edgewright.feed.errors"
+"""Counter, {error}: times that the device's source gave no input or its sink took no prediction, by `error.type`;
+no fault of the model's, and so not among its errors."""
 INFERENCE_ERRORS = "edgewright.inference.errors"
 """Counter, {error}: inferences that ended in an error, by `error.type`."""
 REPORT_SEQUENCE = "edgewright.report.sequence"

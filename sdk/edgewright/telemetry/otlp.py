@@ -14,7 +14,6 @@ import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import (
@@ -57,12 +56,16 @@ def to_bytes(message: MetricsData, encoding: Encoding) -> bytes:
     if encoding == "protobuf":
         deflate = zlib.compressobj(9, zdict=DICTIONARY)
         return deflate.compress(message.SerializeToString()) + deflate.flush()
+    from google.protobuf import json_format  # 1.5 MB of memory, which a device that sends protobuf saves
+
     document = json_format.MessageToDict(message, use_integers_for_enums=True)
     return json.dumps(document, separators=(",", ":")).encode()
 
 
 def from_bytes(payload: bytes) -> MetricsData:
     """The message in a payload of either encoding. Raises `DataError` for anything else."""
+    from google.protobuf import json_format  # see above
+
     message = MetricsData()
     try:
         if payload[:1] == b"{":

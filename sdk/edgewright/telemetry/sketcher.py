@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewright.artifact.manifest import TensorSpec
+from edgewright.prediction import top_class
 from edgewright.runtime.quantised_io import dequantise
 from edgewright.telemetry.sketch import CLASS_BINS, CONFIDENCE_EDGES, ChannelSketch, DataSketch, Moments
 
@@ -75,7 +76,7 @@ class Sketcher:
             self._sums[index] = pair if total is None else total + pair
         if self._scores is not None and scores is not None:
             real = _real(scores, self._scores)
-            top, confidence = _top_class(real.reshape(-1, real.shape[-1])[0])
+            top, confidence = top_class(real.reshape(-1, real.shape[-1])[0])
             self._classes[top % CLASS_BINS] += 1
             self._confidence[np.searchsorted(_EDGES, confidence, side="left")] += 1
 
@@ -121,18 +122,6 @@ def _few_elements(array: Array, axis: int | None) -> Array:
 
 def _real(raw: Array, spec: TensorSpec) -> Array:
     return np.clip(np.nan_to_num(dequantise(raw, spec).astype(np.float64)), -MOST, MOST)
-
-
-def _top_class(scores: Array) -> tuple[int, float]:
-    """The greatest score's class and its probability.
-
-    Scores that are probabilities already (none negative, adding up to 1 within the rounding of 8 bits) are
-    taken as they are; others are logits.
-    """
-    top = int(scores.argmax())
-    if scores.min() >= 0.0 and abs(scores.sum() - 1.0) < 0.05:
-        return top, float(scores[top])
-    return top, float(1.0 / np.exp(scores - scores[top]).sum())
 
 
 def _channels(sums: Array, samples: int) -> tuple[ChannelSketch, ...]:

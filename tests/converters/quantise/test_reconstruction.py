@@ -70,8 +70,8 @@ def test_layer_comes_nearer_to_float_than_by_rounding_to_nearest(kind: str) -> N
     graph = one_layer(kind)
     _, (plain, fitted), (before, after) = views(graph, correlated(graph))
     assert kind == "depthwise" or not np.array_equal(plain[0], fitted[0])
-    # Few taps leave little to win, and what is fitted on some samples may cost a few hundredths on the others.
-    assert after < before * 1.05
+    # Few taps leave little to win.
+    assert after < before * 1.005
     assert after < before or kind not in ("Conv", "grouped", "1-D")
 
 
@@ -103,6 +103,8 @@ def test_inputs_that_are_always_nought_change_nothing_and_stay_finite() -> None:
 
 
 def test_single_sample_is_enough_to_go_on() -> None:
-    graph = one_layer("Conv")
+    # So large that its positions alone would do.
+    weights = {"w": normal(4, 4, 3, 3), "b": normal(4)}
+    graph = float_graph([node("Conv", "x w b", "y")], {"x": (1, 4, 48, 48)}, ["y"], weights)
     _, (_, (weight, _)), _ = views(graph, correlated(graph, 1))
     assert np.isfinite(weight).all()

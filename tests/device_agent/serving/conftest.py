@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from edgewright.active_slot import SlotContent
 from edgewright.artifact.release import find_artifact
 from edgewright.runtime.model import Model
 from edgewright.runtime.session import open_session
@@ -23,7 +24,6 @@ from edgewright_agent.inference import Served
 from edgewright_agent.serving import listeners
 from edgewright_agent.serving.http_api import Service
 from edgewright_agent.serving.listeners import listening
-from edgewright_agent.slots import SlotContent
 
 ServedMaker = Callable[..., Served]
 
@@ -37,7 +37,7 @@ def served_of(registry: Any) -> ServedMaker:
         artifact = find_artifact(f"oci:{registry.root}:sorter:{version}")
         model = Model(open_session(artifact.model_path, "onnx"), artifact, inputs=inputs, outputs=outputs)
         content = SlotContent(slot="a", release=release, artifact=artifact.digest)
-        return Served(content, model, iter(()), model_attributes(release))
+        return Served(content, model, model_attributes(release))
 
     return make
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgewright.runtime.model import load
+from edgewright.runtime.model import open_model
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,7 @@ def serving_device(device: Any, fleet: Any, registry: Any) -> Iterator[Any]:
 
 
 def scores(registry: Any, version: str) -> list[int]:
-    model = load(registry.root.parent / f"{version}.onnx")
+    model = open_model(registry.root.parent / f"{version}.onnx")
     return list(model.run_raw({"x": np.array([X], np.uint8)})["scores"][0].tolist())
 
 

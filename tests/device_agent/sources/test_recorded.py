@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,11 @@ import pytest
 from edgewright.artifact.manifest import Quantisation, TensorSpec
 from edgewright.artifact.release import find_artifact
 from edgewright.errors import DataError
-from edgewright.runtime.model import load_artifact
-from edgewright_agent.config import SourceConfig
-from edgewright_agent.sources import npz_rows, open_source
+from edgewright.mqtt import BrokerSettings
+from edgewright.runtime.model import Model, load_artifact
+from edgewright_agent.feed_config import SourceConfig
+from edgewright_agent.sources import open_source
+from edgewright_agent.sources.recorded import npz_rows
 
 IMAGE = TensorSpec(name="image", runtime_name="i", shape=(1, 3), dtype="uint8")
 REAL = TensorSpec(
@@ -27,22 +28,39 @@ def saved(tmp_path: Path, **arrays: Any) -> Path:
     return path
 
 
+def rows_of(config: SourceConfig, model: Model, count: int) -> list[Any]:
+    source = open_source(config, broker=BrokerSettings(), client_id="c")
+    return [sample.prepare(model) for sample in (source.next(0) for _ in range(count)) if sample]
+
+
 def test_golden_inputs_are_cycled_raw(registry: Any) -> None:
     registry.release("1.0.0")
     artifact = find_artifact(registry.root)
-    rows = list(islice(open_source(SourceConfig(), load_artifact(artifact), artifact), 9))
     golden = artifact.golden()
+    rows = rows_of(SourceConfig(), load_artifact(artifact), 9)
+    assert len(rows) == 9
     for i, row in enumerate(rows):
         np.testing.assert_array_equal(row["x"], golden.inputs["x"][i % golden.count])
 
 
+def test_a_switch_of_models_switches_the_golden_inputs(registry: Any) -> None:
+    registry.release("1.0.0")
+    registry.release("2.0.0")
+    one, two = (load_artifact(find_artifact(f"oci:{registry.root}:sorter:{v}.0.0")) for v in "12")
+    source = open_source(SourceConfig(), broker=BrokerSettings(), client_id="c")
+    for model in (one, two, one):
+        sample = source.next(0)
+        assert sample is not None
+        assert model.artifact is not None
+        np.testing.assert_array_equal(sample.prepare(model)["x"], model.artifact.golden().inputs["x"][0])
+
+
 def test_recorded_arrays_are_cycled_one_sample_at_a_time(registry: Any, tmp_path: Path) -> None:
     registry.release("1.0.0")
-    artifact = find_artifact(registry.root)
     samples = np.arange(12, dtype=np.uint8).reshape(3, 4)
     config = SourceConfig(kind="npz", path=saved(tmp_path, x=samples, y=np.zeros(3)))
-    model = load_artifact(artifact)
-    rows = list(islice(open_source(config, model, artifact), 4))
+    model = load_artifact(find_artifact(registry.root))
+    rows = rows_of(config, model, 4)
     given = [row["x"][0].tolist() for row in rows]
     assert given == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [0, 1, 2, 3]]
     assert all(model.run_raw(row)["scores"].shape == (1, 3) for row in rows)

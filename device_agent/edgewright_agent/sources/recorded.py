@@ -1,14 +1,10 @@
-"""Sources: an endless stream of raw inputs for one loaded model, ready before the first inference.
-
-What produces real data (a camera, a sensor) is not here yet; recorded arrays and the artifact's own golden
-inputs are.
-"""
+"""Recorded inputs, for ever: an `.npz` file's samples, or the artifact's own golden vectors."""
 
 from __future__ import annotations
 
-import itertools
+import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +12,51 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewright.artifact.manifest import TensorSpec
-from edgewright.artifact.release import Artifact
 from edgewright.errors import DataError
 from edgewright.runtime.model import Model
 from edgewright.runtime.quantised_io import ordered_inputs, raw_input
-from edgewright_agent.config import SourceConfig
+from edgewright_agent.sources.source import RawInputs, Sample, SourceMissingError
 
-RawInputs = dict[str, NDArray[Any]]
 LABELS = "y"
 """An evaluation file holds the labels beside the inputs; a device has no use for them."""
 
 
-def open_source(config: SourceConfig, model: Model, artifact: Artifact) -> Iterator[RawInputs]:
-    """Raw inputs for a model, for ever. Raises `DataError` where the data does not fit it."""
-    if config.path is None:
-        golden = artifact.golden()
-        rows = [{name: array[i] for name, array in golden.inputs.items()} for i in range(golden.count)]
-    else:
-        rows = npz_rows(config.path, model.inputs)
-    return itertools.cycle(rows)
+class Recorded:
+    """See `Source`. The rows of a model are made once, so that the loop does nothing but inferences."""
+
+    def __init__(self, rows_for: Callable[[Model], list[RawInputs]]) -> None:
+        self._rows_for = rows_for
+        self._model: Model | None = None
+        self._rows: list[RawInputs] = []
+        self._index = 0
+
+    def next(self, timeout_s: float) -> Sample | None:
+        """The next row, the first after the last."""
+        return Sample(time.time(), self._row, ready=True)
+
+    def close(self) -> None: ...
+
+    def _row(self, model: Model) -> RawInputs:
+        if model is not self._model:
+            self._rows, self._index = self._rows_for(model), 0
+            self._model = model
+        row = self._rows[self._index % len(self._rows)]
+        self._index += 1
+        return row
+
+
+def golden_rows(model: Model) -> list[RawInputs]:
+    """The golden inputs of a model's artifact. Raises `ArtifactError`."""
+    if model.artifact is None:
+        raise DataError("a bare model file has no golden vectors")
+    golden = model.artifact.golden()
+    return [{name: array[i] for name, array in golden.inputs.items()} for i in range(golden.count)]
 
 
 def npz_rows(path: Path, inputs: tuple[TensorSpec, ...]) -> list[RawInputs]:
     """The samples of an `.npz` as raw inputs: arrays by input name, or `x` where there is one input.
 
-    Quantised once here, so that the loop does nothing but inferences. Raises `DataError`.
+    Raises `DataError`, `SourceMissingError` where the file cannot be read.
     """
     where = str(path)
     try:
@@ -48,7 +64,7 @@ def npz_rows(path: Path, inputs: tuple[TensorSpec, ...]) -> list[RawInputs]:
             arrays = {key: archive[key] for key in archive.files if key != LABELS}
     # TypeError, AttributeError: np.load gives a bare array for an .npy, by the version of Python.
     except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise DataError(f"is not an .npz file that can be read ({error})", where=where) from None
+        raise SourceMissingError(f"is not an .npz file that can be read ({error})", where=where) from None
     if len(inputs) == 1 and set(arrays) == {"x"}:
         arrays = {inputs[0].name: arrays["x"]}
     columns = ordered_inputs(arrays, inputs)

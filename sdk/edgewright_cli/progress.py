@@ -1,0 +1,66 @@
+"""What a long command says on standard error while it works: how far it is, and about how long is left."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.text import Text
+
+
+@contextlib.contextmanager
+def stderr_console() -> Iterator[Console]:
+    """A console on a duplicate of standard error, which still writes while a library's noise is turned aside."""
+    with os.fdopen(os.dup(2), "w") as stream:
+        yield Console(file=stream)
+
+
+class _TimeLeft(ProgressColumn):
+    """About how long the rest will take, counted down since it was estimated."""
+
+    def render(self, task: Task) -> Text:
+        left, at = task.fields.get("left"), task.fields.get("at", 0.0)
+        return Text("" if left is None else about(left - (time.monotonic() - at)))
+
+
+def about(left: float) -> str:
+    """Time left in words that claim no more than an estimate can."""
+    if left < 10:
+        return "a few seconds left"
+    return f"about {math.ceil(left / 5) * 5} s left" if left < 90 else f"about {round(left / 60)} min left"
+
+
+@contextlib.contextmanager
+def progress(title: str) -> Iterator[Callable[[int, int, str, float], None]]:
+    """Progress on standard error: call it with the steps done, and in all, what comes now, the seconds left."""
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), _TimeLeft()
+    )  # fmt: skip
+    with stderr_console() as console, Progress(*columns, console=console) as bar:
+        task = bar.add_task(title, total=None)
+
+        def show(done: int, total: int, what: str, left: float) -> None:
+            bar.update(task, completed=done, total=total, description=what, left=left, at=time.monotonic())
+            if not console.is_terminal:
+                console.print(
+                    f"[{done + 1}/{total}] {what} ({about(left)})",
+                    highlight=False,
+                    markup=False,
+                    soft_wrap=True,
+                )
+
+        yield show
+        bar.update(task, completed=bar.tasks[0].total, description=f"{title}: done", left=None)
