@@ -106,7 +106,8 @@ class Device(asyncio.Protocol):
 
     def __init__(self, world: World, number: int) -> None:
         self.world, self.name, self.boot = world, device_name(number), f"boot-{number:012}"
-        self.running, self.wish = world.release, None
+        self.running = world.release
+        self.wish: DesiredState | None = None
         self.payloads = self.reports = self.packet = 0
         self.buffer = b""
         self.transport: asyncio.Transport | None = None

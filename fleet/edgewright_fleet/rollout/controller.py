@@ -10,7 +10,8 @@ import getpass
 import socket
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 
 from edgewright.artifact.layout import Layout
 from edgewright.artifact.release import VERDICT, open_release
@@ -29,6 +30,7 @@ from edgewright_fleet.rollout.state import (
     Decision,
     DeviceEvent,
     Event,
+    PauseRequested,
     RolloutState,
     SetDesired,
     Tick,
@@ -122,10 +124,12 @@ def run_rollout(
         spec, state = store.load(name)
         for told in resend(state):
             target.set_desired(told.device, told.desired)
-        pending: list[Event] = list(target.known())
-        requests = store.requests(name)
-        if state.phase == "paused" and not any(isinstance(r, AbortRequested) for _, r in requests):
-            pending.append(ContinueRequested(by=operator()))
+        asked = store.requests(name)
+        if past := [number for number, request in asked if isinstance(request, PauseRequested)]:
+            store.save(state, [], owner, clock(), taken=past)  # who resumes wants it to go on
+        first: Iterable[Event] = target.known()
+        if state.phase == "paused" and not any(isinstance(request, AbortRequested) for _, request in asked):
+            first = chain(first, [ContinueRequested(by=operator())])
         while True:
             # Not woken by the first message: a turn for each of them would cost many times the message.
             time.sleep(TICK_S)
@@ -135,10 +139,10 @@ def run_rollout(
                 store.renew_lease(name, owner, clock())
                 renewed = time.monotonic()
             before, actions = state, list[Action]()
-            for event in (*pending, *(request for _, request in requests), *arrived, Tick()):
+            for event in chain(first, (request for _, request in requests), arrived, [Tick()]):
                 state, more = advance(state, spec, event, clock())
                 actions += more
-            pending.clear()
+            first = ()
             decisions = [action for action in actions if isinstance(action, Decision)]
             changed = changed or state is not before
             if actions or requests or (changed and time.monotonic() - saved > SAVE_S):
