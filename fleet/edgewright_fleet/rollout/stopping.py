@@ -20,12 +20,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from edgewright.twin import GOLDEN_REFUSAL
 from edgewright_fleet.rollout.gates import Evidence, GateResult, judge_device
 from edgewright_fleet.rollout.limits import Gates
 from edgewright_fleet.rollout.measured import METRICS, Measured, Metric, compare
-from edgewright_fleet.rollout.records import ON_TRIAL
+from edgewright_fleet.rollout.records import ON_TRIAL, Devices
 from edgewright_fleet.rollout.spec import RolloutSpec
 from edgewright_fleet.rollout.state import RolloutState
 from edgewright_fleet.rollout.statistics import (
@@ -45,12 +46,32 @@ and more would only be kept and stored."""
 
 @dataclass(frozen=True)
 class Tally:
-    """What exposed devices showed so far; one that is offline without a verdict is in nothing."""
+    """What exposed devices showed so far; one that is offline without a verdict is in nothing.
 
-    failed: tuple[str, ...]
-    passed: int
-    open: tuple[str, ...]
-    """Reachable, and without a verdict yet."""
+    Counted when it is asked for, as a tick in which nobody failed needs none but `failed`.
+    """
+
+    devices: Devices
+
+    @cached_property
+    def failed(self) -> tuple[str, ...]:
+        """Those that refused the release or left it, and those past a limit."""
+        return (*self.devices.standing("failed"), *sorted(self.devices.past_a_limit))
+
+    @cached_property
+    def passed(self) -> int:
+        """How many passed their gate."""
+        return self.devices.count(*ON_TRIAL) - len(self.devices.undecided)
+
+    @cached_property
+    def open(self) -> tuple[str, ...]:
+        """Reachable, and without a verdict yet."""
+        records = ((name, self.devices[name]) for name in sorted(self.devices.undecided))
+        return tuple(
+            name
+            for name, record in records
+            if record.verdict != "fail" and record.online and record.stand != "censored"
+        )
 
     @property
     def asked(self) -> int:
@@ -59,18 +80,8 @@ class Tally:
 
 
 def tally(state: RolloutState) -> Tally:
-    """Every exposed device's verdict. Costs as much as there are devices that did not pass."""
-    undecided = {name: state.devices[name] for name in sorted(state.devices.undecided)}
-    past_a_limit = [name for name, record in undecided.items() if record.verdict == "fail"]
-    return Tally(
-        failed=(*state.devices.standing("failed"), *past_a_limit),
-        passed=state.devices.count(*ON_TRIAL) - len(undecided),
-        open=tuple(
-            name
-            for name, record in undecided.items()
-            if record.verdict != "fail" and record.online and record.stand != "censored"
-        ),
-    )
+    """What the devices of a rollout showed."""
+    return Tally(state.devices)
 
 
 def result_of(state: RolloutState, spec: RolloutSpec, name: str) -> GateResult:
@@ -132,8 +143,10 @@ def too_few(state: RolloutState, spec: RolloutSpec, names: Sequence[str]) -> Gat
 
 
 def _too_many_failures(found: Tally, state: RolloutState, spec: RolloutSpec) -> GateResult | None:
-    test = failure_test_of(spec.gates, len(state.devices))
     failed = len(found.failed)
+    if not failed:
+        return None
+    test = failure_test_of(spec.gates, len(state.devices))
     if failed < test.limit(found.asked):
         return None
     healthy, first = spec.gates.healthy_failure_share, result_of(state, spec, found.failed[0])
