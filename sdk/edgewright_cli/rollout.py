@@ -65,7 +65,8 @@ def plan(spec: Path, devices: int | None, answer_s: float, as_json: bool) -> Non
     """Show the waves of SPEC and how far a bad release would get, before anything is sent. Needs no broker.
 
     The error for a healthy release is computed exactly; what a bad release reaches is simulated (2,000 rollouts
-    with a fixed seed), with all devices online and one after another answering.
+    with a fixed seed), with all devices online. The time holds neither devices_per_minute nor maintenance windows
+    nor the observation at the end of each wave.
     """
     from edgewright_cli.rollout_plan import plan_document, print_plan
     from edgewright_fleet.rollout.bound import plan as plan_rollout
