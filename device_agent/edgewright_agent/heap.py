@@ -1,7 +1,7 @@
-"""One heap of the C library for all threads: glibc gives each thread its own, and what one frees another cannot use.
+"""One heap of the C library for all threads of the agent: glibc gives each its own.
 
-Measured over 1,000 updates, whose models one thread loads and another lets go: half a megabyte less at the start, and
-a megabyte less of growth. Threads take turns in Python anyway, so that none waits for the heap.
+Models are loaded by one thread and let go by another, and what one frees in its heap the other cannot use, so that
+the heaps grow apart over many updates. Threads take turns in Python anyway: none waits for the heap.
 """
 
 from __future__ import annotations
