@@ -10,7 +10,8 @@ import getpass
 import socket
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 
 from edgewright.artifact.layout import Layout
 from edgewright.artifact.release import VERDICT, open_release
@@ -30,6 +31,7 @@ from edgewright_fleet.rollout.state import (
     Decision,
     DeviceEvent,
     Event,
+    PauseRequested,
     RolloutState,
     SetDesired,
     Tick,
@@ -40,6 +42,9 @@ from edgewright_fleet.targets.target import Target
 TICK_S = 0.2
 """Seconds between turns of the loop: far below any time-out, and all messages that came meanwhile share one look
 at the clock and one transaction."""
+SAVE_S = 2.0
+"""Seconds between two saves of what devices merely said: a controller that comes after a crash is told their
+latest reports again, and measures anew what it lacks. Before anything is sent, all is saved."""
 Observer = Callable[[RolloutState, list[Decision], list[DeviceEvent]], None]
 """Told at every turn: the state, what was decided, and the device events behind it."""
 
@@ -112,16 +117,19 @@ def run_rollout(
         raise RolloutError(f"rollout '{newest}' of fleet '{spec.fleet}' has followed '{name}'")
     owner = uuid.uuid4().hex
     store.take_lease(name, owner, clock())
-    renewed = time.monotonic()
+    renewed = saved = time.monotonic()
+    changed = False
     try:
         # Read again: until the lease was ours another controller may have gone on.
         spec, state = store.load(name)
         for told in resend(state):
             target.set_desired(told.device, told.desired)
-        pending: list[Event] = list(target.known())
-        requests = store.requests(name)
-        if state.phase == "paused" and not any(isinstance(r, AbortRequested) for _, r in requests):
-            pending.append(ContinueRequested(by=operator()))
+        asked = store.requests(name)
+        if past := [number for number, request in asked if isinstance(request, PauseRequested)]:
+            store.save(state, [], owner, clock(), taken=past)  # who resumes wants it to go on
+        first: Iterable[Event] = target.known()
+        if state.phase == "paused" and not any(isinstance(request, AbortRequested) for _, request in asked):
+            first = chain(first, [ContinueRequested(by=operator())])
         while True:
             # Not woken by the first message: a turn for each of them would cost many times the message.
             time.sleep(TICK_S)
@@ -131,14 +139,16 @@ def run_rollout(
                 store.renew_lease(name, owner, clock())
                 renewed = time.monotonic()
             before, actions = state, list[Action]()
-            for event in (*pending, *(request for _, request in requests), *arrived, Tick()):
+            for event in chain(first, (request for _, request in requests), arrived, [Tick()]):
                 state, more = advance(state, spec, event, clock())
                 actions += more
-            pending.clear()
+            first = ()
             decisions = [action for action in actions if isinstance(action, Decision)]
-            if state is not before or requests:
+            changed = changed or state is not before
+            if actions or requests or (changed and time.monotonic() - saved > SAVE_S):
                 store.save(state, decisions, owner, clock(), taken=[number for number, _ in requests])
                 state = state.model_copy(update={"devices": state.devices.saved()})
+                saved, changed = time.monotonic(), False
             if (
                 time.monotonic() - renewed > store.lease_s
             ):  # it was stopped meanwhile, and another may act by now

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 import paho.mqtt.client as paho
-from paho.mqtt.client import MQTTErrorCode
+from paho.mqtt.enums import MQTTErrorCode
+from paho.mqtt.exception import MalformedPacket
 
 READ_BYTES = 1 << 18
 """Read at once: some 400 messages of telemetry."""
@@ -23,12 +24,18 @@ _PUBACK = b"\x40\x02"
 
 
 class BatchClient(paho.Client):
-    """Give `take` each message's topic and payload, on the network thread; it must not raise."""
+    """Give `take` each message's topic and payload, on the network thread; it must not raise.
+
+    `keep` is called when all that was read is taken, and says whether it may be acknowledged. `pause_s` is waited
+    before each read, so that more is read at once.
+    """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.take: Callable[[str, bytes], None] = lambda topic, payload: None
-        self.on_message = lambda client, userdata, message: self.take(message.topic, message.payload)
+        self.keep: Callable[[], bool] = lambda: True
+        self.pause_s = 0.0
+        self.on_message = lambda client, userdata, message: self.take(message.topic, bytes(message.payload))
         self._ahead = bytearray()
 
     def reconnect(self) -> MQTTErrorCode:
@@ -37,6 +44,8 @@ class BatchClient(paho.Client):
         return super().reconnect()
 
     def _packet_read(self) -> MQTTErrorCode:
+        if self.pause_s:
+            time.sleep(self.pause_s)
         try:
             data = self._sock_recv(READ_BYTES)
         except BlockingIOError:
@@ -50,7 +59,7 @@ class BatchClient(paho.Client):
         self._ahead += data
         try:
             return self._take_packets()
-        except (paho.MalformedPacket, UnicodeDecodeError, IndexError):
+        except (MalformedPacket, UnicodeDecodeError, IndexError):
             return MQTTErrorCode.MQTT_ERR_PROTOCOL
 
     def _take_packets(self) -> MQTTErrorCode:
@@ -76,7 +85,7 @@ class BatchClient(paho.Client):
                 result = self._give_to_paho(command, data[first:end])
             begin = end
         del data[:begin]
-        if acknowledged:
+        if self.keep() and acknowledged:
             self._packet_queue(paho.PUBACK, acknowledged, 0, 0)
         return result
 
@@ -108,4 +117,4 @@ def _variable(data: bytearray, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, place + 1
         shift += 7
-    raise paho.MalformedPacket
+    raise MalformedPacket
