@@ -83,15 +83,16 @@ def test_a_canary_that_refuses_the_release_keeps_it_from_all_others(fleet: Fleet
     assert fleet.running(fleet.old) == sorted(fleet.devices)
 
 
-def test_a_canary_whose_pod_crash_loops_fails_the_rollout_though_it_says_nothing(
+def test_a_canary_whose_pod_crash_loops_stops_the_rollout_though_it_says_nothing(
     fleet: FleetOnNodes, berlin: RealCluster
 ) -> None:
-    mute = fleet.add("berlin.b0", MuteDevice)
-    fleet.add("berlin.b1")
+    for node in ("b0", "b1"):
+        fleet.add(f"berlin.{node}", MuteDevice)
     with fleet.controller():
         name = fleet.roll_out(waves=[1, "rest"])
-        until(lambda: fleet.status(name).exposed == "1 of 2")
-        pod = agent_pod(berlin, "b0")["metadata"]["name"]
+        [canary] = until(lambda: (state := fleet.status(name).state) and state.devices.standing("asked"))
+        mute = fleet.devices[canary]
+        pod = agent_pod(berlin, canary.removeprefix("berlin."))["metadata"]["name"]
         waiting = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s"}}
         container = {"name": "agent", "image": "i", "imageID": "i", "ready": False, "restartCount": 4}
         crashed = {"status": {"containerStatuses": [container | {"state": waiting}]}}
@@ -99,15 +100,17 @@ def test_a_canary_whose_pod_crash_loops_fails_the_rollout_though_it_says_nothing
         def crash() -> bool:
             # The kubelet, whose containers never crash, puts its own word back now and then.
             berlin.api.patch(f"{berlin.api.named('pods', pod)}/status", crashed)
-            return fleet.status(name).phase == "reverting"
+            return fleet.status(name).phase == "paused"
 
         until(crash)
+        # One device is too few to tell a bad release from a bad device, so that a person decides.
+        said = fleet.status(name).verdict or ""
+        assert f"{canary} refused the release: its pod is in CrashLoopBackOff" in said
         mute.lose_power()
-        again = fleet.add("berlin.b0")
-        status = fleet.ended(name)
-    assert status.phase == "failed" and status.verdict is not None
-    assert "berlin.b0 refused the release: its pod is in CrashLoopBackOff" in status.verdict
-    assert "1 back on what they ran" in status.verdict
+        again = fleet.add(canary)
+        fleet.ask(name, "abort")
+        until(lambda: fleet.status(name).phase == "aborted")
+    assert "1 back on what they ran" in (fleet.status(name).verdict or "")
     assert (again.running, again.ran, mute.ran) == (fleet.old, [], [])
     until(lambda: all(node.available for node in look_at(berlin.api).nodes))
 
