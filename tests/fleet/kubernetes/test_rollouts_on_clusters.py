@@ -106,9 +106,10 @@ def test_a_canary_whose_pod_crash_loops_stops_the_rollout_though_it_says_nothing
         # One device is too few to tell a bad release from a bad device, so that a person decides.
         said = fleet.status(name).verdict or ""
         assert f"{canary} refused the release: its pod is in CrashLoopBackOff" in said
+        fleet.ask(name, "abort")
+        until(lambda: fleet.status(name).phase == "reverting")
         mute.lose_power()
         again = fleet.add(canary)
-        fleet.ask(name, "abort")
         until(lambda: fleet.status(name).phase == "aborted")
     assert "1 back on what they ran" in (fleet.status(name).verdict or "")
     assert (again.running, again.ran, mute.ran) == (fleet.old, [], [])
