@@ -21,7 +21,7 @@ from conftest import until
 from edgewright.artifact.layout import MANIFEST_TYPE, Layout
 from edgewright.artifact.release import FORMAT, PROFILE, publish
 from edgewright.errors import ConfigError
-from edgewright.mqtt import BrokerSettings, disconnect
+from edgewright.mqtt import BrokerSettings
 from edgewright_fleet.hub.tokens import Tokens, add_token
 from edgewright_fleet.rollout.controller import start_rollout
 from edgewright_fleet.rollout.spec import RolloutSpec
@@ -88,7 +88,7 @@ def night(mosquitto: BrokerSettings, tmp_path_factory: pytest.TempPathFactory) -
             if found.states.get("long") is None:
                 kept.request("long", "abort", time.time(), by="the end of the tests")
         controller.join(30)
-        disconnect(crowd.client)
+        crowd.close()
 
 
 def ask(
