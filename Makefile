@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 # the last two, the tests of the hub's alerts, dashboard and pages are skipped.
 DEBIAN := mosquitto prometheus chromium
 
-.PHONY: demo test check debian clean
+.PHONY: demo test check debian kubernetes clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt demo-requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -28,7 +28,12 @@ debian:
 	  else echo "make test lacks$$missing. Install with: sudo apt-get install $(DEBIAN)" >&2; \
 	    case "$$missing" in *mosquitto*) exit 2;; esac; fi; fi
 
-test: debian $(VENV)/.installed
+# A real control plane for the tests, built once from Debian's source package (13 minutes) and kept in ~/.cache.
+# Where it can neither be found nor built, one line says so here and the tests that need it are skipped.
+kubernetes:
+	-@$(PYTHON) tests/fleet/kubernetes/cluster_binaries.py
+
+test: debian kubernetes $(VENV)/.installed
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.installed

@@ -1,9 +1,9 @@
 """Simulated devices for the scale benchmark: many in one process, each with a connection of its own.
 
-A device speaks MQTT 3.1.1 over a raw socket as far as it needs: it connects with a last will, is told what to run by
-its retained wish, goes through the agent's phases with a report each, and sends a payload that the agent's own
-exporter made, patched with its name, its boot, its sequence and what it runs. Commands come on standard input, a line
-each, and are answered by a line of JSON.
+A device speaks MQTT 3.1.1 over a raw socket as far as it needs: it connects with a last will, is told what to run
+by its retained wish, goes through the agent's phases with a report each, and sends a payload that the agent's own
+exporter made, patched with its name, its boot, its sequence and what it runs. Commands come on standard input, a
+line each, and are answered by a line of JSON.
 """
 
 from __future__ import annotations
@@ -106,7 +106,8 @@ class Device(asyncio.Protocol):
 
     def __init__(self, world: World, number: int) -> None:
         self.world, self.name, self.boot = world, device_name(number), f"boot-{number:012}"
-        self.running, self.wish = world.release, None
+        self.running = world.release
+        self.wish: DesiredState | None = None
         self.payloads = self.reports = self.packet = 0
         self.buffer = b""
         self.transport: asyncio.Transport | None = None

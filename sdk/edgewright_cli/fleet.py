@@ -8,6 +8,7 @@ import click
 
 from edgewright.figures import seconds
 from edgewright_cli.broker import broker_option, broker_settings
+from edgewright_cli.fleet_kubernetes import clusters, controller, install, nodes
 from edgewright_cli.hub import hub, token
 from edgewright_cli.output import json_option, print_json, print_table
 from edgewright_cli.rollout import rollout
@@ -69,6 +70,5 @@ def devices(fleet_name: str, wait: float, broker: str, as_json: bool) -> None:
     print_table(("device", "profile", "online", "phase", "release", "p50", "p99", "reason"), rows)
 
 
-fleet.add_command(rollout)
-fleet.add_command(hub)
-fleet.add_command(token)
+for command in (rollout, hub, token, install, controller, clusters, nodes):
+    fleet.add_command(command)

@@ -93,6 +93,9 @@ def test_a_short_file_is_enough_and_has_sensible_defaults(tmp_path: Path) -> Non
         ("[sink]\nkind = 'none'\ntopic = 'a'", "sink: kind 'none' takes no topic"),
         ("[sink]\nformat = 'csv'", "sink.format: no such key"),
         ("[source]\nrate_hz = 0", "source.rate_hz: Input should be greater than 0"),
+        ("time_zone = 'CET or so'", "time_zone: is no IANA time zone"),
+        ("[labels]\nsite = 3", "labels.site"),
+        ("[labels]\nsite = 'a b'", "labels.site"),
         ("[serving]", "serving: needs a socket, a port or both"),
         ("[serving]\nport = 0", "serving.port: Input should be greater than or equal to 1"),
         ("[serving]\nport = 1\naddress = 'eth0'", "serving.address"),
@@ -163,6 +166,7 @@ def test_every_value_that_the_template_comments_out_is_accepted_too(tmp_path: Pa
         "accept_failed_artifacts",
     ):
         assert getattr(shown, key) == getattr(bare, key)
+    assert (shown.labels, shown.time_zone) == ({"site": "lab", "cluster": "berlin"}, "Europe/Berlin")
     assert shown.serving is not None
     for key in ("address", "max_request_bytes", "queue", "deadline_s"):
         assert getattr(shown.serving, key) == ServingConfig.model_fields[key].default

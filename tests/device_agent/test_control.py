@@ -6,6 +6,7 @@ import json
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -87,12 +88,14 @@ def test_one_state_folder_is_of_one_agent(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_person_asks_goes_back_and_reads_why(device: Any, fleet: Any, registry: Any) -> None:
     assert document(device, "status")["agent"] == "not running"
-    assert command(device, "rollback").returncode == 2
+    assert command(device, "rollback").returncode == command(device, "defer").returncode == 2
+    assert command(device, "status", "--ready").returncode == 3
 
     first = with_release(device, fleet, registry)
     second = registry.release("1.1.0")
     fleet.desire(second, "next")
     fleet.wait_for_phase("committed", "next")
+    assert command(device, "status", "--ready").returncode == 0
     status = document(device, "status")
     assert (status["phase"], status["release"], status["pid"]) == (
         "committed",
@@ -100,6 +103,10 @@ def test_a_person_asks_goes_back_and_reads_why(device: Any, fleet: Any, registry
         device.process.pid,
     )
     assert status["broker"].endswith("connected") and status["errors"] == 0 < status["inferences"]
+
+    until_s = document(device, "defer")["deferred_until_s"]
+    assert 1700 < until_s - time.time() <= 1800
+    fleet.wait(lambda: fleet.reports[-1].deferred_until_s == until_s)
 
     assert document(device, "rollback")["release"] == "sorter:1.0.0"
     report = fleet.wait_for_phase("failed", "next")

@@ -26,13 +26,13 @@ def embedded() -> Iterator[BrokerSettings]:
 
 
 @contextlib.contextmanager
-def running_mosquitto(folder: Path) -> Iterator[BrokerSettings]:
+def running_mosquitto(folder: Path, more: str = "") -> Iterator[BrokerSettings]:
     program = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
     if program is None:
         pytest.skip("mosquitto is not installed")
     port = free_port()
     config = folder / "mosquitto.conf"
-    config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
+    config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n{more}")
     process = subprocess.Popen([program, "-c", str(config)], stderr=subprocess.DEVNULL)
     try:
         for _ in range(100):

@@ -24,7 +24,8 @@ from edgewright.artifact.layout import MANIFEST_TYPE, Layout
 from edgewright.artifact.release import FORMAT, PROFILE, VERDICT, publish
 from edgewright.errors import ArtifactError, RolloutError
 from edgewright.mqtt import BrokerSettings
-from edgewright_fleet.rollout.controller import run_rollout, start_rollout
+from edgewright_fleet.devices import DeviceView
+from edgewright_fleet.rollout.controller import first_state, run_rollout, start_rollout
 from edgewright_fleet.rollout.spec import RolloutSpec
 from edgewright_fleet.rollout.state import Decision, RolloutState
 from edgewright_fleet.rollout.store import RolloutStore
@@ -162,6 +163,15 @@ def test_mistakes_are_said_before_anything_is_sent(
         assert store.names() == []
 
 
+def test_release_without_an_artifact_for_a_device_is_refused_before_anything_is_sent(
+    name: str, registry: Path
+) -> None:
+    spec = specification(name, registry)
+    with pytest.raises(RolloutError, match="no artifact for a, a toaster"):
+        first_state(spec, {"a": DeviceView("a", profile="toaster", online=True)}, 0.0)
+    assert first_state(spec, {"a": DeviceView("a", profile="gateway", online=True)}, 0.0).waves == (("a",),)
+
+
 def test_release_that_failed_its_gate_is_refused_before_anything_is_sent(
     broker: BrokerSettings, name: str, registry: Path, store: RolloutStore
 ) -> None:
@@ -275,3 +285,51 @@ def test_commands_show_a_rollout_that_failed_and_exit_with_three(
     for bad in (["rollout", "start", str(tmp_path / "none.yaml")], ["rollout", "status", "x", *place]):
         wrong = command(*bad, env=os.environ)
         assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
+
+
+def test_operator_pauses_and_promotes_and_reverts_from_another_process(
+    embedded: BrokerSettings, name: str, registry: Path, store: RolloutStore, tmp_path: Path
+) -> None:
+    old, new = reference(registry, "1.0.0"), reference(registry, "1.1.0")
+    gates = GATES | {"window_s": 15.0}
+
+    def ask(*words: str) -> None:
+        with closing(RolloutStore(tmp_path / "store.sqlite")) as other:
+            while "r" not in other.names() or other.load("r")[1].phase != "observing":
+                time.sleep(0.05)
+        assert command("rollout", *words, "--store", str(tmp_path / "store.sqlite")).returncode == 0
+
+    with simulated_fleet(embedded, name, 2, old) as devices, closing(MqttTarget(embedded, name)) as target:
+        pausing = threading.Thread(target=ask, args=("pause", "r", "--why", "the shop is full"))
+        pausing.start()
+        spec = specification(name, registry, gates=gates)
+        state = start_rollout(spec, target, store)
+        pausing.join()
+        assert (state.phase, state.paused_in) == ("paused", "observing")
+        assert str(state.verdict).endswith(": the shop is full")
+        # Asked for while no controller ran, it says nothing once somebody resumes.
+        ask_again = command("rollout", "pause", "r", "--store", str(tmp_path / "store.sqlite"))
+        assert "no controller runs" in ask_again.stderr
+        promoting = threading.Thread(target=ask, args=("promote", "r", "--why", "tried by hand"))
+        promoting.start()
+        began = time.monotonic()
+        state = run_rollout("r", target, store)
+        promoting.join()
+        assert state.phase == "succeeded", state.verdict
+        assert time.monotonic() - began < 28, "the first of two waves of 15 s each was cut short"
+        assert all(device.running == new for device in devices)
+        place = ["--store", str(tmp_path / "store.sqlite"), "--broker", str(embedded)]
+        back = command("rollout", "revert", "r", "--why", "customers complain", *place)
+        assert back.returncode == 0, back.stderr
+        assert all(device.running == old for device in devices)
+        watched = command("rollout", "watch", "r-revert", *place[:2])
+        assert (watched.returncode, watched.stdout.split(":")[0]) == (0, "r-revert succeeded")
+        assert command("rollout", "revert", "r", *place).returncode == 2
+    log = store.decisions("r")
+    assert any(d.by and "tried by hand" in d.sentence for d in log)
+    assert "customers complain" in store.decisions("r-revert")[0].sentence
+    listed = json.loads(command("rollout", "list", *place[:2], "--json").stdout)
+    assert [(each["name"], each["phase"]) for each in listed] == [
+        ("r-revert", "succeeded"),
+        ("r", "succeeded"),
+    ]

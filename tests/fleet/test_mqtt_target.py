@@ -67,7 +67,7 @@ def test_what_was_retained_and_what_comes_are_events(
         (event,) = gathered(target, 1)
         assert isinstance(event, WindowArrived)
         assert (event.window.latency.count, event.window.release) == (7, RELEASE.digest)
-        known = target.known()
+        known = list(target.known())
         assert len(known) == 2
         assert DeviceReported(REPORT) in known and DevicePresence("d0", True, "b") in known
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from edgewright.contract import from_mapping
 from edgewright.errors import BrokerError, ConfigError
-from edgewright.mqtt import BrokerSettings, make_client
+from edgewright.mqtt import BrokerSettings, load_settings, make_client
 
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,9}", fullmatch=True)
 
@@ -122,3 +122,20 @@ def test_credentials_that_cannot_be_used_are_named_in_one_line(pair: Path, tmp_p
             make_client(BrokerSettings.model_validate(settings), "d")
         assert str(caught.value).startswith(line)
         assert "\n" not in str(caught.value)
+
+
+def test_broker_file_is_read_with_paths_beside_it_and_mistakes_are_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "broker.toml"
+    file.write_text(
+        'host = "broker.lan"\nport = 8883\nca_file = "ca.pem"\ncertificate_file = "/etc/me.pem"\n'
+    )
+    settings = load_settings(file)
+    assert (settings.host, settings.port) == ("broker.lan", 8883)
+    assert (settings.ca_file, settings.certificate_file) == (tmp_path / "ca.pem", Path("/etc/me.pem"))
+    for text in ("hots = 'x'\n", "port = 0\n", "not toml", 'key_file = "k"\n', "\0"):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=r"broker\.toml") as caught:
+            load_settings(file)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="does not exist"):
+        load_settings(tmp_path / "none.toml")

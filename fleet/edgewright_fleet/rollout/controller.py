@@ -10,7 +10,8 @@ import getpass
 import socket
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 
 from edgewright.artifact.layout import Layout
 from edgewright.artifact.release import VERDICT, open_release
@@ -18,6 +19,7 @@ from edgewright.errors import RolloutError
 from edgewright.twin import ReleaseReference
 from edgewright_fleet.devices import DeviceView, snapshot
 from edgewright_fleet.rollout.engine import advance, resend, reversal
+from edgewright_fleet.rollout.ports import Store
 from edgewright_fleet.rollout.records import DeviceRecord, Devices
 from edgewright_fleet.rollout.spec import RolloutSpec
 from edgewright_fleet.rollout.state import (
@@ -29,17 +31,20 @@ from edgewright_fleet.rollout.state import (
     Decision,
     DeviceEvent,
     Event,
+    PauseRequested,
     RolloutState,
     SetDesired,
     Tick,
 )
-from edgewright_fleet.rollout.store import LEASE_S, RolloutStore
 from edgewright_fleet.rollout.waves import choose, plan_waves
 from edgewright_fleet.targets.target import Target
 
 TICK_S = 0.2
-"""Seconds between turns of the loop: far below any time-out, and all messages that came meanwhile share one look at
-the clock and one transaction."""
+"""Seconds between turns of the loop: far below any time-out, and all messages that came meanwhile share one look
+at the clock and one transaction."""
+SAVE_S = 2.0
+"""Seconds between two saves of what devices merely said: a controller that comes after a crash is told their
+latest reports again, and measures anew what it lacks. Before anything is sent, all is saved."""
 Observer = Callable[[RolloutState, list[Decision], list[DeviceEvent]], None]
 """Told at every turn: the state, what was decided, and the device events behind it."""
 
@@ -47,7 +52,7 @@ Observer = Callable[[RolloutState, list[Decision], list[DeviceEvent]], None]
 def start_rollout(
     spec: RolloutSpec,
     target: Target,
-    store: RolloutStore,
+    store: Store,
     observer: Observer | None = None,
     *,
     clock: Callable[[], float] = time.time,
@@ -69,7 +74,7 @@ def start_rollout(
 def revert_rollout(
     name: str,
     target: Target,
-    store: RolloutStore,
+    store: Store,
     observer: Observer | None = None,
     *,
     why: str | None = None,
@@ -95,7 +100,7 @@ def revert_rollout(
 def run_rollout(
     name: str,
     target: Target,
-    store: RolloutStore,
+    store: Store,
     observer: Observer | None = None,
     *,
     clock: Callable[[], float] = time.time,
@@ -112,34 +117,41 @@ def run_rollout(
         raise RolloutError(f"rollout '{newest}' of fleet '{spec.fleet}' has followed '{name}'")
     owner = uuid.uuid4().hex
     store.take_lease(name, owner, clock())
-    renewed = time.monotonic()
+    renewed = saved = time.monotonic()
+    changed = False
     try:
         # Read again: until the lease was ours another controller may have gone on.
         spec, state = store.load(name)
         for told in resend(state):
             target.set_desired(told.device, told.desired)
-        pending: list[Event] = list(target.known())
-        requests = store.requests(name)
-        if state.phase == "paused" and not any(isinstance(r, AbortRequested) for _, r in requests):
-            pending.append(ContinueRequested(by=operator()))
+        asked = store.requests(name)
+        if past := [number for number, request in asked if isinstance(request, PauseRequested)]:
+            store.save(state, [], owner, clock(), taken=past)  # who resumes wants it to go on
+        first: Iterable[Event] = target.known()
+        if state.phase == "paused" and not any(isinstance(request, AbortRequested) for _, request in asked):
+            first = chain(first, [ContinueRequested(by=operator())])
         while True:
             # Not woken by the first message: a turn for each of them would cost many times the message.
             time.sleep(TICK_S)
             arrived = list(target.events(0.0))
             requests = store.requests(name)
-            if time.monotonic() - renewed > LEASE_S / 3:
+            if time.monotonic() - renewed > store.lease_s / 3:
                 store.renew_lease(name, owner, clock())
                 renewed = time.monotonic()
             before, actions = state, list[Action]()
-            for event in (*pending, *(request for _, request in requests), *arrived, Tick()):
+            for event in chain(first, (request for _, request in requests), arrived, [Tick()]):
                 state, more = advance(state, spec, event, clock())
                 actions += more
-            pending.clear()
+            first = ()
             decisions = [action for action in actions if isinstance(action, Decision)]
-            if state is not before or requests:
+            changed = changed or state is not before
+            if actions or requests or (changed and time.monotonic() - saved > SAVE_S):
                 store.save(state, decisions, owner, clock(), taken=[number for number, _ in requests])
                 state = state.model_copy(update={"devices": state.devices.saved()})
-            if time.monotonic() - renewed > LEASE_S:  # it was stopped meanwhile, and another may act by now
+                saved, changed = time.monotonic(), False
+            if (
+                time.monotonic() - renewed > store.lease_s
+            ):  # it was stopped meanwhile, and another may act by now
                 store.renew_lease(name, owner, clock())
                 renewed = time.monotonic()
             for action in actions:

@@ -41,8 +41,18 @@ class PackedHistogram:
         return {self.offset + i: n for i, n in enumerate(self.counts) if n}
 
     def quantile(self, share: float) -> float:
-        """The value below which `share` (0–1) of the values lie; NaN where there is none."""
-        return self.unpacked().quantile(share)
+        """The value below which `share` (0–1) of the values lie, as `ExponentialHistogram.quantile` has it."""
+        if self.count == 0:
+            return float("nan")
+        rank, seen, index = share * (self.count - 1), self.zero_count, self.offset
+        if rank < seen:
+            return 0.0
+        for index, count in enumerate(self.counts, self.offset):  # noqa: B007 - read after the loop
+            seen += count
+            if rank < seen:
+                break
+        exponent = (index + 0.5) * 2.0**-self.scale
+        return float("inf") if exponent >= 1024 else float(2.0**exponent)
 
     def unpacked(self) -> ExponentialHistogram:
         """The same values."""
@@ -52,6 +62,8 @@ class PackedHistogram:
 
     def plus(self, more: ExponentialHistogram) -> PackedHistogram:
         """With the values of another one, at the coarser of the two scales."""
+        if not self.count:
+            return packed(more)
         if not more.buckets or more.scale != self.scale or not self.counts:
             return packed(merged((self.unpacked(), more)))
         low, high = min(more.buckets), max(more.buckets)

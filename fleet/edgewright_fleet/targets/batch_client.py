@@ -14,7 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 import paho.mqtt.client as paho
-from paho.mqtt.client import MQTTErrorCode
+from paho.mqtt.enums import MQTTErrorCode
+from paho.mqtt.exception import MalformedPacket
 
 READ_BYTES = 1 << 18
 """Read at once: some 400 messages of telemetry."""
@@ -34,7 +35,7 @@ class BatchClient(paho.Client):
         self.take: Callable[[str, bytes], None] = lambda topic, payload: None
         self.keep: Callable[[], bool] = lambda: True
         self.pause_s = 0.0
-        self.on_message = lambda client, userdata, message: self.take(message.topic, message.payload)
+        self.on_message = lambda client, userdata, message: self.take(message.topic, bytes(message.payload))
         self._ahead = bytearray()
 
     def reconnect(self) -> MQTTErrorCode:
@@ -58,7 +59,7 @@ class BatchClient(paho.Client):
         self._ahead += data
         try:
             return self._take_packets()
-        except (paho.MalformedPacket, UnicodeDecodeError, IndexError):
+        except (MalformedPacket, UnicodeDecodeError, IndexError):
             return MQTTErrorCode.MQTT_ERR_PROTOCOL
 
     def _take_packets(self) -> MQTTErrorCode:
@@ -116,4 +117,4 @@ def _variable(data: bytearray, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, place + 1
         shift += 7
-    raise paho.MalformedPacket
+    raise MalformedPacket

@@ -23,7 +23,7 @@ from edgewright.mqtt import CONNECT_TIMEOUT_S, BrokerSettings, connect, disconne
 from edgewright.telemetry.sequences import Ranges, received
 from edgewright.telemetry.window import decode_otlp
 from edgewright.twin import DesiredState, DeviceStatus, ReportedState, parse_topic, topic
-from edgewright_fleet.rollout.gates import KEPT_BOOTS
+from edgewright_fleet.rollout.measured import KEPT_BOOTS
 from edgewright_fleet.rollout.state import DeviceEvent, DevicePresence, DeviceReported, WindowArrived
 from edgewright_fleet.targets.batch_client import BatchClient
 
@@ -77,9 +77,10 @@ class MqttTarget:
         except queue.Empty:
             return
 
-    def known(self) -> list[DeviceEvent]:
+    def known(self) -> Iterator[DeviceEvent]:
         """The latest report and presence of every device, also where `events` gave them before."""
-        return [event for where, payload in self._retained.copy().items() for event in _read(where, payload)]
+        for where, payload in self._retained.copy().items():
+            yield from _read(where, payload)
 
     def close(self) -> None:
         """Disconnect, once the broker has every desired state or the time is over."""
@@ -146,7 +147,7 @@ def _read_status(device: str, payload: bytes) -> list[DeviceEvent]:
 
 
 def _read_metrics(device: str, payload: bytes) -> list[DeviceEvent]:
-    windows = decode_otlp(payload)
+    windows = decode_otlp(payload, stages=False)  # gates judge the run
     for window in windows:
         _must_be(device, window.device)
         # A bucket beyond what a float can hold is well-formed OTLP and would fail in a gate: refuse it here.

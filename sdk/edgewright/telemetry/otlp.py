@@ -103,9 +103,12 @@ def read_attributes(pairs: Iterable[Any]) -> dict[str, Value]:
     """Attributes whose value is a text or a truth value; others are not ours."""
     found: dict[str, Value] = {}
     for pair in pairs:
-        kind = pair.value.WhichOneof("value")
-        if kind in ("string_value", "bool_value"):
-            found[pair.key] = getattr(pair.value, kind)
+        value = pair.value
+        # Text that is not empty needs no question which kind it is, and is nearly all there is.
+        if text := value.string_value:
+            found[pair.key] = text
+        elif (kind := value.WhichOneof("value")) in ("string_value", "bool_value"):
+            found[pair.key] = getattr(value, kind)
     return found
 
 

@@ -80,14 +80,17 @@ class TelemetryWindow(BaseModel):
         )
 
 
-def decode_otlp(payload: bytes) -> tuple[TelemetryWindow, ...]:
-    """The windows in an OTLP `MetricsData` payload, protobuf or JSON. Raises `DataError` for anything else."""
+def decode_otlp(payload: bytes, *, stages: bool = True) -> tuple[TelemetryWindow, ...]:
+    """The windows in an OTLP `MetricsData` payload, protobuf or JSON. Raises `DataError` for anything else.
+
+    Without `stages` the durations before and after the run are left out, which are most of the work.
+    """
     # Here, so that the contract alone needs no protobuf library.
     from edgewright.telemetry.otlp import from_bytes
 
     message = from_bytes(payload)
     try:
-        return tuple(window for part in message.resource_metrics for window in _windows(part))
+        return tuple(window for part in message.resource_metrics for window in _windows(part, stages))
     except ValidationError as violation:
         place, problem = first_violation(violation)
         raise DataError(f"{place}: {problem}", where="telemetry payload") from None
@@ -120,7 +123,7 @@ def _sum(parts: list[ExponentialHistogram] | None) -> ExponentialHistogram:
     return parts[0] if len(parts) == 1 and parts[0].count else merged(parts)
 
 
-def _windows(resource: Any) -> Iterator[TelemetryWindow]:
+def _windows(resource: Any, stages: bool) -> Iterator[TelemetryWindow]:
     from edgewright.telemetry.device_figures import drift_fields, energy_fields, heat_fields
     from edgewright.telemetry.otlp import read_attributes, read_histogram, read_number
 
@@ -146,8 +149,11 @@ def _windows(resource: Any) -> Iterator[TelemetryWindow]:
         digest = attributes[names.RELEASE_DIGEST]
         models[digest] = attributes, point
         stage = attributes.get(names.STAGE, "run")
-        if stage == "run" and attributes.get(names.THROTTLED):
-            stage = "throttled"
+        if stage == "run":
+            if attributes.get(names.THROTTLED):
+                stage = "throttled"
+        elif not stages:
+            continue
         durations.setdefault((digest, stage), []).append(read_histogram(point))
     for attributes, point in points.get(names.INFERENCE_ERRORS, []):
         digest = attributes[names.RELEASE_DIGEST]
