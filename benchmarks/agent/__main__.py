@@ -91,7 +91,9 @@ def measure(effort: Effort) -> tuple[list[Figure], Growth]:
         _say("start and memory")
         with_api = compare(folder / "start", effort.starts, API)
         without = compare(folder / "start-2", effort.starts, "")
-        device = stack.enter_context(wired_device(folder / "wire", broker, effort.wire_period_s))
+        device = stack.enter_context(
+            wired_device(folder / "wire", broker, effort.wire_period_s, effort.wire_periods)
+        )
         _say("processor time at rest")
         with idle_agents(folder / "idle", broker) as agents:
             idle = agents.after(effort.idle_s)
@@ -99,7 +101,7 @@ def measure(effort: Effort) -> tuple[list[Figure], Growth]:
         grown = growth(folder / "growth", broker, effort.inferences, effort.switches)
         application = _application(folder / "application", effort.switches)
         _say("telemetry on the wire")
-        traffic = device.after(effort.wire_periods)
+        traffic = device.traffic()
     return [
         *_inference_figures(added, camera, following),
         *_api_figures(api),

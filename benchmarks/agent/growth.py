@@ -98,10 +98,10 @@ class _Fleet:
 
     def _hear(self, client: paho.Client, userdata: object, message: paho.MQTTMessage) -> None:
         if message.topic.endswith("metrics"):
-            self.inferences += sum(window.latency.count for window in decode_otlp(message.payload))
+            self.inferences += sum(window.latency.count for window in decode_otlp(bytes(message.payload)))
             return
         with self._reported:
-            self._last = from_json(ReportedState, message.payload, where=message.topic)
+            self._last = from_json(ReportedState, bytes(message.payload), where=message.topic)
             self._reported.notify_all()
 
 

@@ -18,8 +18,9 @@ import time
 import venv
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 from packaging.utils import parse_wheel_filename
@@ -46,6 +47,14 @@ class Package:
     version: str
     wheel_bytes: int
     installed_bytes: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the agent says when it is asked."""
+
+    status: dict[str, Any]
+    doctor: list[dict[str, Any]]
 
 
 def build(folder: Path) -> Path:
@@ -82,7 +91,7 @@ def environment_with(wheel: Path, folder: Path) -> Path:
     return folder / "bin/edgewright"
 
 
-def serve_from(command: Path, device: Path) -> dict[str, object]:
+def serve_from(command: Path, device: Path) -> Found:
     """Let a device serve its golden vectors by that command: what its status is, and what its doctor finds."""
     install(device, '[serving]\nsocket = "api"\n')
     config = ["--config", str(device / "agent.toml")]
@@ -104,7 +113,7 @@ def serve_from(command: Path, device: Path) -> dict[str, object]:
             if time.monotonic() > end or agent.poll() is not None:
                 raise click.ClickException("the agent does not serve from its own packages")
             time.sleep(0.2)
-        found = {"status": json.loads(ask("status", "--json")), "doctor": json.loads(ask("doctor", "--json"))}
+        found = Found(json.loads(ask("status", "--json")), json.loads(ask("doctor", "--json")))
     finally:
         agent.terminate()
     code = agent.wait(START_S)
@@ -143,7 +152,7 @@ def main(write: bool) -> None:
         text = table(packages_for_arm(wheel, folder / "arm"))
         found = serve_from(environment_with(wheel, folder / "environment"), folder / "device")
     print(text)
-    print(json.dumps(found, indent=1, ensure_ascii=False))
+    print(json.dumps(asdict(found), indent=1, ensure_ascii=False))
     if write:
         before, _, rest = README.read_text().partition(BEGIN)
         README.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{rest.partition(END)[2]}")

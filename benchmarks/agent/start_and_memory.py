@@ -32,7 +32,7 @@ class StartAndMemory:
 def compare(folder: Path, starts: int, configuration: str) -> StartAndMemory:
     """Start an agent and the bare runtime `starts` times by turns, from a warm page cache."""
     model = install(folder, configuration).model_path
-    wall, cpu, rss, pss, bare_wall, bare_cpu, bare_rss = ([] for _ in range(7))  # type: ignore[var-annotated]
+    wall, cpu, rss, pss, bare_wall, bare_cpu, bare_rss = ([] for _ in range(7))
     for turn in range(starts + 1):
         with running_bare(model) as bare, running_agent(folder) as agent:
             time.sleep(SETTLE_S)

@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
+
 from benchmarks.agent.broker_trial import Mosquitto
 from benchmarks.agent.photo_release import install
 from edgewright_agent.agent import Agent
@@ -80,31 +82,42 @@ class Relay:
 
 
 class WiredDevice:
-    """A device whose bytes are counted from the beginning on."""
+    """A device whose bytes are counted from the beginning on, for `periods` telemetry periods."""
 
-    def __init__(self, relay: Relay, period_s: float) -> None:
-        self._relay, self._period_s = relay, period_s
-        self._begun, self._before = time.monotonic(), relay.count()
+    def __init__(self, relay: Relay, period_s: float, periods: int) -> None:
+        self._relay, self._periods = relay, periods
+        self._before = relay.count()
+        self._counted: Traffic | None = None
+        # Read in time, whatever the caller does meanwhile.
+        self._timer = threading.Timer(period_s * periods, self._read)
+        self._timer.daemon = True
+        self._timer.start()
 
-    def after(self, periods: int) -> Traffic:
-        """The traffic of `periods` telemetry periods, the last of which may still have to come."""
-        time.sleep(max(0.0, self._begun + periods * self._period_s - time.monotonic()))
+    def traffic(self) -> Traffic:
+        """What was counted, once the time is over."""
+        self._timer.join()
+        assert self._counted is not None
+        return self._counted
+
+    def _read(self) -> None:
         sent, segments = (now - then for now, then in zip(self._relay.count(), self._before, strict=True))
-        return Traffic(periods, sent, segments * HEADERS_BYTES)
+        self._counted = Traffic(self._periods, sent, segments * HEADERS_BYTES)
 
 
 @contextmanager
-def wired_device(folder: Path, broker: Mosquitto, period_s: float) -> Iterator[WiredDevice]:
+def wired_device(folder: Path, broker: Mosquitto, period_s: float, periods: int) -> Iterator[WiredDevice]:
     """Start it; it counts once the connection stands and its first words are said."""
     relay = Relay(broker.settings.port)
     tables = f"[broker]\nport = {relay.port}\n[source]\nrate_hz = 10.0\n"
     install(folder, f"telemetry_period_s = {period_s}\n{tables}", device="line-3-camera-12")
     device = subprocess.Popen([sys.executable, "-m", "benchmarks.agent.wire", str(folder)])
     try:
-        while not relay.bytes and device.poll() is None:
+        while not relay.bytes:
+            if device.poll() is not None:
+                raise click.ClickException("the device whose bytes are counted does not start")
             time.sleep(0.1)
         time.sleep(max(START_S, period_s / 6))
-        yield WiredDevice(relay, period_s)
+        yield WiredDevice(relay, period_s, periods)
     finally:
         device.terminate()
         device.wait(60)

@@ -178,6 +178,7 @@ class _Fleet:
             "waves": waves,
             "gates": GATES,
             "max_unavailable": max_unavailable,
+            "paced_by_evidence": False,  # what is measured is the cost of messages, as many as can be
         }
         path = self.folder / f"{name}.yaml"
         path.write_text(yaml.safe_dump(spec), encoding="utf-8")

@@ -32,6 +32,7 @@ from edgewright_agent.config import AgentConfig
 from edgewright_agent.control import Document, answering
 from edgewright_agent.exporter import Exporter
 from edgewright_agent.feed import Feed
+from edgewright_agent.heap import share_one_heap
 from edgewright_agent.inference import serve
 from edgewright_agent.sensing import Sensing
 from edgewright_agent.spool import Spool
@@ -99,6 +100,7 @@ class Agent:
 
     def run(self) -> None:
         """Serve until `stop` is called. A broker that is down is waited for; the last good model serves."""
+        share_one_heap()
         self._updater.restore()
         self._client.connect_async(self.config.broker.host, self.config.broker.port, keepalive=KEEPALIVE_S)
         self._client.loop_start()

@@ -136,14 +136,19 @@ _PATHS = ("registry", "state_dir", "profile")
 _BROKER_PATHS = ("password_file", "ca_file", "certificate_file", "key_file")
 
 
-def load_config(path: Path) -> AgentConfig:
-    """Read an `agent.toml`. Raises `ConfigError`: one line that names the file and the key."""
+def load_config(path: Path, device: str | None = None) -> AgentConfig:
+    """Read an `agent.toml`; `device` stands for the file's, where one file is for many devices.
+
+    Raises `ConfigError`: one line that names the file and the key.
+    """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError("does not exist", where=str(path)) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"cannot be read ({error})", where=str(path)) from None
+    if device is not None:
+        document["device"] = device
     _resolve(document, _PATHS, path.parent)
     _resolve(document.get("broker"), _BROKER_PATHS, path.parent)
     for name, keys in (("source", SOURCE_PATHS), ("sink", SINK_PATHS)):

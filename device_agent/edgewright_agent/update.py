@@ -20,7 +20,7 @@ from edgewright.artifact.layout import Layout
 from edgewright.artifact.manifest import failed_checks
 from edgewright.artifact.release import open_artifact, open_release_by_digest
 from edgewright.errors import EdgewrightError, StorageError
-from edgewright.twin import DesiredState, Phase, ReleaseReference
+from edgewright.twin import GOLDEN_REFUSAL, DesiredState, Phase, ReleaseReference
 from edgewright_agent.config import AgentConfig
 from edgewright_agent.inference import Served, load_served
 from edgewright_agent.lifecycle import RESTING, Event, step
@@ -210,7 +210,7 @@ class Updater:
             limits=limits_for(self._config, self._profile),
         )
         if not verdict.passed:
-            raise UpdateFailedError(f"golden check: {verdict.detail}")
+            raise UpdateFailedError(f"{GOLDEN_REFUSAL}: {verdict.detail}")
         log.info("%s proved on %s: %s", content.release, verdict.runtime, verdict.detail)
 
     def _watch(self, served: Served, before: Served | None, heat: HeatWatch) -> None:

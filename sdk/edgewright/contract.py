@@ -22,6 +22,8 @@ CONTRACT = ConfigDict(
     allow_inf_nan=False,
     # `model_` names (model_bytes, model_digest) are ours, not pydantic's.
     protected_namespaces=(),
+    # Values are new for ever (rollouts, digests); pydantic would keep the newest 16,384 of them in memory.
+    cache_strings="keys",
 )
 """The pydantic configuration of every contract: an unknown key is an error, a value never changes."""
 

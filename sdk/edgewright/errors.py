@@ -13,6 +13,7 @@ from edgewright_profiles.errors import EdgewrightError, ProfileError
 __all__ = [
     "ArtifactError",
     "BrokerError",
+    "ClusterError",
     "ConfigError",
     "ConversionError",
     "DataError",
@@ -47,6 +48,14 @@ class ConfigError(EdgewrightError):
 
 class BrokerError(EdgewrightError):
     """The MQTT broker cannot be reached or refuses us."""
+
+
+class ClusterError(EdgewrightError):
+    """A Kubernetes cluster cannot be reached or refuses us; `status` is the HTTP status, 0 where none came."""
+
+    def __init__(self, problem: str, *, where: str = "", remedy: str = "", status: int = 0) -> None:
+        super().__init__(problem, where=where, remedy=remedy)
+        self.status = status
 
 
 class RolloutError(EdgewrightError):

@@ -32,6 +32,8 @@ Phase = Literal[
     "failed",
 ]
 """Where a device is in the life of an update."""
+GOLDEN_REFUSAL = "golden check"
+"""How the reason begins where a release did not compute on the device what the converter computed."""
 
 
 def topic(fleet: str, device: str, leaf: Leaf) -> str:

@@ -40,11 +40,13 @@ def agent() -> None:
 Examples:
   edgewright agent run --config agent.toml
   edgewright agent run --config agent.toml --verbose
+  edgewright agent run --config agent.toml --device "berlin.$NODE_NAME"
 """
 )
 @config_option
+@click.option("--device", metavar="NAME", help="Name of this device, in place of the file's.")
 @click.option("--verbose", is_flag=True, help="Print each phase of an update; 'agent logs' has them anyway.")
-def run(config: Path, verbose: bool) -> None:
+def run(config: Path, device: str | None, verbose: bool) -> None:
     """Serve the release that the fleet desires of this device, and report; ends on SIGTERM or Ctrl-C.
 
     A broker that is down is waited for while the last good model serves.
@@ -57,12 +59,12 @@ def run(config: Path, verbose: bool) -> None:
     level = logging.INFO if verbose else logging.WARNING
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger().handlers[0].setLevel(level)
-    settings = load_config(config)
+    settings = load_config(config, device)
     with state_folder_held(settings.state_dir):
         keep_log(settings.state_dir)
-        device = Agent(settings)
-        device.stop_on_signals()
-        device.run()
+        running = Agent(settings)
+        running.stop_on_signals()
+        running.run()
 
 
 @agent.command(
@@ -70,16 +72,21 @@ def run(config: Path, verbose: bool) -> None:
 Examples:
   edgewright agent status
   edgewright agent status --config agent.toml --json
+  edgewright agent status --ready >/dev/null && echo serves
 """
 )
 @config_option
+@click.option("--ready", is_flag=True, help="Exit code 3 unless the agent runs and serves a proved release.")
 @json_option
-def status(config: Path, as_json: bool) -> None:
+def status(config: Path, ready: bool, as_json: bool) -> int:
     """Show what this device serves, where it is with an update, and why the last one failed."""
     from edgewright_agent.config import load_config
     from edgewright_agent.status import status_of
 
-    _show(status_of(load_config(config)), as_json)
+    document = status_of(load_config(config))
+    _show(document, as_json)
+    serves = document["agent"] != "not running" and document["release"] is not None
+    return FAILED if ready and not serves else 0
 
 
 @agent.command(

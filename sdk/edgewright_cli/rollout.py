@@ -43,6 +43,50 @@ def rollout() -> None:
 @rollout.command(
     epilog="""\b
 Examples:
+  edgewright fleet rollout plan spec.yaml --devices 1000
+  edgewright fleet rollout plan spec.yaml --devices 1000 --answer-s 300 --json
+"""
+)
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option(
+    "--devices",
+    type=click.IntRange(1, 100_000),
+    help="How many the fleet has; not needed where SPEC names them.",
+)
+@click.option(
+    "--answer-s",
+    default=300.0,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="Seconds from the wish to a device's verdict, for the expected time.",
+)
+@json_option
+def plan(spec: Path, devices: int | None, answer_s: float, as_json: bool) -> None:
+    """Show the waves of SPEC and how far a bad release would get, before anything is sent. Needs no broker.
+
+    The error for a healthy release is computed exactly; what a bad release reaches is simulated (2,000 rollouts
+    with a fixed seed), with all devices online. The time holds neither devices_per_minute nor maintenance windows
+    nor the observation at the end of each wave.
+    """
+    from edgewright_cli.rollout_plan import plan_document, print_plan
+    from edgewright_fleet.rollout.bound import plan as plan_rollout
+    from edgewright_fleet.rollout.spec import load_spec
+
+    wanted = load_spec(spec)
+    if devices is None:
+        if wanted.devices == "all":
+            raise click.UsageError("the specification selects all devices: say how many with --devices")
+        devices = len(wanted.devices)
+    made = plan_rollout(wanted, devices)
+    if as_json:
+        print_json(plan_document(made, answer_s))
+    else:
+        print_plan(made, answer_s)
+
+
+@rollout.command(
+    epilog="""\b
+Examples:
   edgewright fleet rollout start spec.yaml --broker 127.0.0.1:1883
   edgewright fleet rollout start spec.yaml --broker broker.toml --json
 """

@@ -50,7 +50,7 @@ def device_rows(state: RolloutState, limit: int | None = None) -> list[list[str]
 
 def as_document(state: RolloutState) -> dict[str, Any]:
     """The state but its histograms."""
-    hidden = {"baseline", "after", "past_boots", "boot", "sequence"}
+    hidden = {"baseline", "after", "control", "past_boots", "boot", "sequence"}
     document = state.model_dump(mode="json", by_alias=True)
     for record in document["devices"].values():
         for key in hidden:

@@ -37,7 +37,8 @@ from edgewright_demo.models import (
 from edgewright_fleet.devices import DeviceView, fold
 from edgewright_fleet.rollout.controller import start_rollout
 from edgewright_fleet.rollout.engine import DeviceReported, RolloutState, WindowArrived
-from edgewright_fleet.rollout.spec import Gates, RolloutSpec
+from edgewright_fleet.rollout.limits import Gates
+from edgewright_fleet.rollout.spec import RolloutSpec
 from edgewright_fleet.rollout.store import KeptDecision, RolloutStore
 from edgewright_fleet.targets.mqtt import DeviceEvent, MqttTarget
 

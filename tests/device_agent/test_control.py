@@ -89,11 +89,13 @@ def test_one_state_folder_is_of_one_agent(tmp_path: Path) -> None:
 def test_a_person_asks_goes_back_and_reads_why(device: Any, fleet: Any, registry: Any) -> None:
     assert document(device, "status")["agent"] == "not running"
     assert command(device, "rollback").returncode == command(device, "defer").returncode == 2
+    assert command(device, "status", "--ready").returncode == 3
 
     first = with_release(device, fleet, registry)
     second = registry.release("1.1.0")
     fleet.desire(second, "next")
     fleet.wait_for_phase("committed", "next")
+    assert command(device, "status", "--ready").returncode == 0
     status = document(device, "status")
     assert (status["phase"], status["release"], status["pid"]) == (
         "committed",

@@ -77,9 +77,11 @@ class SimulatedDevice:
         *,
         slow: str = "",
         broken: str = "",
+        period_s: float = 0.05,
     ) -> None:
         self.fleet, self.name, self.running, self.slow, self.broken = fleet, name, running, slow, broken
         self.ran: list[str] = []
+        self._period_s = period_s
         self._boot, self._sequence, self._payloads = uuid.uuid4().hex[:8], 0, 0
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -120,7 +122,7 @@ class SimulatedDevice:
             self._wishes.append(from_json(DesiredState, message.payload, where="desired"))
 
     def _run(self) -> None:
-        while not self._stop.wait(0.05):
+        while not self._stop.wait(self._period_s):
             if self._wishes:
                 self._take(self._wishes.pop())
             if self.running is not None:

@@ -24,7 +24,8 @@ from edgewright.artifact.layout import MANIFEST_TYPE, Layout
 from edgewright.artifact.release import FORMAT, PROFILE, VERDICT, publish
 from edgewright.errors import ArtifactError, RolloutError
 from edgewright.mqtt import BrokerSettings
-from edgewright_fleet.rollout.controller import run_rollout, start_rollout
+from edgewright_fleet.devices import DeviceView
+from edgewright_fleet.rollout.controller import first_state, run_rollout, start_rollout
 from edgewright_fleet.rollout.spec import RolloutSpec
 from edgewright_fleet.rollout.state import Decision, RolloutState
 from edgewright_fleet.rollout.store import RolloutStore
@@ -160,6 +161,15 @@ def test_mistakes_are_said_before_anything_is_sent(
         with pytest.raises(ArtifactError, match=r"net:9\.9\.9"):
             start_rollout(specification(name, registry, release="net:9.9.9"), target, store)
         assert store.names() == []
+
+
+def test_release_without_an_artifact_for_a_device_is_refused_before_anything_is_sent(
+    name: str, registry: Path
+) -> None:
+    spec = specification(name, registry)
+    with pytest.raises(RolloutError, match="no artifact for a, a toaster"):
+        first_state(spec, {"a": DeviceView("a", profile="toaster", online=True)}, 0.0)
+    assert first_state(spec, {"a": DeviceView("a", profile="gateway", online=True)}, 0.0).waves == (("a",),)
 
 
 def test_release_that_failed_its_gate_is_refused_before_anything_is_sent(

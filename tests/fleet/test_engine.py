@@ -15,8 +15,9 @@ from edgewright.telemetry.histogram import ExponentialHistogram
 from edgewright.telemetry.window import TelemetryWindow
 from edgewright.twin import DesiredState, ReleaseReference, ReportedState, RunningRelease
 from edgewright_fleet.rollout.engine import advance, resend, reversal
+from edgewright_fleet.rollout.limits import Gates
 from edgewright_fleet.rollout.records import DeviceRecord, Devices
-from edgewright_fleet.rollout.spec import Gates, RolloutSpec
+from edgewright_fleet.rollout.spec import RolloutSpec
 from edgewright_fleet.rollout.state import (
     ENDED,
     RESTING,
@@ -33,6 +34,7 @@ from edgewright_fleet.rollout.state import (
     Tick,
     WindowArrived,
 )
+from edgewright_fleet.rollout.stopping import failure_test_of
 from edgewright_fleet.rollout.table import TABLE, as_markdown
 from edgewright_fleet.rollout.waves import plan_waves
 
@@ -260,7 +262,10 @@ def test_any_fleet_keeps_every_promise(
         for name, record in w.state.standing("committed").items():
             assert w.devices[name].running == NEW
             assert record.after.latency.count >= GATES.min_inferences or not record.online
-        assert not w.state.standing("asked", "failed", "reverting", "reverted", "stranded")
+        assert not w.state.standing("asked", "reverting", "reverted", "stranded")
+        refused = w.state.standing("failed")
+        exposed = len(w.state.exposed)
+        assert len(refused) < failure_test_of(w.spec.gates, len(devices)).limit(exposed)
     if w.state.phase == "failed" and on_failure == "revert" and "no word" not in str(w.state.verdict):
         for record in w.state.devices.values():
             assert record.stand in ("waiting", "reverted", "stranded")
@@ -385,6 +390,12 @@ def test_last_wave_that_is_all_offline_ends_the_rollout_after_the_time_out() -> 
     assert (w.state.phase, "3 were offline" in str(w.state.verdict)) == ("succeeded", True)
 
 
+def test_fleet_that_is_wholly_offline_pauses_instead_of_passing() -> None:
+    w = world(*(Device(f"a{i}", offline_from=0) for i in range(2)))
+    w.run()
+    assert (w.state.phase, w.state.exposed) == ("paused", ())
+
+
 def test_middle_wave_that_is_all_offline_pauses_since_it_shows_nothing() -> None:
     devices = [Device("d0"), *(Device(f"e{i}", offline_from=8, offline_until=10**9) for i in range(3))]
     w = world(*devices, waves=(1, 1, "rest"))
@@ -484,7 +495,9 @@ def test_resent_actions_are_exactly_what_open_devices_were_told() -> None:
     w = world(*fleet(4, install_s=20), waves=("rest",), max_unavailable=0.5)
     while len(w.state.exposed) < 2:
         w.second()
-    assert {a.device: a.desired for a in resend(w.state)} == {a.device: a.desired for _, a in w.sent}
+    told = {a.device: a.desired for _, a in w.sent if a.device in w.state.standing("asked")}
+    assert told
+    assert {a.device: a.desired for a in resend(w.state)} == told
     w.tell(AbortRequested())
     assert all(a.desired is not None and a.desired.revert for a in resend(w.state))
     assert not resend(w.state.model_copy(update={"phase": "failed"}))

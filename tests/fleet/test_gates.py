@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from edgewright.telemetry.histogram import ExponentialHistogram
+from edgewright.telemetry.sketch import DataSketch
 from edgewright.telemetry.window import TelemetryWindow
-from edgewright_fleet.rollout.gates import KEPT_BOOTS, GateResult, Measured, judge, judge_device
-from edgewright_fleet.rollout.spec import Gates
+from edgewright_fleet.rollout.gates import GateResult, judge, judge_device
+from edgewright_fleet.rollout.limits import Gates
+from edgewright_fleet.rollout.measured import KEPT_BOOTS, Measured
 
 GATES = Gates(min_inferences=50, max_error_share=0.02)
 histograms = st.builds(
@@ -160,3 +164,65 @@ def test_one_failure_fails_all_and_nothing_passes_unless_all_do(verdicts: list[s
         assert together == "inconclusive"
     else:
         assert together == "pass"
+
+
+@given(st.floats(0.001, 1), st.floats(1.0, 10.0))
+def test_gate_fails_exactly_when_the_median_is_past_its_limit(before_s: float, ratio: float) -> None:
+    gates = Gates(min_inferences=20, max_p50_ratio=2.0, max_p99_ratio=100.0)
+
+    def at(seconds: float) -> Measured:
+        bucket = math.floor(math.log2(seconds) * 32)
+        return Measured(latency=ExponentialHistogram(scale=5, buckets={bucket: 25}))
+
+    result = judge_device("a", at(before_s), at(before_s * ratio), gates)
+    if not 1.9 < ratio < 2.1:  # a bucket of scale 5 is 2 % wide
+        assert result.verdict == ("pass" if ratio < 2 else "fail")
+
+
+def with_figures(**figures: object) -> Measured:
+    return Measured(latency=ExponentialHistogram(scale=3, buckets={0: 100}), **figures)  # type: ignore[arg-type]
+
+
+def test_energy_of_an_inference_is_compared_with_the_same_device_s_own() -> None:
+    before = with_figures(energy_j=1.0, energy_inferences=100)
+    thrice = with_figures(energy_j=6.0, energy_inferences=200)
+    result = judge_device("d", before, thrice, GATES)
+    assert result.verdict == "fail"
+    assert "energy an inference 30 mJ, 3.0 times the 10 mJ before; at most 2 times" in result.sentence
+    assert (
+        judge_device("d", before, with_figures(energy_j=3.0, energy_inferences=200), GATES).verdict == "pass"
+    )
+    # Nought or less above idle is within the sensor's error, so that nothing can be said.
+    nought = with_figures(energy_j=-0.1, energy_inferences=100)
+    assert judge_device("d", nought, thrice, GATES).verdict == "pass"
+
+
+def test_device_that_becomes_too_hot_fails_at_once_and_one_that_was_as_hot_before_does_not() -> None:
+    hot = Measured(temperature_c=91.0)
+    assert judge_device("d", with_figures(temperature_c=60.0), hot, GATES).verdict == "fail"
+    assert judge_device("d", None, hot, GATES).sentence == "d: 91 °C, at most 85 °C is allowed"
+    assert judge_device("d", with_figures(temperature_c=90.0), hot, GATES).verdict == "inconclusive"
+
+
+def test_answers_that_are_others_than_before_fail() -> None:
+    before = with_figures(sketch=DataSketch(samples=200, classes=(100, 100)))
+    same = with_figures(sketch=DataSketch(samples=100, classes=(52, 48)))
+    one_class = with_figures(sketch=DataSketch(samples=100, classes=(100, 0)))
+    too_few = with_figures(sketch=DataSketch(samples=10, classes=(10, 0)))
+    assert judge_device("d", before, same, GATES).verdict == "pass"
+    assert judge_device("d", before, one_class, GATES).verdict == "fail"
+    assert judge_device("d", before, too_few, GATES).verdict == "pass"
+
+
+def test_figure_that_the_specification_requires_is_waited_for() -> None:
+    strict = GATES.model_copy(update={"required": ("energy", "temperature", "drift")})
+    result = judge_device("d", measured(100), measured(100), strict)
+    assert result.verdict == "inconclusive"
+    assert result.sentence == "d: no energy and no temperature and no drift measured"
+    full = with_figures(
+        energy_j=1.0,
+        energy_inferences=100,
+        temperature_c=50.0,
+        sketch=DataSketch(samples=100, classes=(50, 50)),
+    )
+    assert judge_device("d", full, full, strict).verdict == "pass"

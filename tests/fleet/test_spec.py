@@ -15,7 +15,8 @@ from edgewright.contract import from_json, schema_text, to_json
 from edgewright.errors import ConfigError, RolloutError
 from edgewright.twin import ReleaseReference
 from edgewright_fleet.devices import DeviceView
-from edgewright_fleet.rollout.spec import Gates, Growth, RolloutSpec, load_spec
+from edgewright_fleet.rollout.limits import Gates
+from edgewright_fleet.rollout.spec import Growth, RolloutSpec, load_spec
 from edgewright_fleet.rollout.waves import choose, plan_waves
 from edgewright_fleet.schemas import FOLDER, SCHEMAS
 

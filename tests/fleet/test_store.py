@@ -13,7 +13,7 @@ from edgewright.contract import from_json, to_json
 from edgewright.errors import RolloutError, StorageError
 from edgewright.telemetry.histogram import ExponentialHistogram
 from edgewright.twin import ReleaseReference
-from edgewright_fleet.rollout.gates import Measured
+from edgewright_fleet.rollout.measured import Measured
 from edgewright_fleet.rollout.records import DeviceRecord, Devices
 from edgewright_fleet.rollout.spec import RolloutSpec
 from edgewright_fleet.rollout.state import AbortRequested, Decision, RolloutState

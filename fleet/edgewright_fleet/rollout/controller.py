@@ -19,6 +19,7 @@ from edgewright.errors import RolloutError
 from edgewright.twin import ReleaseReference
 from edgewright_fleet.devices import DeviceView, snapshot
 from edgewright_fleet.rollout.engine import advance, resend, reversal
+from edgewright_fleet.rollout.ports import Store
 from edgewright_fleet.rollout.records import DeviceRecord, Devices
 from edgewright_fleet.rollout.spec import RolloutSpec
 from edgewright_fleet.rollout.state import (
@@ -35,7 +36,6 @@ from edgewright_fleet.rollout.state import (
     SetDesired,
     Tick,
 )
-from edgewright_fleet.rollout.store import LEASE_S, RolloutStore
 from edgewright_fleet.rollout.waves import choose, plan_waves
 from edgewright_fleet.targets.target import Target
 
@@ -52,7 +52,7 @@ Observer = Callable[[RolloutState, list[Decision], list[DeviceEvent]], None]
 def start_rollout(
     spec: RolloutSpec,
     target: Target,
-    store: RolloutStore,
+    store: Store,
     observer: Observer | None = None,
     *,
     clock: Callable[[], float] = time.time,
@@ -74,7 +74,7 @@ def start_rollout(
 def revert_rollout(
     name: str,
     target: Target,
-    store: RolloutStore,
+    store: Store,
     observer: Observer | None = None,
     *,
     why: str | None = None,
@@ -100,7 +100,7 @@ def revert_rollout(
 def run_rollout(
     name: str,
     target: Target,
-    store: RolloutStore,
+    store: Store,
     observer: Observer | None = None,
     *,
     clock: Callable[[], float] = time.time,
@@ -135,7 +135,7 @@ def run_rollout(
             time.sleep(TICK_S)
             arrived = list(target.events(0.0))
             requests = store.requests(name)
-            if time.monotonic() - renewed > LEASE_S / 3:
+            if time.monotonic() - renewed > store.lease_s / 3:
                 store.renew_lease(name, owner, clock())
                 renewed = time.monotonic()
             before, actions = state, list[Action]()
@@ -149,7 +149,9 @@ def run_rollout(
                 store.save(state, decisions, owner, clock(), taken=[number for number, _ in requests])
                 state = state.model_copy(update={"devices": state.devices.saved()})
                 saved, changed = time.monotonic(), False
-            if time.monotonic() - renewed > LEASE_S:  # it was stopped meanwhile, and another may act by now
+            if (
+                time.monotonic() - renewed > store.lease_s
+            ):  # it was stopped meanwhile, and another may act by now
                 store.renew_lease(name, owner, clock())
                 renewed = time.monotonic()
             for action in actions:

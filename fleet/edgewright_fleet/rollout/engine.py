@@ -13,13 +13,14 @@ from typing import Any, Literal
 
 from edgewright.errors import RolloutError
 from edgewright.twin import DesiredState
-from edgewright_fleet.rollout.gates import GateResult, judge, judge_device
+from edgewright_fleet.rollout.gates import judge
 from edgewright_fleet.rollout.maintenance import is_open
 from edgewright_fleet.rollout.observe import observe, with_record
 from edgewright_fleet.rollout.records import ON_TRIAL, DeviceRecord, Devices
 from edgewright_fleet.rollout.spec import RolloutSpec
 from edgewright_fleet.rollout.state import (
     ENDED,
+    EXPOSED,
     AbortRequested,
     Action,
     ContinueRequested,
@@ -34,6 +35,17 @@ from edgewright_fleet.rollout.state import (
     SetDesired,
     Tick,
     WindowArrived,
+)
+from edgewright_fleet.rollout.stopping import (
+    Tally,
+    blamed_on_release,
+    compared,
+    more_allowed,
+    result_of,
+    tally,
+    too_few,
+    why_stop,
+    with_controls,
 )
 from edgewright_fleet.rollout.table import TABLE
 
@@ -114,13 +126,13 @@ def _requested(state: RolloutState, spec: RolloutSpec, request: OperatorRequest,
         case PauseRequested() if state.phase in ("baseline", "updating", "observing"):
             return _pause(state, now_s, f"paused {request.words}", _asked_by(request), by=request.by)
         case ContinueRequested() if state.phase == "paused":
-            return _continue(state, now_s, request)
+            return _continue(state, spec, now_s, request)
         case PromoteRequested() if "observing" in (state.phase, state.paused_in):
             if state.phase == "paused":
                 state = _enter(state, "observing", now_s, verdict=None, paused_in=None)
             sentence = f"wave {state.wave + 1} promoted {request.words}, without the rest of its observation"
             promoted = Decision(sentence, _asked_by(request), request.by)
-            state, actions = _next_wave(state, now_s)
+            state, actions = _next_wave(state, spec, now_s)
             return state, [promoted, *actions]
         case PromoteRequested():
             sentence = f"not promoted, as no wave is being observed: asked {request.words}"
@@ -141,7 +153,9 @@ def _baseline(state: RolloutState, spec: RolloutSpec, now_s: float) -> Step:
     lacking = [name for name in state.waves[0] if _lacks_baseline(state.devices[name], spec)]
     online = sum(record.online for record in first)
     if online and not lacking:
-        return _enter_wave(state, 0, now_s, f"baseline known on {online} of {len(first)} devices of wave 1")
+        return _enter_wave(
+            state, spec, 0, now_s, f"baseline known on {online} of {len(first)} devices of wave 1"
+        )
     if now_s - state.since_s > spec.gates.timeout_s:
         sentence = _why_no_baseline(lacking, spec, "wave 1: ")
         return _pause(state, now_s, f"inconclusive: {sentence}", {"lacking": lacking})
@@ -163,17 +177,19 @@ def _why_no_baseline(lacking: list[str], spec: RolloutSpec, prefix: str) -> str:
     return f"{prefix}no baseline of {spec.gates.min_inferences} inferences from {_some(lacking)}"
 
 
-def _enter_wave(state: RolloutState, wave: int, now_s: float, why: str) -> Step:
+def _enter_wave(state: RolloutState, spec: RolloutSpec, wave: int, now_s: float, why: str) -> Step:
     names = list(state.waves[wave])
     sentence = f"{why}; wave {wave + 1} of {len(state.waves)} begins: {_some(names)}"
     evidence = {"wave": wave + 1, "devices": names}
+    state = with_controls(state, spec)
     return _enter(state, "updating", now_s, wave=wave), [Decision(sentence, evidence)]
 
 
 def _updating(state: RolloutState, spec: RolloutSpec, now_s: float) -> Step:
-    state, failed = _judge_news(state, spec)
-    if failed is not None:
-        return _stop(state, spec, now_s, failed.sentence, failed.evidence)
+    state = _judge_news(state, spec)
+    found = tally(state)
+    if (stop := why_stop(found, state, spec)) is not None:
+        return _stop(state, spec, now_s, stop.sentence, stop.evidence)
     label = f"wave {state.wave + 1}: "
     silent: list[str] = []
     for name, record in state.standing("asked").items():
@@ -188,10 +204,13 @@ def _updating(state: RolloutState, spec: RolloutSpec, now_s: float) -> Step:
     # Devices of earlier waves that were offline then belong to this one now.
     due = _due(state)
     later = _not_now(state, due, spec, now_s)
-    state, actions = _ask_those_ready(state, spec, [name for name in due if name not in later], now_s)
+    state, actions = _ask_those_ready(state, spec, found, [name for name in due if name not in later], now_s)
     if state.devices.count("asked"):
         return state, actions
-    if not due and any(state.devices[n].wave == state.wave for n in state.devices.standing("committed")):
+    committed_own = any(state.devices[n].wave == state.wave for n in state.devices.standing("committed"))
+    if not due and not committed_own and (failed := _own_failures(state, found)):
+        return _wholly_failed(state, spec, found, failed, now_s)
+    if not due and committed_own:
         names = [name for wave in state.waves[: state.wave + 1] for name in wave]
         offline = sum(state.devices[name].stand in ("waiting", "censored") for name in names)
         committed = sum(state.devices[name].stand == "committed" for name in names)
@@ -204,9 +223,29 @@ def _updating(state: RolloutState, spec: RolloutSpec, now_s: float) -> Step:
     if now_s - max(state.since_s, state.asked_s or 0.0) > spec.gates.timeout_s:
         if not due and state.wave + 1 == len(state.waves) and state.devices.count("committed"):
             return _succeed(state, now_s)
+        if due and found.open:
+            waits = judge([result_of(state, spec, name) for name in found.open])
+            return _pause(state, now_s, f"inconclusive: {label}{waits.sentence}", dict(waits.evidence))
         sentence = _why_no_baseline(due, spec, label)
         return _pause(state, now_s, f"inconclusive: {sentence}", {"lacking": due})
     return state, actions
+
+
+def _own_failures(state: RolloutState, found: Tally) -> list[str]:
+    return [name for name in found.failed if state.devices[name].wave == state.wave]
+
+
+def _wholly_failed(
+    state: RolloutState, spec: RolloutSpec, found: Tally, failed: list[str], now_s: float
+) -> Step:
+    """What becomes of a wave of which no device works, though they are too few for the test over devices."""
+    if (wrong := blamed_on_release(state, spec, failed)) is not None:
+        return _stop(state, spec, now_s, wrong.sentence, wrong.evidence)
+    if state.wave + 1 == len(state.waves) and found.passed:
+        return _succeed(state, now_s)
+    result = too_few(state, spec, failed)
+    sentence = f"inconclusive: wave {state.wave + 1}: {result.sentence}"
+    return _pause(state, now_s, sentence, dict(result.evidence))
 
 
 def _due(state: RolloutState) -> list[str]:
@@ -235,9 +274,12 @@ def _not_now(state: RolloutState, names: list[str], spec: RolloutSpec, now_s: fl
     return found
 
 
-def _ask_those_ready(state: RolloutState, spec: RolloutSpec, names: list[str], now_s: float) -> Step:
+def _ask_those_ready(
+    state: RolloutState, spec: RolloutSpec, found: Tally, names: list[str], now_s: float
+) -> Step:
     actions: list[Action] = []
     room = spec.room(len(state.devices)) - state.devices.count("asked")
+    room = min(room, more_allowed(found, state, spec))
     pause_s = 60.0 / spec.devices_per_minute if spec.devices_per_minute else 0.0
     paced_s = max(state.paced_s, now_s - BURST_S)
     for name in names:
@@ -253,47 +295,55 @@ def _ask_those_ready(state: RolloutState, spec: RolloutSpec, names: list[str], n
 
 
 def _observing(state: RolloutState, spec: RolloutSpec, now_s: float) -> Step:
-    state, failed = _judge_news(state, spec)
-    if failed is not None:
-        return _stop(state, spec, now_s, failed.sentence, failed.evidence)
+    state = _judge_news(state, spec)
+    found = tally(state)
+    if (stop := why_stop(found, state, spec)) is not None:
+        return _stop(state, spec, now_s, stop.sentence, stop.evidence)
     waited_s = now_s - state.since_s
     if waited_s < spec.gates.window_s:
         return state, []
     late = waited_s > spec.gates.timeout_s
-    open_ = [n for n in state.devices.undecided if _reachable(state.devices[n])]
+    open_ = [name for name in found.open if state.devices[name].stand == "committed"]
     if open_ and not late:
         return state, []
-    reachable = {n: r for n, r in state.standing("committed").items() if r.online}
+    failed = set(found.failed)
+    working = [
+        name
+        for name in state.devices.standing("committed")
+        if name not in failed and state.devices[name].online
+    ]
     # What earlier waves measured says nothing of this one: without a device of its own it does not pass.
-    own = any(record.wave == state.wave for record in reachable.values())
+    own = any(state.devices[name].wave == state.wave for name in working)
+    if not own and (failed_own := _own_failures(state, found)):
+        return _wholly_failed(state, spec, found, failed_own, now_s)
     if not own and not late:
         return state, []
-    result = judge([_judge(name, record, spec) for name, record in reachable.items()] if own else [])
+    result = judge([result_of(state, spec, name) for name in working] if own else [])
     label = f"wave {state.wave + 1}"
     if result.verdict == "pass":
         passed = Decision(f"{label} passed the gate: {result.sentence}", dict(result.evidence))
-        state, actions = _next_wave(state, now_s)
+        state, actions = _next_wave(state, spec, now_s)
         return state, [passed, *actions]
     if late:
         return _pause(state, now_s, f"inconclusive: {label}: {result.sentence}", dict(result.evidence))
     return state, []
 
 
-def _reachable(record: DeviceRecord) -> bool:
-    return record.online and record.stand == "committed"
-
-
-def _next_wave(state: RolloutState, now_s: float) -> Step:
+def _next_wave(state: RolloutState, spec: RolloutSpec, now_s: float) -> Step:
     if state.wave + 1 == len(state.waves):
         return _succeed(state, now_s)
-    return _enter_wave(state, state.wave + 1, now_s, "promoted")
+    return _enter_wave(state, spec, state.wave + 1, now_s, "promoted")
 
 
 def _succeed(state: RolloutState, now_s: float) -> Step:
     committed, left = state.devices.count("committed"), state.devices.count("waiting", "censored")
+    refused = state.devices.standing("failed")
+    past = [name for name in tally(state).failed if state.devices[name].stand == "committed"]
     verdict = f"{state.release} runs on {committed} of {len(state.devices)} devices"
     verdict += f"; {left} were offline and are left as they are" if left else ""
-    evidence = {"committed": committed, "offline": left}
+    verdict += f"; refused by {_some(refused)}" if refused else ""
+    verdict += f"; past a limit on {_some(past)}, too few to be the release" if past else ""
+    evidence = {"committed": committed, "offline": left, "refused": refused, "past_a_limit": past}
     return _enter(state, "succeeded", now_s, verdict=verdict), [Decision(verdict, evidence)]
 
 
@@ -318,30 +368,16 @@ def _reverting(state: RolloutState, spec: RolloutSpec, now_s: float) -> Step:
     return _enter(state, ends_as, now_s, verdict=verdict), [Decision(sentence, evidence)]
 
 
-def _judge(name: str, record: DeviceRecord, spec: RolloutSpec) -> GateResult:
-    return judge_device(name, record.baseline if record.before else None, record.after, spec.gates)
-
-
-def _judge_news(state: RolloutState, spec: RolloutSpec) -> tuple[RolloutState, GateResult | None]:
-    """The state with a verdict of each device that has news, and why the rollout must stop, if it must."""
-    for name in state.devices.standing("failed"):
-        record = state.devices[name]
-        reason = record.reason or "no reason given"
-        return state, GateResult(
-            "fail", f"{name} refused the release: {reason}", {"device": name, "reason": reason}
-        )
+def _judge_news(state: RolloutState, spec: RolloutSpec) -> RolloutState:
+    """The state with a verdict of each device that has news, and with its comparison once it can be made."""
     if not state.devices.unjudged:
-        return state, None
-    failed: list[GateResult] = []
+        return state
     for name in sorted(state.devices.unjudged):
-        record = state.devices[name]
-        result = _judge(name, record, spec)
-        if result.verdict != record.verdict:
-            state = _with(state, name, verdict=result.verdict)
-        if result.verdict == "fail":
-            failed.append(result)
-    state = state.model_copy(update={"devices": state.devices.judged()})
-    return state, judge(failed) if failed else None
+        verdict = result_of(state, spec, name).verdict
+        if verdict != state.devices[name].verdict:
+            state = _with(state, name, verdict=verdict)
+        state = compared(state, spec, name)
+    return state.model_copy(update={"devices": state.devices.judged()})
 
 
 def _stop(
@@ -376,15 +412,21 @@ def _pause(
     return paused, [Decision(verdict, evidence, by)]
 
 
-def _continue(state: RolloutState, now_s: float, request: OperatorRequest) -> Step:
+def _continue(state: RolloutState, spec: RolloutSpec, now_s: float, request: OperatorRequest) -> Step:
     phase = state.paused_in
     if phase is None:
         return state, []
     for name in state.devices.standing("asked"):
         state = _with(state, name, asked_s=now_s)
     sentence = f"continued {request.words} in wave {state.wave + 1}"
-    state = _enter(state, phase, now_s, verdict=None, paused_in=None)
-    return state, [Decision(sentence, _asked_by(request) | {"wave": state.wave + 1}, request.by)]
+    said = Decision(sentence, _asked_by(request) | {"wave": state.wave + 1}, request.by)
+    exposed = [record for record in state.standing(*EXPOSED).values() if record.wave == state.wave]
+    if exposed and all(record.stand == "failed" for record in exposed) and state.wave + 1 < len(state.waves):
+        # Nobody of the wave is left to be asked; who continues wants to see more devices.
+        state = state.model_copy(update={"verdict": None, "paused_in": None})
+        state, actions = _enter_wave(state, spec, state.wave + 1, now_s, "none of it works")
+        return state, [said, *actions]
+    return _enter(state, phase, now_s, verdict=None, paused_in=None), [said]
 
 
 def _ask(state: RolloutState, device: str) -> SetDesired:

@@ -1,68 +1,22 @@
-"""Gates: whether what devices measured lets a rollout go on. Three-valued, and closed where data is missing.
+"""Gates: whether what one device measured lets a rollout go on. Three-valued, and closed where data is
+missing.
 
 What missing data means is decided here and nowhere else: too few inferences, before or after, is
 `inconclusive`; a device that served nothing before has no baseline, so its latency is not compared, only its
-errors are. A ratio that is no number fails.
+errors are. Energy, temperature and drift are judged where a device reports them, and missed where the
+specification requires them. A ratio that is no number fails. What all devices show together is `stopping.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from dataclasses import dataclass
 
-from pydantic import ConfigDict, Field
+from edgewright.telemetry.sketch import jensen_shannon_distance
+from edgewright_fleet.rollout.limits import Gates
+from edgewright_fleet.rollout.measured import METRICS, Measured, Metric, Verdict
 
-from edgewright.contract import CONTRACT
-from edgewright.telemetry.sequences import Ranges, received
-from edgewright.telemetry.window import TelemetryWindow
-from edgewright_fleet.rollout.packed import PackedHistogram, packed
-from edgewright_fleet.rollout.spec import Gates
-
-Verdict = Literal["pass", "fail", "inconclusive"]
 Evidence = dict[str, float | int | str]
-
-KEPT_BOOTS = 8
-"""How many past boots of a device are told apart; a message is not late by more restarts than this."""
-_EMPTY = PackedHistogram()
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """What a device measured of one release; the histogram holds the inferences that succeeded, in seconds."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = CONTRACT
-    latency: PackedHistogram = field(default_factory=lambda: _EMPTY)
-    errors: Annotated[int, Field(ge=0)] = 0
-    throttled: Annotated[
-        int,
-        Field(ge=0, description="inferences that succeeded while the device was throttled; not in `latency`"),
-    ] = 0
-    seen: Annotated[
-        tuple[tuple[str, Ranges], ...],
-        Field(description="boots with the sequences of their windows in it; the last heard of is last"),
-    ] = ()
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "latency", packed(self.latency))
-
-    @property
-    def inferences(self) -> int:
-        return self.latency.count + self.throttled + self.errors
-
-    def plus(self, window: TelemetryWindow) -> Measured:
-        """With one more window of the release; itself where that window is in it already."""
-        had = dict(self.seen).get(window.boot, ())
-        has = received(had, window.sequence)
-        if has is had:
-            return self
-        others = tuple(entry for entry in self.seen if entry[0] != window.boot)
-        return Measured(
-            latency=self.latency.plus(window.latency),
-            errors=self.errors + window.errors,
-            throttled=self.throttled + window.throttled.count,
-            seen=(*others, (window.boot, has))[-KEPT_BOOTS:],
-        )
 
 
 @dataclass(frozen=True)
@@ -83,6 +37,8 @@ def judge_device(device: str, before: Measured | None, after: Measured, gates: G
         share = after.errors / after.inferences
         sentence = f"{device}: {after.errors} of {after.inferences} inferences failed ({share:.1%})"
         return GateResult("fail", f"{sentence}, at most {gates.max_error_share:.1%} may", evidence)
+    if (hot := _too_hot(device, before, after, gates)) is not None:
+        return GateResult("fail", hot, evidence | {"temperature_c": after.temperature_c or 0.0})
     if after.latency.count < need:
         sentence = f"{device}: {after.latency.count} inferences on the new release, {need} are needed"
         return GateResult("inconclusive", sentence, evidence)
@@ -96,15 +52,35 @@ def judge_device(device: str, before: Measured | None, after: Measured, gates: G
         sentence = f"{device}: {before.latency.count} inferences before, {need} are needed"
         return GateResult("inconclusive", sentence, evidence)
     ratios = []
-    for label, quantile, limit in (("p50", 0.5, gates.max_p50_ratio), ("p99", 0.99, gates.max_p99_ratio)):
-        old, new = before.latency.quantile(quantile), after.latency.quantile(quantile)
-        evidence |= {f"{label}_before_s": old, f"{label}_after_s": new, f"{label}_limit": limit}
+    for metric in METRICS:
+        old, new, limit = before.figure(metric), after.figure(metric), _limit(metric, gates)
+        if old is None or new is None or (metric == "energy" and old <= 0):
+            continue  # energy above idle that is nought or less is within the sensor's error
+        unit = "j" if metric == "energy" else "s"
+        evidence |= {f"{metric}_before_{unit}": old, f"{metric}_after_{unit}": new, f"{metric}_limit": limit}
         # Written so that a comparison with no number fails.
         if not new <= limit * old:
             times = f"{new / old:.1f} times" if old > 0 else "not comparable with"
-            sentence = f"{device}: {label} latency {new * 1e3:.3g} ms, {times} the {old * 1e3:.3g} ms before"
+            sentence = (
+                f"{device}: {_LABELS[metric]} {_shown(metric, new)}, {times} the {_shown(metric, old)} before"
+            )
             return GateResult("fail", f"{sentence}; at most {limit:g} times is allowed", evidence)
-        ratios.append(f"{label} {new * 1e3:.3g} ms against {old * 1e3:.3g} ms before")
+        ratios.append(f"{metric} {_shown(metric, new)} against {_shown(metric, old)} before")
+    distance = _distance(before, after, need)
+    if distance is not None:
+        evidence |= {"class_distance": distance, "class_distance_limit": gates.max_class_distance}
+        if not distance <= gates.max_class_distance:
+            sentence = f"{device}: its answers lie {distance:.2f} from those of the release before"
+            return GateResult(
+                "fail", f"{sentence} (Jensen–Shannon), at most {gates.max_class_distance:g} may", evidence
+            )
+    known = {
+        "energy": after.energy_inferences > 0 and before.energy_inferences > 0,
+        "temperature": after.temperature_c is not None,
+        "drift": distance is not None,
+    }
+    if missing := [figure for figure in gates.required if not known[figure]]:
+        return GateResult("inconclusive", f"{device}: no {' and no '.join(missing)} measured", evidence)
     return GateResult("pass", f"{device}: {', '.join(ratios)}", evidence)
 
 
@@ -120,6 +96,36 @@ def judge(results: Sequence[GateResult]) -> GateResult:
     worst = max(results, key=lambda result: _ratio(result.evidence))
     sentence = f"{len(results)} device{'s' if len(results) > 1 else ''} passed; {worst.sentence}"
     return GateResult("pass", sentence, worst.evidence)
+
+
+_LABELS: dict[Metric, str] = {"p50": "p50 latency", "p99": "p99 latency", "energy": "energy an inference"}
+
+
+def _limit(metric: Metric, gates: Gates) -> float:
+    return {"p50": gates.max_p50_ratio, "p99": gates.max_p99_ratio, "energy": gates.max_energy_ratio}[metric]
+
+
+def _shown(metric: Metric, value: float) -> str:
+    return f"{value * 1e3:.3g} mJ" if metric == "energy" else f"{value * 1e3:.3g} ms"
+
+
+def _too_hot(device: str, before: Measured | None, after: Measured, gates: Gates) -> str | None:
+    """A device that was as hot before is not made so by the release."""
+    then = before.temperature_c if before is not None else None
+    now, limit = after.temperature_c, gates.max_temperature_c
+    if now is None or now <= limit or (then is not None and then > limit):
+        return None
+    return f"{device}: {now:.0f} °C, at most {limit:g} °C is allowed"
+
+
+def _distance(before: Measured, after: Measured, need: int) -> float | None:
+    """Between the top classes of the two releases; None where there are none, or too few to compare."""
+    then, now = before.sketch, after.sketch
+    if then is None or now is None or min(then.samples, now.samples) < need:
+        return None
+    if not then.classes or len(then.classes) != len(now.classes):
+        return None
+    return jensen_shannon_distance(now.classes, then.classes)
 
 
 def _ratio(evidence: Evidence) -> float:

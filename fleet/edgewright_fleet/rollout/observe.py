@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from edgewright.telemetry.window import TelemetryWindow
 from edgewright.twin import ReleaseReference, ReportedState
-from edgewright_fleet.rollout.gates import KEPT_BOOTS, Measured
+from edgewright_fleet.rollout.measured import KEPT_BOOTS, Measured
 from edgewright_fleet.rollout.records import ON_TRIAL, DeviceRecord
 from edgewright_fleet.rollout.state import (
     DeviceEvent,
@@ -95,7 +95,9 @@ def _reported(record: DeviceRecord, state: RolloutState, report: ReportedState) 
         case "waiting":
             same = record.before is not None and digest == record.before.digest
             # A baseline is of the release that it will go back to, so it begins anew with another one.
-            return replace(current, before=running, baseline=record.baseline if same else Measured())
+            if same:
+                return replace(current, before=running)
+            return replace(current, before=running, baseline=Measured(), control=None)
         case "asked" | "censored":
             if report.phase == "committed" and digest == state.release.digest:
                 return replace(current, stand="committed")
@@ -117,6 +119,10 @@ def _reported(record: DeviceRecord, state: RolloutState, report: ReportedState) 
 def _measured(record: DeviceRecord, state: RolloutState, window: TelemetryWindow) -> DeviceRecord:
     if record.stand == "waiting":
         if record.before is not None and window.release == record.before.digest:
+            # Once a wave has begun, what a control measures is what happens without the release.
+            if record.control is not None:
+                control = record.control.plus(window)
+                return record if control is record.control else replace(record, control=control)
             baseline = record.baseline.plus(window)
             return record if baseline is record.baseline else replace(record, baseline=baseline)
     elif record.stand in ON_TRIAL and window.release == state.release.digest:

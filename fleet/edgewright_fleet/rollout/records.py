@@ -18,7 +18,7 @@ from pydantic_core import CoreSchema, core_schema
 from edgewright.artifact.manifest import Name
 from edgewright.contract import CONTRACT
 from edgewright.twin import ReleaseReference
-from edgewright_fleet.rollout.gates import Measured, Verdict
+from edgewright_fleet.rollout.measured import Measured, Verdict
 
 Stand = Literal["waiting", "asked", "censored", "committed", "failed", "reverting", "reverted", "stranded"]
 """Where a device is in a rollout.
@@ -55,6 +55,9 @@ class DeviceRecord:
     running: ReleaseReference | None = None
     baseline: Measured = field(default_factory=lambda: _NOTHING)
     after: Measured = field(default_factory=lambda: _NOTHING)
+    control: Annotated[
+        Measured | None, Field(description="since the wave began, of one that waits and is a control")
+    ] = None
     verdict: Annotated[Verdict | None, Field(description="of the gates; None: not judged yet")] = None
     reason: str | None = None
 
@@ -67,7 +70,7 @@ _NONE: Names = Map()
 class Devices(Mapping[str, DeviceRecord]):
     """Records by device name; immutable, and equal where the records are."""
 
-    __slots__ = ("_records", "_stands", "undecided", "unjudged", "unsaved")
+    __slots__ = ("_records", "_stands", "past_a_limit", "undecided", "unjudged", "unsaved")
 
     def __init__(
         self,
@@ -76,8 +79,10 @@ class Devices(Mapping[str, DeviceRecord]):
         undecided: Names,
         unjudged: Names,
         unsaved: Names,
+        past_a_limit: Names,
     ) -> None:
-        self._records, self._stands = records, stands
+        self._records, self._stands, self.past_a_limit = records, stands, past_a_limit
+        """The last: those on trial that failed their gate."""
         self.undecided, self.unjudged, self.unsaved = undecided, unjudged, unsaved
         """Those on trial that did not pass; those on trial with news since a judgement; those to be stored."""
 
@@ -96,6 +101,7 @@ class Devices(Mapping[str, DeviceRecord]):
             undecided,
             Map((name, None) for name in trial),
             Map((name, None) for name in records),
+            Map((name, None) for name in trial if records[name].verdict == "fail"),
         )
 
     def __getitem__(self, name: str) -> DeviceRecord:
@@ -129,16 +135,21 @@ class Devices(Mapping[str, DeviceRecord]):
                 unjudged = unjudged.set(name, None)
         elif old.stand in ON_TRIAL:
             undecided, unjudged = _without(undecided, name), _without(unjudged, name)
+        past = self.past_a_limit
+        if record.stand in ON_TRIAL and record.verdict == "fail":
+            past = past.set(name, None)
+        elif past:
+            past = _without(past, name)
         records = self._records.set(name, record)
-        return Devices(records, stands, undecided, unjudged, self.unsaved.set(name, None))
+        return Devices(records, stands, undecided, unjudged, self.unsaved.set(name, None), past)
 
     def judged(self) -> Devices:
         """The same, with nobody's news waiting for a judgement."""
-        return Devices(self._records, self._stands, self.undecided, _NONE, self.unsaved)
+        return Devices(self._records, self._stands, self.undecided, _NONE, self.unsaved, self.past_a_limit)
 
     def saved(self) -> Devices:
         """The same, with nothing to be stored."""
-        return Devices(self._records, self._stands, self.undecided, self.unjudged, _NONE)
+        return Devices(self._records, self._stands, self.undecided, self.unjudged, _NONE, self.past_a_limit)
 
     def count(self, *stands: Stand) -> int:
         """How many stand in one of `stands`."""

@@ -10,58 +10,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator
 
 from edgewright.artifact.manifest import Name
 from edgewright.contract import CONTRACT, from_mapping
 from edgewright.errors import ConfigError
+from edgewright_fleet.rollout.limits import Gates
 from edgewright_fleet.rollout.maintenance import MaintenanceWindow, is_zone
 
-Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0, strict=True)]
 Wave = Count | Annotated[str, Field(pattern=r"^(rest|[1-9][0-9]?%|100%)$")]
-
-
-class Gates(BaseModel):
-    """What a release must show on a device before more devices get it."""
-
-    model_config = CONTRACT
-    max_p50_ratio: Annotated[float, Field(gt=0)] = Field(
-        default=1.5,
-        description="median latency over the same device's own before, a ratio. 1.5: a quiet device's median "
-        "moves by a few per cent between runs, so this is past any noise",
-    )
-    max_p99_ratio: Annotated[float, Field(gt=0)] = Field(
-        default=3.0,
-        description="the same for the 99th percentile. 3: other work on the device moves a tail far more than "
-        "a median",
-    )
-    max_error_share: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.01,
-        description="errors over inferences on each device, 0 to 1. 0.01: the agent's own rollback has caught "
-        "what fails outright, what is left is rare inputs",
-    )
-    min_inferences: Annotated[int, Field(gt=0)] = Field(
-        default=100,
-        description="successful inferences on each device, before and after. 100: with fewer, a 99th "
-        "percentile is the maximum",
-    )
-    window_s: Annotated[float, Field(ge=0)] = Field(
-        default=60.0,
-        description="seconds that a wave is observed at least after its last commit. 60: past the warm-up of "
-        "caches, and several telemetry periods",
-    )
-    timeout_s: Seconds = Field(
-        default=900.0,
-        description="seconds for a baseline, a device's update, an observation or a revert; after it what is "
-        "missing makes the rollout inconclusive. 900: a slow link fetches an artifact in it",
-    )
-
-    @model_validator(mode="after")
-    def _outlasts_the_window(self) -> Gates:
-        if self.timeout_s <= self.window_s:
-            raise ValueError("timeout_s must be greater than window_s, or no wave can pass in time")
-        return self
 
 
 class Growth(BaseModel):
@@ -112,6 +70,12 @@ class RolloutSpec(BaseModel):
         description="devices to add in each wave: a number, a share of all, or the rest; or how waves grow. One "
         "device first, since one is enough to see what is broken everywhere",
     )
+    paced_by_evidence: bool = Field(
+        default=True,
+        description="whether few devices are without a verdict at once while little is known, and more as devices "
+        "pass. true: what 'plan' promises; false: as many as may be unavailable, so that a bad release is found "
+        "as soon and has reached more devices by then",
+    )
     devices_per_minute: Annotated[float, Field(gt=0)] | None = Field(
         default=None,
         description="how many devices are told to update in a minute at most. None: as many as may be "
@@ -133,13 +97,13 @@ class RolloutSpec(BaseModel):
     )
     max_unavailable: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.1,
-        description="share of the devices in mid-update at once, rounded down, one at least, never all. 0.1: a "
-        "tenth of the fleet may be lost to a bad download without being missed",
+        description="share of the devices in mid-update at once, rounded down, one at least, never all. 0.1: "
+        "a tenth of the fleet may be lost to a bad download without being missed",
     )
     accept_failed_artifacts: bool = Field(
         default=False,
-        description="whether to roll out what failed the converter's gate. false: devices refuse it too, unless "
-        "their own configuration says otherwise",
+        description="whether to roll out what failed the converter's gate. false: devices refuse it too, "
+        "unless their own configuration says otherwise",
     )
 
     def room(self, devices: int) -> int:

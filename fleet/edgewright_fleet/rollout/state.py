@@ -15,6 +15,7 @@ from edgewright.artifact.manifest import Name
 from edgewright.contract import CONTRACT
 from edgewright.telemetry.window import TelemetryWindow
 from edgewright.twin import DesiredState, ReleaseReference, ReportedState
+from edgewright_fleet.rollout.measured import Comparison
 from edgewright_fleet.rollout.records import DeviceRecord, Devices, Stand
 
 RolloutPhase = Literal[
@@ -41,6 +42,10 @@ class RolloutState(BaseModel):
     since_s: float = Field(description="when the phase began, Unix seconds")
     asked_s: float | None = Field(default=None, description="when a device was asked last, Unix seconds")
     paced_s: float = Field(default=0.0, description="before which pacing asks nobody, Unix seconds")
+    controls: tuple[Name, ...] = Field(default=(), description="devices that wait, and show the old release")
+    comparisons: dict[Name, Comparison] = Field(
+        default_factory=dict, description="of devices on the release, each made once"
+    )
     verdict: str | None = Field(default=None, description="why it rests, or reverts")
     ends_as: Literal["failed", "aborted", "succeeded"] = "failed"
 

@@ -94,6 +94,8 @@ class RolloutStore:
     A missing file is made there; with `create` false it reads as an empty store and none is made.
     """
 
+    lease_s = LEASE_S
+
     def __init__(self, path: Path, *, create: bool = True) -> None:
         self._path = path
         try:

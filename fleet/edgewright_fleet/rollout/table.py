@@ -29,7 +29,8 @@ TABLE: dict[RolloutPhase, Row] = {
     "updating": _row(
         "observing succeeded reverting paused",
         "each reachable device of the wave committed; succeeded where the last wave is all offline; "
-        "reverting if one failed or a gate fails; paused if one is silent",
+        "reverting if what devices show stops it; paused if one is silent, or the whole wave failed and is too "
+        "small to tell",
         "who was asked was stored first, and is asked again: the same retained wish, which changes nothing",
     ),
     "observing": _row(

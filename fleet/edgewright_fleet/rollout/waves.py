@@ -76,6 +76,16 @@ def plan_waves(
     return tuple(waves)
 
 
+def wave_sizes(spec: RolloutSpec, devices: int) -> tuple[int, ...]:
+    """How many of so many devices each wave adds; waves that nobody is left for are left out."""
+    sizes, left = [], devices
+    for wanted in _sizes(spec, devices):
+        size = min(wanted, left)
+        sizes.append(size)
+        left -= size
+    return tuple(size for size in sizes if size)
+
+
 def _sizes(spec: RolloutSpec, devices: int) -> Iterator[int]:
     if isinstance(spec.waves, Growth):
         yield from spec.waves.sizes(devices)

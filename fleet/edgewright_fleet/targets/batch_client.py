@@ -27,11 +27,17 @@ _PUBACK = b"\x40\x02"
 
 
 class BatchClient(paho.Client):
-    """Give `take` each message's topic and payload, on the network thread; it must not raise."""
+    """Give `take` each message's topic and payload, on the network thread; it must not raise.
+
+    `keep` is called when all that was read is taken, and says whether it may be acknowledged. `pause_s` is waited
+    before each read, so that more is read at once.
+    """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.take: Callable[[str, bytes], None] = lambda topic, payload: None
+        self.keep: Callable[[], bool] = lambda: True
+        self.pause_s = 0.0
         self.on_message = lambda client, userdata, message: self.take(message.topic, bytes(message.payload))
         self._ahead = bytearray()
 
@@ -41,6 +47,8 @@ class BatchClient(paho.Client):
         return super().reconnect()
 
     def _packet_read(self) -> MQTTErrorCode:
+        if self.pause_s:
+            time.sleep(self.pause_s)
         try:
             data = self._sock_recv(READ_BYTES)
         except BlockingIOError:
@@ -81,7 +89,7 @@ class BatchClient(paho.Client):
                 result = self._give_to_paho(command, data[first:end])
             begin = end
         del data[:begin]
-        if acknowledged:
+        if self.keep() and acknowledged:
             self._packet_queue(paho.PUBACK, acknowledged, 0, 0)
         return result
 

@@ -23,7 +23,7 @@ from edgewright.mqtt import CONNECT_TIMEOUT_S, BrokerSettings, connect, disconne
 from edgewright.telemetry.sequences import Ranges, received
 from edgewright.telemetry.window import decode_otlp
 from edgewright.twin import DesiredState, DeviceStatus, ReportedState, parse_topic, topic
-from edgewright_fleet.rollout.gates import KEPT_BOOTS
+from edgewright_fleet.rollout.measured import KEPT_BOOTS
 from edgewright_fleet.rollout.state import DeviceEvent, DevicePresence, DeviceReported, WindowArrived
 from edgewright_fleet.targets.batch_client import BatchClient
 

@@ -1,0 +1,1 @@
+"""Kubernetes and K3s clusters as a target of rollouts."""

@@ -1,0 +1,260 @@
+"""`ResourceStore`: the durable record of rollouts as ModelRollout objects, used like `RolloutStore`.
+
+A state and its decisions are one write of one object's status, and a write names the version that it saw. Who
+finds that the object has moved on reads it again: an operator's annotation is no reason to stop, another
+controller's name in the status is. While the API server is away, a write is tried again for as long as the
+lease lasts, and no longer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edgewright.contract import to_json
+from edgewright.errors import ClusterError, RolloutError
+from edgewright_fleet.rollout.spec import RolloutSpec
+from edgewright_fleet.rollout.state import Decision, OperatorRequest, RolloutState
+from edgewright_fleet.rollout.store import LEASE_S
+from edgewright_fleet.targets.kubernetes import resource
+from edgewright_fleet.targets.kubernetes.api import CONFLICT, UNREACHABLE, Cluster
+from edgewright_fleet.targets.kubernetes.lease import LeaderLease
+from edgewright_fleet.targets.kubernetes.resource import DecisionRecord, RolloutStatus, rfc3339, status_of
+
+Json = dict[str, Any]
+T = TypeVar("T")
+RETRY_S = 0.5
+REQUEST_AGE_S = 1.0
+"""Seconds for which an operator's request may be unseen."""
+SAVE_S = 5.0
+"""Seconds between two writes of which only measurements differ. A status of hundreds of nodes is a megabyte,
+telemetry comes all the time, and a gate that lost 5 s of it in a crash waits for more."""
+MARGIN_S = 2.0
+"""Seconds before the lease's end from which nothing more is written: two clocks may run at different speeds."""
+
+
+class ResourceStore:
+    """The rollouts of a cluster's namespace; `registry` is where this controller has the releases."""
+
+    def __init__(self, cluster: Cluster, registry: Path, identity: str, *, lease_s: float = LEASE_S) -> None:
+        self.lease_s = lease_s
+        self._cluster, self._registry = cluster, registry
+        self._lease = LeaderLease(cluster, identity, lease_s)
+        self._seen: dict[str, Json] = {}
+        self._asked: dict[str, tuple[float, str | None]] = {}
+        self._saved: dict[str, tuple[object, float]] = {}
+
+    def documents(self) -> list[Json]:
+        """Every ModelRollout, newest first."""
+        items = self._cluster.get(self._path())["items"]
+        return sorted(items, key=_age, reverse=True)
+
+    def names(self) -> list[str]:
+        """The names of all rollouts that were begun, newest first."""
+        return [document["metadata"]["name"] for document in self.documents() if status_of(document).state]
+
+    def newest_of(self, fleet: str) -> str | None:
+        """The name of a fleet's newest rollout."""
+        begun = ((document, status_of(document).spec) for document in self.documents())
+        return next((d["metadata"]["name"] for d, spec in begun if spec and spec.fleet == fleet), None)
+
+    def create(self, spec: RolloutSpec, state: RolloutState, *, by: str | None = None) -> None:
+        """Begin a rollout whose object an operator made. Raises `ClusterError` where another has begun it."""
+        document = self._read(spec.name)
+        status = status_of(document).model_copy(update={"spec": spec})
+        many = f"{len(state.devices)} devices in {len(state.waves)} waves"
+        evidence = {"digest": state.release.digest, "waves": [len(wave) for wave in state.waves]}
+        begun = Decision(f"begun: {state.release} for {many}", evidence)
+        self._write(document, state, status, _kept([begun], state.since_s), state.since_s)
+
+    def refuse(self, name: str, problem: str, now_s: float) -> None:
+        """Say in a rollout's status why it cannot begin."""
+        document = self._read(name)
+        status = status_of(document)
+        accepted = next((c for c in status.conditions if c.type == "Accepted"), None)
+        if accepted is None or accepted.message != problem:
+            self._write(document, None, status, (), now_s, problem=problem)
+
+    def spec(self, document: Json) -> RolloutSpec:
+        """What a rollout was begun with or, before that, what its object asks for. Raises `ConfigError`."""
+        return status_of(document).spec or resource.spec_of(document, self._registry)
+
+    def load(self, name: str) -> tuple[RolloutSpec, RolloutState]:
+        """A begun rollout by name. Raises `RolloutError` where there is none."""
+        status = status_of(self._read(name))
+        if status.spec is None or status.state is None:
+            raise RolloutError(f"rollout '{name}' has not begun", where=str(self._cluster))
+        return status.spec, status.state
+
+    def save(
+        self,
+        state: RolloutState,
+        decisions: Sequence[Decision],
+        owner: str,
+        now_s: float,
+        *,
+        taken: Sequence[int] = (),
+    ) -> None:
+        """Replace the state, append decisions and mark a request as carried out, in one write.
+
+        Raises `RolloutError` where another controller acts: whoever raises it must not act on. What only adds
+        measurements to what is kept may wait for `SAVE_S`; nothing is ever told to a device on the strength of it.
+        """
+        essence = _essence(state)
+        had_essence, saved_s = self._saved.get(state.name, (None, 0.0))
+        if not decisions and not taken and essence == had_essence and time.monotonic() - saved_s < SAVE_S:
+            return
+        document = self._seen[state.name]
+        made = _kept(decisions, now_s)
+        had = status_of(document).decisions
+
+        def write() -> None:
+            current = document
+            while True:
+                status = status_of(current).model_copy(update={"decisions": had})
+                if taken:
+                    status = status.model_copy(update={"handled": self._asked[state.name][1]})
+                try:
+                    return self._write(current, state, status, made, now_s)
+                except ClusterError as error:
+                    if error.status != CONFLICT:
+                        raise
+                # Nobody but the owner writes a status: either this write came through and its answer was lost, or
+                # something beside the status has changed.
+                current = self._read(state.name)
+                if status_of(current).controller != owner:
+                    raise RolloutError(f"another controller has taken over rollout '{state.name}'")
+
+        self._patiently(write)
+        self._saved[state.name] = (essence, time.monotonic())
+
+    def requests(self, name: str) -> list[tuple[int, OperatorRequest]]:
+        """What an operator asked for and nobody has done yet; as last seen while the API server is away."""
+        at, asked = self._asked.get(name, (float("-inf"), None))
+        if time.monotonic() - at > REQUEST_AGE_S:
+            try:
+                asked = _annotations(self._cluster.get(self._path(name))).get(resource.REQUEST)
+            except ClusterError as error:
+                if not _passes(error):
+                    raise
+            self._asked[name] = (time.monotonic(), asked)
+        document = self._seen.get(name)
+        if asked is None or document is None or asked == document["status"].get("handled"):
+            return []
+        kind = resource.REQUESTS.get(asked.partition("-")[0])
+        return [(0, kind(by="an annotation"))] if kind else []
+
+    def resume_requested(self, document: Json) -> bool:
+        """Whether an operator asked that a paused rollout go on, or be aborted, and nobody has done so yet."""
+        asked = _annotations(document).get(resource.REQUEST)
+        wish = (asked or "").partition("-")[0]
+        return wish in ("resume", "abort") and asked != status_of(document).handled
+
+    def hold_lead(self) -> None:
+        """Take or renew the right to act in this cluster. Raises `RolloutError` while another has it."""
+        self._patiently(self._lease.hold)
+
+    def take_lease(self, name: str, owner: str, now_s: float) -> None:
+        """Take the right to act on a rollout, and write down whose it is."""
+        self.hold_lead()
+        document = self._read(name)
+        status = status_of(document).model_copy(update={"controller": owner})
+        self._write(document, status.state, status, (), now_s)
+
+    def renew_lease(self, name: str, owner: str, now_s: float) -> None:
+        """Keep the right. Raises `RolloutError` where another controller has it, or had it since."""
+        self.hold_lead()
+        if self._read(name)["status"].get("controller") != owner:
+            raise RolloutError(f"another controller has taken over rollout '{name}'")
+
+    def release_lease(self, name: str, owner: str) -> None:
+        """Nothing: the lease is for all rollouts of a cluster; `close` gives it back."""
+
+    def decisions(self, name: str) -> tuple[DecisionRecord, ...]:
+        """The audit log of a rollout, oldest first."""
+        return status_of(self._read(name)).decisions
+
+    def close(self) -> None:
+        """Give the right to act back where it is ours; where that fails it ends by itself."""
+        with contextlib.suppress(ClusterError):
+            if self._lease.left_s > 0:
+                self._lease.release()
+
+    def _read(self, name: str) -> Json:
+        self._seen[name] = document = self._cluster.get(self._path(name))
+        return document
+
+    def _write(
+        self,
+        document: Json,
+        state: RolloutState | None,
+        status: RolloutStatus,
+        made: tuple[DecisionRecord, ...],
+        now_s: float,
+        *,
+        problem: str | None = None,
+    ) -> None:
+        generation = document["metadata"]["generation"]
+        begun = status.observed_generation if status.state else generation
+        if state is not None and begun != generation:
+            problem = "the specification was changed after the rollout had begun; choose another name for it"
+        changes: Json = {
+            "observed_generation": begun,
+            "conditions": resource.conditions(state, problem, generation, status.conditions, now_s),
+            "decisions": (*status.decisions, *made),
+        }
+        if state is not None:
+            changes |= {
+                "phase": state.phase,
+                "progress": f"{state.wave + 1} of {len(state.waves)}",
+                "exposed": f"{len(state.exposed)} of {len(state.devices)}",
+                "verdict": state.verdict,
+                "state": state,
+            }
+        body = document | {"status": json.loads(to_json(status.model_copy(update=changes)))}
+        name = document["metadata"]["name"]
+        self._seen[name] = self._cluster.replace(f"{self._path(name)}/status", body)
+
+    def _path(self, name: str = "") -> str:
+        return self._cluster.named(resource.PLURAL, name, api=resource.API_VERSION)
+
+    def _patiently(self, call: Callable[[], T]) -> T:
+        while True:
+            try:
+                return call()
+            except ClusterError as error:
+                if not _passes(error) or self._lease.left_s < MARGIN_S:
+                    raise
+                time.sleep(RETRY_S)
+
+
+def _passes(error: ClusterError) -> bool:
+    """Whether a failure is one of a server that restarts or is busy."""
+    return error.status in (UNREACHABLE, 429) or error.status >= 500
+
+
+def _kept(decisions: Sequence[Decision], now_s: float) -> tuple[DecisionRecord, ...]:
+    at = rfc3339(now_s)
+    return tuple(
+        DecisionRecord(at=at, atSeconds=now_s, sentence=d.sentence, evidence=d.evidence, by=d.by)
+        for d in decisions
+    )
+
+
+def _essence(state: RolloutState) -> object:
+    """All but what devices measured and said of themselves."""
+    stands = tuple((name, record.stand, record.asked_s) for name, record in state.devices.items())
+    return state.phase, state.paused_in, state.wave, state.since_s, state.verdict, stands
+
+
+def _annotations(document: Json) -> dict[str, str]:
+    return document["metadata"].get("annotations") or {}
+
+
+def _age(document: Json) -> tuple[str, str]:
+    metadata = document["metadata"]
+    return metadata["creationTimestamp"], metadata["name"]

@@ -1,0 +1,241 @@
+"""`Reading`: what a fleet's hub keeps of a window, read from OTLP at a fraction of what `decode_otlp` costs.
+
+A hub reads every payload of every device, and of each a few figures, so that it pays for no model of the rest. A
+payload as the agent writes it, with one release, is read straight from the message; any other is left to
+`decode_otlp`, which says the same of both (a property test holds the two together).
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from math import isfinite
+from typing import Any, NamedTuple
+
+from edgewright.errors import DataError
+from edgewright.telemetry import names
+from edgewright.telemetry.histogram import ExponentialHistogram
+from edgewright.telemetry.otlp import from_bytes
+from edgewright.telemetry.window import TelemetryWindow, decode_otlp
+
+WIDEST = 4096
+"""Buckets of a histogram that is read; a device writes 40 at most, and one that spans more is no measurement."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+class Durations(NamedTuple):
+    """An exponential histogram as OTLP has it: counts of the buckets from `offset` on. Seconds."""
+
+    scale: int = 20
+    zero_count: int = 0
+    offset: int = 0
+    counts: tuple[int, ...] = ()
+    total: float = 0.0
+
+    @property
+    def events(self) -> int:
+        """How many there are."""
+        return self.zero_count + sum(self.counts)
+
+    def histogram(self) -> ExponentialHistogram:
+        """The same as the contract's histogram."""
+        buckets = {self.offset + i: n for i, n in enumerate(self.counts) if n}
+        return ExponentialHistogram.model_construct(
+            scale=self.scale, zero_count=self.zero_count, buckets=buckets, total=self.total
+        )
+
+
+class Reading(NamedTuple):
+    """One device, one release, one period: the fields of `TelemetryWindow` that a hub needs, by the same names."""
+
+    fleet: str
+    device: str
+    profile: str
+    boot: str
+    sequence: int
+    end_ns: int
+    model: str
+    version: str
+    latency: Durations
+    throttled: int
+    errors: int
+    dropped: int
+    energy_j: float | None
+    energy_above_idle_j: float | None
+    estimated_energy_j: float | None
+    temperature_c: float | None
+    throttled_s: float | None
+    class_psi: float | None
+
+    @property
+    def inferences(self) -> int:
+        """Those that succeeded."""
+        return self.latency.events + self.throttled
+
+    @property
+    def energy_per_inference_j(self) -> float | None:
+        """As `TelemetryWindow` has it."""
+        known = self.energy_above_idle_j is not None and self.inferences
+        return (
+            self.energy_above_idle_j / self.inferences
+            if known and self.energy_above_idle_j is not None
+            else None
+        )
+
+
+def read_otlp(payload: bytes) -> tuple[Reading, ...]:
+    """The windows of a payload. Raises `DataError` for anything else."""
+    parts = from_bytes(payload).resource_metrics
+    if len(parts) == 1:
+        found = _plain(parts[0])
+        if found is not None:
+            return found
+    return tuple(_of_window(window) for window in decode_otlp(payload))
+
+
+_DEVICE_WIDE = {
+    names.REPORT_SEQUENCE: 0,
+    names.REPORTS_DROPPED: 1,
+    names.ENERGY: 2,
+    names.ENERGY_ABOVE_IDLE: 3,
+    names.ENERGY_ESTIMATED: 4,
+    names.TEMPERATURE: 5,
+    names.THROTTLED_TIME: 6,
+}
+_OF_A_RELEASE = frozenset(
+    {names.INFERENCE_DURATION, names.INFERENCE_ERRORS, names.DRIFT_SAMPLES, names.DRIFT}
+)
+
+
+def _plain(part: Any) -> tuple[Reading, ...] | None:
+    """The one window of a payload of the usual form, none where it holds no release; None: of another form."""
+    figures: list[float | None] = [None] * 7
+    release: Any = None
+    for scope in part.scope_metrics:
+        if scope.scope.attributes:
+            if release is not None:
+                return None
+            release = scope
+            continue
+        for metric in scope.metrics:
+            name = metric.name
+            place = _DEVICE_WIDE.get(name)
+            if place is not None:
+                value = 0.0
+                for point in metric.gauge.data_points or metric.sum.data_points:
+                    value += point.as_double or point.as_int
+                if not isfinite(value):
+                    raise DataError(f"{name} is no number", where="telemetry payload")
+                figures[place] = value
+            elif name in _OF_A_RELEASE:
+                return None
+    sequence, dropped, energy_j, above_idle_j, estimated_j, temperature_c, throttled_s = figures
+    if sequence is None:
+        raise DataError("a telemetry payload cannot be read (no sequence)")
+    if release is None:
+        return ()
+    about = {pair.key: pair.value.string_value for pair in release.scope.attributes}
+    latency, throttled, errors, psi, end_ns = _of_release(release.metrics)
+    if latency is None:
+        return None
+    if end_ns is None:
+        return ()
+    who = {pair.key: pair.value.string_value for pair in part.resource.attributes}
+    try:
+        reading = Reading(
+            who[names.FLEET], who[names.DEVICE], who[names.PROFILE], who[names.BOOT], int(sequence), end_ns,
+            about[names.MODEL_NAME], about[names.MODEL_VERSION], latency, throttled, errors, int(dropped or 0),
+            energy_j, above_idle_j, estimated_j, temperature_c, throttled_s, psi,
+        )  # fmt: skip
+        digest = about[names.RELEASE_DIGEST]
+    except KeyError as error:
+        raise DataError(f"a telemetry payload cannot be read ({error})") from None
+    if min(sequence, errors, dropped or 0, energy_j or 0, estimated_j or 0, throttled_s or 0) < 0:
+        raise DataError("what counts up is below zero", where="telemetry payload")
+    _check_names(reading.fleet, reading.profile, reading.model, reading.version, digest)
+    if not _NAME.fullmatch(reading.device):
+        raise DataError(f"'{reading.device}' is no name", where="telemetry payload")
+    return (reading,)
+
+
+def _of_release(metrics: Any) -> tuple[Durations | None, int, int, float | None, int | None]:
+    """Latency (None: of another form), throttled inferences, errors, class PSI and the end of the window."""
+    latency, throttled, errors, psi, sketched = None, 0, 0.0, None, False
+    end_ns: int | None = None
+    for metric in metrics:
+        name = metric.name
+        if name == names.INFERENCE_DURATION:
+            for point in metric.exponential_histogram.data_points:
+                end_ns = point.time_unix_nano
+                stage, slowed = "run", False
+                for pair in point.attributes:
+                    if pair.key == names.STAGE:
+                        stage = pair.value.string_value
+                    elif pair.key == names.THROTTLED:
+                        slowed = pair.value.bool_value
+                if stage != "run":
+                    continue
+                read = _durations(point)
+                if slowed:
+                    throttled += read.events
+                elif latency is None:
+                    latency = read
+                else:
+                    return None, 0, 0, None, None
+        elif name == names.INFERENCE_ERRORS:
+            for point in metric.sum.data_points or metric.gauge.data_points:
+                end_ns = point.time_unix_nano if end_ns is None else end_ns
+                errors += point.as_int or point.as_double
+        elif name == names.DRIFT_SAMPLES:
+            sketched = True
+            for point in metric.sum.data_points or metric.gauge.data_points:
+                end_ns = point.time_unix_nano if end_ns is None else end_ns
+        elif name == names.DRIFT:
+            for point in metric.gauge.data_points:
+                if any(
+                    p.key == names.DRIFT_FIGURE and p.value.string_value == "class_psi"
+                    for p in point.attributes
+                ):
+                    psi = float(point.as_double or point.as_int)
+    if not isfinite(errors) or (psi is not None and not 0 <= psi < float("inf")):
+        raise DataError("a figure is no number", where="telemetry payload")
+    return latency or Durations(), throttled, int(errors), psi if sketched else None, end_ns
+
+
+def _durations(point: Any) -> Durations:
+    positive = point.positive
+    counts = tuple(positive.bucket_counts)
+    total, scale = point.sum, point.scale
+    if len(counts) > WIDEST or not -10 <= scale <= 20 or not 0 <= total < float("inf"):
+        raise DataError("a histogram holds what no device measures", where="telemetry payload")
+    return Durations(scale, point.zero_count, positive.offset, counts, total)
+
+
+@lru_cache(maxsize=4096)
+def _check_names(fleet: str, profile: str, model: str, version: str, digest: str) -> None:
+    """Raises `DataError`; what passed once is known, as a fleet has few of these."""
+    for name in (fleet, profile, model, version):
+        if not _NAME.fullmatch(name):
+            raise DataError(f"'{name[:130]}' is no name", where="telemetry payload")
+    if not _DIGEST.fullmatch(digest):
+        raise DataError("the release has no digest", where="telemetry payload")
+
+
+def _of_window(window: TelemetryWindow) -> Reading:
+    return Reading(
+        window.fleet, window.device, window.profile, window.boot, window.sequence, window.end_ns, window.model,
+        window.version, _dense(window.latency), window.throttled.count, window.errors, window.dropped,
+        window.energy_j, window.energy_above_idle_j, window.estimated_energy_j, window.temperature_c,
+        window.throttled_s, window.drift.class_psi if window.drift else None,
+    )  # fmt: skip
+
+
+def _dense(histogram: ExponentialHistogram) -> Durations:
+    if not histogram.buckets:
+        return Durations(histogram.scale, histogram.zero_count, total=histogram.total)
+    low, high = min(histogram.buckets), max(histogram.buckets)
+    if high - low >= WIDEST:
+        raise DataError("a histogram holds what no device measures", where="telemetry payload")
+    counts = tuple(histogram.buckets.get(i, 0) for i in range(low, high + 1))
+    return Durations(histogram.scale, histogram.zero_count, low, counts, histogram.total)
