@@ -2,7 +2,7 @@
 
 Its life is the table in `table.py`. Devices are observed in `observe.py`, which never acts; decisions are taken
 here, on a tick. Who is asked is in `asking.py`, and how it ends in `ending.py`. An offline device is censored:
-neither healthy nor failed, not waited for, and counted. A device's message costs the same in any fleet; a tick looks
+neither healthy nor failed, not waited for, and counted. A message costs the same in any fleet; a tick looks
 at those that may be told something, and at those with news.
 """
 
