@@ -33,6 +33,8 @@ log = logging.getLogger("edgewright.fleet")
 PUBLISH_TIMEOUT_S = 10.0
 INFLIGHT = 1000
 """Wishes that the broker has not acknowledged yet. With paho's 20, a revert of 10,000 devices waits 500 times."""
+AT_ONCE = 2000
+"""Messages that `events` gives at once: in a flood of reports an emergency stop is seen within a turn."""
 SESSION_S = 3600
 """How long the broker keeps reports and measurements for us after our connection broke."""
 
@@ -69,10 +71,10 @@ class MqttTarget:
             self._unsent.popleft()
 
     def events(self, wait_s: float) -> Iterator[DeviceEvent]:
-        """What arrived; waits up to `wait_s` for the first message and then gives what is there."""
+        """What arrived; waits up to `wait_s` for the first message and then gives up to `AT_ONCE` of them."""
         try:
             yield from self._heard(*self._messages.get(timeout=wait_s))
-            while True:
+            for _ in range(AT_ONCE):
                 yield from self._heard(*self._messages.get_nowait())
         except queue.Empty:
             return
