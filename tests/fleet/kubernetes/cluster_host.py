@@ -12,6 +12,7 @@ name is a program's or a node's. Everything ends with this process, whatever end
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import http.client
 import json
@@ -29,6 +30,10 @@ from pathlib import Path
 
 HOST, PORT, ETCD = "127.0.0.1", 6443, "http://127.0.0.1:2379"
 START_S = 120.0
+PROGRAMS, FILES = Path("/media"), Path("/mnt")
+"""Folders that every system has, over which ours are mounted in this namespace."""
+LIBC = ctypes.CDLL(None, use_errno=True)
+CLONE_NEWNS, MS_BIND = 0x00020000, 0x1000
 TOKENS = (("admin", "system:masters"), ("manager", "system:masters"), ("scheduler", "system:masters"))
 CERTIFICATE = "certificates/apiserver.crt"
 GRACE = "40s"
@@ -70,10 +75,12 @@ class ClusterHost:
     def _spawn(self, name: str) -> None:
         log = (self.folder / f"{name}.log").open("ab")
         command = self._commands[name]
-        # Hollow kubelets leave their folders behind, so these are in ours.
-        environment = {**os.environ, "TMPDIR": str(self.folder)}
         self._running[name] = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            preexec_fn=_private_tmp if name in self.nodes else None,
         )
 
     def _wait(self, what: str, ready: object) -> None:
@@ -84,9 +91,9 @@ class ClusterHost:
                     return
             for name, process in self._running.items():
                 if process.poll() is not None:
-                    sys.exit(f"{name} ended with {process.returncode}: see {self.folder / name}.log")
+                    sys.exit(f"{name} ended with {process.returncode}: see {name}.log")
             time.sleep(0.2)
-        sys.exit(f"{what} did not get ready in {START_S:g} s: see {self.folder}")
+        sys.exit(f"{what} did not get ready in {START_S:g} s: see the logs")
 
     def _nodes_ready(self) -> bool:
         items = json.loads(self._get("/api/v1/nodes"))["items"]
@@ -190,6 +197,19 @@ def _pump(source: socket.socket, sink: socket.socket) -> None:
             end.shutdown(socket.SHUT_RDWR)
 
 
+def _private_tmp() -> None:
+    """Give the process about to be started a /tmp of its own: each hollow kubelet has its runtime's socket there,
+    under one name, and leaves folders behind."""
+    if LIBC.unshare(CLONE_NEWNS) != 0:
+        os._exit(os.EX_OSERR)
+    _mount("tmpfs", "/tmp", b"tmpfs", 0)
+
+
+def _mount(source: str, target: str, kind: bytes | None, flags: int) -> None:
+    if LIBC.mount(source.encode(), target.encode(), kind, flags, None) != 0:
+        raise OSError(ctypes.get_errno(), f"mount {source} on {target}")
+
+
 def _loopback_up() -> None:
     """netdevice(7): SIOCSIFFLAGS of `lo` with IFF_UP and IFF_RUNNING."""
     with socket.socket() as any_socket:
@@ -205,7 +225,10 @@ def main() -> None:
     binaries, folder, descriptor, *named = sys.argv[1:]
     listener = socket.socket(fileno=int(descriptor))
     _loopback_up()
-    host = ClusterHost(Path(binaries), Path(folder), dict(node.split(",") for node in named))
+    # Where they are seen by a kubelet too, whose /tmp is its own.
+    for source, seen in ((binaries, PROGRAMS), (folder, FILES)):
+        _mount(source, str(seen), None, MS_BIND)
+    host = ClusterHost(PROGRAMS, FILES, dict(node.split(",") for node in named))
     host.begin()
     threading.Thread(target=_lead_in, args=(listener,), daemon=True).start()
     _say("ready")
