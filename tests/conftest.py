@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from hypothesis import HealthCheck, settings
 from onnx import TensorProto, helper
 
 from edgewright.artifact.golden import GoldenVectors, golden_to_bytes
@@ -26,6 +27,10 @@ from edgewright.artifact.manifest import (
 )
 from edgewright.artifact.release import Release, publish, put_artifact
 from edgewright.mqtt import BrokerSettings
+
+# How long an example takes says more of the machine than of the code; benchmarks time it.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 PROFILE = "x86-64-gateway"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -78,10 +79,13 @@ def main(quick: bool, output: Path) -> None:
 
 
 def measure(effort: Effort) -> tuple[list[Figure], Growth]:
-    """All figures. What only waits, waits beside what works; nothing else runs beside a wall time."""
+    """All figures. Beside a wall time nothing runs but a device that sends a payload a minute."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgewright-agent-")))
         broker = stack.enter_context(_broker(folder))
+        device = stack.enter_context(
+            wired_device(folder / "wire", broker, effort.wire_period_s, effort.wire_periods)
+        )
         _say("what an inference costs")
         added = added_by_the_agent(folder / "loop", effort.calls)
         camera = added_by_the_agent(folder / "camera", effort.camera_calls, rate_hz=CAMERA_HZ)
@@ -91,9 +95,6 @@ def measure(effort: Effort) -> tuple[list[Figure], Growth]:
         _say("start and memory")
         with_api = compare(folder / "start", effort.starts, API)
         without = compare(folder / "start-2", effort.starts, "")
-        device = stack.enter_context(
-            wired_device(folder / "wire", broker, effort.wire_period_s, effort.wire_periods)
-        )
         _say("processor time at rest")
         with idle_agents(folder / "idle", broker) as agents:
             idle = agents.after(effort.idle_s)
@@ -262,4 +263,6 @@ def _say(what: str) -> None:
 
 
 if __name__ == "__main__":
+    # As an exception, so that the processes that run are ended too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     main()

@@ -87,9 +87,9 @@ def snapshot(target: Target, wait_s: float = 0.0) -> dict[str, DeviceView]:
     fold(views, target.known())
     start = heard = time.monotonic()
     while time.monotonic() < max(heard + SETTLE_S, start + wait_s):
-        events = list(target.events(SETTLE_S / 10))
-        fold(views, events)
-        # Measurements never pause in a large fleet, so only what is retained is waited for.
-        if not all(isinstance(event, WindowArrived) for event in events):
-            heard = time.monotonic()
+        for event in target.events(SETTLE_S / 10):
+            fold(views, [event])
+            # Measurements never pause in a large fleet, so only what is retained is waited for.
+            if not isinstance(event, WindowArrived):
+                heard = time.monotonic()
     return dict(sorted(views.items()))

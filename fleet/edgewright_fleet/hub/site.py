@@ -73,7 +73,6 @@ class Site:
         self._pages, self._metrics, self._healthy, self._clock = pages, metrics, healthy, clock
         self._origins, self._hosts = origins, {urlsplit(origin).netloc for origin in origins}
         self._rollouts, self._tokens, self._private = rollouts, tokens, private
-        self._secure = all(origin.startswith("https:") for origin in origins)
 
     def respond(self, request: Request) -> Response:
         """The answer to a request; an error of ours is a page of one sentence."""
@@ -102,9 +101,8 @@ class Site:
     def _visitor(self, request: Request) -> Visitor:
         if self._tokens is None:
             return Visitor()
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer":
-            return Visitor(self._tokens.holder(token.strip()))
+        if (token := _bearer(request)) is not None:
+            return Visitor(self._tokens.holder(token))
         session = self._tokens.session(_cookie(request))
         return Visitor(session.holder if session else None, session)
 
@@ -134,7 +132,7 @@ class Site:
 
     def _post(self, request: Request, visitor: Visitor) -> Response:
         form = dict(parse_qsl(request.body.decode("utf-8", "replace")))
-        by_header = request.headers.get("authorization") is not None
+        by_header = _bearer(request) is not None
         # A browser sends a bearer token for nobody but the script that has it.
         if not by_header and request.headers.get("origin") not in self._origins:
             return self._say(
@@ -172,7 +170,7 @@ class Site:
             page = self._pages.login(self._frame(Visitor(), request), "This token is not known here.")
             return Response(401, page.encode())
         value, _ = self._tokens.open_session(holder)
-        secure = "; Secure" if self._secure else ""
+        secure = "; Secure" if request.headers.get("origin", "").startswith("https:") else ""
         cookie = f"{COOKIE}={value}; Path=/; Max-Age={SESSION_S:.0f}; HttpOnly; SameSite=Strict{secure}"
         return _redirect("/", ("Set-Cookie", cookie))
 
@@ -190,6 +188,11 @@ class Site:
 
     def _say(self, visitor: Visitor, request: Request, status: int, title: str, text: str) -> Response:
         return Response(status, self._pages.message(self._frame(visitor, request), title, text).encode())
+
+
+def _bearer(request: Request) -> str | None:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
 
 
 def _cookie(request: Request) -> str:

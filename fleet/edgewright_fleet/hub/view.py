@@ -105,7 +105,7 @@ class FleetView:
 
     def take(self, device: str, leaf: str, payload: bytes, now_s: float) -> list[Change]:
         """What one message changes, which is done here and to be kept by the caller. Raises `DataError`."""
-        if not _NAME.fullmatch(device):
+        if device not in self.devices and not _NAME.fullmatch(device):
             raise DataError("is no name of a device")
         if leaf == "metrics":
             return self._metrics(device, payload, now_s)

@@ -72,17 +72,25 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
+        if self.headers.get("Content-Length") or self.headers.get("Transfer-Encoding"):
+            self.close_connection = True  # what follows is no request
         self._answer(b"")
 
     do_HEAD = do_GET  # noqa: N815 - the name that http.server looks for
 
     def do_POST(self) -> None:
         length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or int(length) > MAX_BODY:
+        chunked = self.headers.get("Transfer-Encoding") is not None
+        if chunked or not length.isdecimal() or int(length) > MAX_BODY:
             self.close_connection = True
             self._send(Response(413, b"too long\n", "text/plain"))
             return
         self._answer(self.rfile.read(int(length)))
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What http.server itself refuses, with the headers that every answer has."""
+        self.close_connection = True
+        self._send(Response(code, b"refused\n", "text/plain"))
 
     def _answer(self, body: bytes) -> None:
         parts = urlsplit(self.path)
@@ -103,11 +111,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         if not any(name == "Cache-Control" for name, _ in response.headers):
             self.send_header("Cache-Control", "no-store")
-        if len(body) > 1024 and "gzip" in self.headers.get("Accept-Encoding", ""):
+        asked = getattr(self, "headers", None)  # there are none where the first line is no HTTP
+        if len(body) > 1024 and asked and "gzip" in asked.get("Accept-Encoding", ""):
             body = gzip.compress(body, 5)
             self.send_header("Content-Encoding", "gzip")
         self.send_header("Content-Type", response.content_type)
         self.send_header("Content-Length", str(len(body)))
+        if self.close_connection:
+            self.send_header("Connection", "close")
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)

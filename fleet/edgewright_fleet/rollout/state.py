@@ -139,3 +139,5 @@ class Decision:
 
 
 Action = SetDesired | Decision
+Step = tuple[RolloutState, list[Action]]
+"""What an event leads to."""

@@ -31,6 +31,7 @@ from edgewright_fleet.rollout.state import (
     PromoteRequested,
     RolloutState,
 )
+from edgewright_fleet.rollout.store_tables import SCHEMA, VERSION
 
 LEASE_S = 15.0
 """A controller that has not renewed for this long is taken for dead."""
@@ -40,29 +41,6 @@ _REQUESTS: dict[str, type[OperatorRequest]] = {
     "pause": PauseRequested,
     "promote": PromoteRequested,
 }
-
-_VERSION = 2
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS rollout (
-  id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, fleet TEXT NOT NULL, spec BLOB NOT NULL,
-  waves TEXT NOT NULL, state BLOB NOT NULL, owner TEXT, lease_until REAL NOT NULL DEFAULT 0, started REAL NOT NULL
-);
-CREATE TABLE IF NOT EXISTS device (
-  rollout INTEGER NOT NULL, name TEXT NOT NULL, record BLOB NOT NULL, PRIMARY KEY (rollout, name)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS request (
-  id INTEGER PRIMARY KEY AUTOINCREMENT, rollout INTEGER NOT NULL, at REAL NOT NULL, kind TEXT NOT NULL,
-  who TEXT NOT NULL, why TEXT, taken INTEGER NOT NULL DEFAULT 0
-);
-CREATE TABLE IF NOT EXISTS decision (
-  id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, at REAL NOT NULL, sentence TEXT NOT NULL,
-  evidence TEXT NOT NULL, who TEXT
-);
-CREATE TRIGGER IF NOT EXISTS decisions_are_kept BEFORE UPDATE ON decision
-  BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END;
-CREATE TRIGGER IF NOT EXISTS decisions_are_not_lost BEFORE DELETE ON decision
-  BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END;
-"""
 
 
 @dataclass(frozen=True)
@@ -111,13 +89,13 @@ class RolloutStore:
             version, filled = self._db.execute(
                 "SELECT user_version, EXISTS (SELECT 1 FROM sqlite_master) FROM pragma_user_version"
             ).fetchone()
-            if version != _VERSION and filled:
+            if version != VERSION and filled:
                 raise StorageError(
-                    f"holds rollouts of another version of Edgewright ({version}, not {_VERSION})",
+                    f"holds rollouts of another version of Edgewright ({version}, not {VERSION})",
                     where=str(path),
                     remedy="finish them with that version, or name another file with --store",
                 )
-            self._db.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}PRAGMA user_version = {_VERSION};COMMIT;")
+            self._db.executescript(f"BEGIN IMMEDIATE;{SCHEMA}PRAGMA user_version = {VERSION};COMMIT;")
         except (sqlite3.Error, OSError) as error:
             raise StorageError(
                 f"is not a rollout store that can be used ({error})", where=str(path)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from edgewright_fleet.rollout.state import RolloutPhase
+from edgewright_fleet.rollout.state import RolloutPhase, RolloutState
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,13 @@ TABLE: dict[RolloutPhase, Row] = {
     "failed": _row("", "–", "has ended"),
     "aborted": _row("", "–", "has ended"),
 }
+
+
+def enter(state: RolloutState, phase: RolloutPhase, now_s: float, **changes: Any) -> RolloutState:
+    """The state in another phase, as the table allows it: anything else is a mistake of the engine."""
+    if phase not in TABLE[state.phase].next:
+        raise ValueError(f"a rollout that is {state.phase} does not become {phase}")
+    return state.model_copy(update={"phase": phase, "since_s": now_s, **changes})
 
 
 def as_markdown() -> str:

@@ -33,6 +33,8 @@ log = logging.getLogger("edgewright.fleet")
 PUBLISH_TIMEOUT_S = 10.0
 INFLIGHT = 1000
 """Wishes that the broker has not acknowledged yet. With paho's 20, a revert of 10,000 devices waits 500 times."""
+AT_ONCE = 2000
+"""Messages that `events` gives at once: in a flood of reports an emergency stop is seen within a turn."""
 SESSION_S = 3600
 """How long the broker keeps reports and measurements for us after our connection broke."""
 
@@ -46,9 +48,9 @@ class MqttTarget:
     def __init__(self, settings: BrokerSettings, fleet: str) -> None:
         self.settings, self.fleet = settings, fleet
         self.refused = 0
-        self._events: queue.SimpleQueue[DeviceEvent] = queue.SimpleQueue()
+        self._messages: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
         self._retained: dict[str, bytes] = {}
-        self._seen: dict[str, dict[str, Ranges]] = {}
+        self._seen: dict[str, tuple[tuple[str, Ranges], ...]] = {}
         self._unsent: deque[paho.MQTTMessageInfo] = deque()
         self._client = make_client(settings, f"edgewright-fleet-{uuid.uuid4().hex[:12]}", kind=BatchClient)
         self._client.max_inflight_messages_set(INFLIGHT)
@@ -69,11 +71,11 @@ class MqttTarget:
             self._unsent.popleft()
 
     def events(self, wait_s: float) -> Iterator[DeviceEvent]:
-        """What arrived; waits up to `wait_s` for the first event and then gives what is there."""
+        """What arrived; waits up to `wait_s` for the first message and then gives up to `AT_ONCE` of them."""
         try:
-            yield self._events.get(timeout=wait_s)
-            while True:
-                yield self._events.get_nowait()
+            yield from self._heard(*self._messages.get(timeout=wait_s))
+            for _ in range(AT_ONCE):
+                yield from self._heard(*self._messages.get_nowait())
         except queue.Empty:
             return
 
@@ -102,31 +104,35 @@ class MqttTarget:
             )
 
     def _on_message(self, where: str, payload: bytes) -> None:
+        # Read later, one by one: read, ten thousand retained reports are 40 MB.
+        self._messages.put((where, payload))
+
+    def _heard(self, where: str, payload: bytes) -> list[DeviceEvent]:
         if not payload:  # a retained message that was cleared
-            return
+            return []
         try:
             events = _read(where, payload)
-        except Exception as error:  # noqa: BLE001 - nothing that a device sends may end the network thread
+        except Exception as error:  # noqa: BLE001 - nothing that a device sends may end a rollout
             self.refused += 1
             log.warning("%s: %s", where, " ".join(str(error).split()))
-            return
+            return []
         if where.endswith("/metrics"):
-            events = events if events and self._is_new(events[0]) else []
-        else:
-            self._retained[where] = payload  # unread, as it is a sixth of what is read
-        for event in events:
-            self._events.put(event)
+            return events if events and self._is_new(events[0]) else []
+        self._retained[where] = payload
+        return events
 
     def _is_new(self, event: DeviceEvent) -> bool:
         """QoS 1 delivers at least once: a payload, known by device, boot and sequence, is counted once."""
         assert isinstance(event, WindowArrived)
         window = event.window
-        boots = self._seen.setdefault(window.device, {})
-        had = boots.pop(window.boot, ())
-        has = boots[window.boot] = received(had, window.sequence)
-        if len(boots) > KEPT_BOOTS:
-            del boots[next(iter(boots))]  # the one not heard of for longest
-        return has is not had
+        boots = self._seen.get(window.device, ())
+        had = next((ranges for boot, ranges in boots if boot == window.boot), ())
+        has = received(had, window.sequence)
+        if has is had:
+            return False
+        others = tuple(entry for entry in boots if entry[0] != window.boot)
+        self._seen[window.device] = (*others, (window.boot, has))[-KEPT_BOOTS:]  # the last heard of is last
+        return True
 
 
 @lru_cache(256)

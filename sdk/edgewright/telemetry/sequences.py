@@ -14,6 +14,8 @@ MAX_RANGES = 32
 
 def received(ranges: Ranges, sequence: int) -> Ranges:
     """With one more sequence; the very same ranges where it was there before."""
+    if ranges and sequence == ranges[-1][1] + 1:  # the next one, as nearly always
+        return (*ranges[:-1], (ranges[-1][0], sequence))
     if any(first <= sequence <= last for first, last in ranges):
         return ranges
     before = [r for r in ranges if r[1] < sequence - 1]

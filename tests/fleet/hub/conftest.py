@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -96,6 +98,9 @@ class Crowd:
         self.client.max_inflight_messages_set(1000)
         connect(self.client, self.settings)
 
+    def close(self) -> None:
+        disconnect(self.client)
+
     def send(self, device: str, leaf: str, payload: bytes) -> None:
         retain = leaf != "metrics"
         self.client.publish(topic(self.fleet, device, leaf), payload, qos=1, retain=retain).wait_for_publish(
@@ -174,6 +179,29 @@ def running_hub(
             process.wait(15)
 
 
+@contextlib.contextmanager
+def own_broker(folder: Path, port: int) -> Iterator[tuple[BrokerSettings, Callable[[], None]]]:
+    """A mosquitto that a test may stop before its end."""
+    program = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
+    if program is None:
+        pytest.skip("mosquitto is not installed")
+    (folder / "mosquitto.conf").write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
+    process = subprocess.Popen([program, "-c", str(folder / "mosquitto.conf")], stderr=subprocess.DEVNULL)
+
+    def stop() -> None:
+        process.terminate()
+        process.wait(10)
+
+    try:
+        for _ in range(100):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
+                break
+            time.sleep(0.05)
+        yield BrokerSettings(host="127.0.0.1", port=port), stop
+    finally:
+        stop()
+
+
 @pytest.fixture
 def fleet() -> str:
     return f"f-{uuid.uuid4().hex[:8]}"
@@ -181,6 +209,5 @@ def fleet() -> str:
 
 @pytest.fixture
 def crowd(mosquitto: BrokerSettings, fleet: str) -> Iterator[Crowd]:
-    crowd = Crowd(mosquitto, fleet)
-    yield crowd
-    disconnect(crowd.client)
+    with contextlib.closing(Crowd(mosquitto, fleet)) as crowd:
+        yield crowd

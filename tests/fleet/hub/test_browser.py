@@ -14,7 +14,7 @@ import pytest
 
 from conftest import until
 from edgewright.contract import to_json
-from edgewright.mqtt import BrokerSettings, disconnect
+from edgewright.mqtt import BrokerSettings
 from edgewright.twin import DeviceStatus, Phase, ReleaseReference
 from edgewright_fleet.hub.store import HubStore
 from edgewright_fleet.hub.tokens import add_token
@@ -62,7 +62,7 @@ def large(mosquitto: BrokerSettings, tmp_path_factory: pytest.TempPathFactory) -
             crowd.measure(
                 names[number], 0.01 + 0.004 * (number % 4), version="1.0.0" if number < 8 else "2.0.0"
             )
-        disconnect(crowd.client)
+        crowd.close()
         hub.until("/metrics", lambda text: 'result="counted"} 12' in text)
         yield Large(hub, browser, operator, pictures)
 

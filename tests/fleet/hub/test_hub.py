@@ -7,14 +7,17 @@ import re
 import sqlite3
 import subprocess
 import sys
+import urllib.error
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from conftest import free_port
 from edgewright.mqtt import BrokerSettings
 from edgewright.telemetry.histogram import merged
 from edgewright.telemetry.window import decode_otlp
-from fleet.hub.conftest import Crowd, reported, running_hub
+from fleet.hub.conftest import Crowd, own_broker, reported, running_hub
 from fleet.simulated_device import reference, simulated_fleet
 
 pytestmark = pytest.mark.slow
@@ -137,6 +140,50 @@ def test_two_hubs_share_the_telemetry_and_both_see_every_device(
         assert min(all_counts()) > 0
         for hub in (first, second):
             hub.until("/metrics", lambda text: value(text, "edgewright_devices", online="true") == 10)
+
+
+def test_a_hub_that_cannot_write_ends_in_one_line_and_the_broker_keeps_what_came(
+    mosquitto: BrokerSettings, fleet: str, crowd: Crowd, tmp_path: Path
+) -> None:
+    with running_hub(mosquitto, fleet, tmp_path) as hub, closing(sqlite3.connect(hub.store)) as database:
+        crowd.join("d0")
+        crowd.measure("d0")
+        hub.until("/metrics", lambda text: counted(text) == 1)
+        database.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON window BEGIN SELECT RAISE(ABORT, 'no room'); END"
+        )
+        database.commit()
+        for _ in range(3):
+            crowd.measure("d0")
+        assert hub.process.wait(20) == 2
+        assert hub.process.stderr is not None
+        said = hub.process.stderr.read()
+        assert "no room" in said and said.count("\n") == 1, said
+        database.execute("DROP TRIGGER full")
+        database.commit()
+        with running_hub(mosquitto, fleet, tmp_path) as again:
+            again.until("/metrics", lambda text: counted(text) == 3)
+
+
+def test_a_hub_says_that_its_broker_is_away_and_goes_on_when_it_is_back(fleet: str, tmp_path: Path) -> None:
+    port = free_port()
+    with own_broker(tmp_path, port) as (settings, stop), running_hub(settings, fleet, tmp_path) as hub:
+        assert hub.get("/healthz") == "ok\n"
+        with closing(Crowd(settings, fleet)) as crowd:
+            crowd.join("d0")
+            crowd.measure("d0")
+        hub.until("/metrics", lambda text: counted(text) == 1)
+        stop()
+        hub.until("/metrics", lambda text: value(text, "edgewright_hub_connected") == 0)
+        with pytest.raises(urllib.error.HTTPError, match="503"):
+            hub.get("/healthz")
+        assert "not connected to its broker" in hub.get("/") and "/device/d0" in hub.get("/devices")
+        with own_broker(tmp_path, port) as (again, _):
+            hub.until("/healthz", lambda text: text == "ok\n")
+            with closing(Crowd(again, fleet)) as crowd:
+                crowd.join("d1")
+                crowd.measure("d1")
+            hub.until("/metrics", lambda text: counted(text) == 2)
 
 
 def test_a_device_that_is_taken_from_the_fleet_is_forgotten(

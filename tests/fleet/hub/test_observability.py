@@ -21,7 +21,7 @@ import edgewright_fleet.hub
 from conftest import free_port, until
 from edgewright.artifact.layout import MANIFEST_TYPE, Layout
 from edgewright.artifact.release import FORMAT, PROFILE, publish
-from edgewright.mqtt import BrokerSettings, disconnect
+from edgewright.mqtt import BrokerSettings
 from edgewright.telemetry import names
 from edgewright_agent.exporter import model_attributes
 from edgewright_fleet.rollout.controller import start_rollout
@@ -119,7 +119,7 @@ def scraped(mosquitto: BrokerSettings, tmp_path_factory: pytest.TempPathFactory)
             assert until(lambda: bool(found.query("edgewright_drift_psi")))
             yield found
         finally:
-            disconnect(crowd.client)
+            crowd.close()
             process.terminate()
             process.wait(20)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import re
 import socket
@@ -20,7 +21,7 @@ from conftest import until
 from edgewright.artifact.layout import MANIFEST_TYPE, Layout
 from edgewright.artifact.release import FORMAT, PROFILE, publish
 from edgewright.errors import ConfigError
-from edgewright.mqtt import BrokerSettings, disconnect
+from edgewright.mqtt import BrokerSettings
 from edgewright_fleet.hub.tokens import Tokens, add_token
 from edgewright_fleet.rollout.controller import start_rollout
 from edgewright_fleet.rollout.spec import RolloutSpec
@@ -87,7 +88,7 @@ def night(mosquitto: BrokerSettings, tmp_path_factory: pytest.TempPathFactory) -
             if found.states.get("long") is None:
                 kept.request("long", "abort", time.time(), by="the end of the tests")
         controller.join(30)
-        disconnect(crowd.client)
+        crowd.close()
 
 
 def ask(
@@ -158,6 +159,7 @@ def test_nobody_changes_anything_without_an_operator_s_token(night: Night) -> No
     origin = {"Origin": night.hub.url}
     assert ask(night, "POST", path, {}, **origin).status == 401
     assert ask(night, "POST", path, {}, Authorization="Bearer wrong").status == 401
+    assert ask(night, "POST", path, {}, Authorization="Basic wrong").status == 403, "no way around the origin"
     assert ask(night, "POST", path, {}, Authorization=f"Bearer {night.viewer}").status == 403
     assert ask(night, "POST", path, {}, Cookie="edgewright-hub=guess", **origin).status == 401
     assert ask(night, "GET", path, Authorization=f"Bearer {night.operator}").status == 404
@@ -238,8 +240,25 @@ def test_a_client_that_sends_rubbish_or_nothing_harms_nobody_else(night: Night) 
         ):
             answer = ask(night, "GET", path)
             assert answer.status in (400, 404) and "x=1" not in str(answer.headers), path
-        with socket.create_connection((address.hostname, address.port)) as rude:
+        for method in ("PUT", "DELETE", "OPTIONS"):
+            answer = ask(night, method, "/")
+            assert answer.status == 501 and answer.headers["X-Frame-Options"] == "DENY"
+        chunked = ask(night, "POST", "/login", Transfer_Encoding="chunked", Origin=night.hub.url)
+        assert chunked.status == 413
+        with socket.create_connection((address.hostname, address.port), 5) as smuggler:
+            host = f"Host: {address.netloc}\r\n".encode()
+            inner = b"GET /devices HTTP/1.1\r\n" + host + b"\r\n"
+            smuggler.sendall(
+                b"GET /healthz HTTP/1.1\r\n" + host + b"Content-Length: %d\r\n\r\n" % len(inner) + inner
+            )
+            heard = b""
+            with contextlib.suppress(OSError):
+                while part := smuggler.recv(65536):
+                    heard += part
+            assert heard.count(b"HTTP/1.1 ") == 1, heard
+        with socket.create_connection((address.hostname, address.port), 5) as rude:
             rude.sendall(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
+            assert b"Traceback" not in rude.recv(4096)
         begin = time.monotonic()
         assert night.hub.get("/healthz") == "ok\n"
         assert time.monotonic() - begin < 5
