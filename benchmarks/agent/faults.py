@@ -18,7 +18,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -62,11 +62,11 @@ OTHERS: dict[str, float] = {
 """Further kinds, with their share of all trials."""
 
 
-def in_a_fork(task: object) -> str:
+def in_a_fork(task: Callable[[], object]) -> str:
     """What a function returns that is called in a forked process, so that this one stays without models."""
     reader, writer = os.pipe()
     if os.fork() == 0:
-        os.write(writer, str(task()).encode())  # type: ignore[operator]
+        os.write(writer, str(task()).encode())
         leave()
     os.close(writer)
     with os.fdopen(reader) as answer:

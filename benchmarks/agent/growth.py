@@ -1,9 +1,10 @@
 """Whether a device's memory grows: a whole agent, while it makes a million inferences and a thousand updates.
 
 It is the agent as it is: its threads, a real broker, the loop at full speed, a telemetry payload a second, and
-updates that the fleet asks for, each downloaded, verified, proved, switched, watched and kept. Two things are not
-as on a device: the proving process is forked from the agent rather than started anew, and a release is watched for
-hundredths of a second. Resident memory is read after as much work to warm up, and at the end; nothing is trimmed.
+updates that the fleet asks for, each downloaded, verified, proved, switched, watched and kept. Three things are
+not as on a device: the proving process is forked from the agent rather than started anew, a release is watched for
+hundredths of a second, and threads take turns ten times as often, so that the loop leaves the others time.
+Resident memory is read after as much work to warm up, and at the end; nothing is trimmed.
 """
 
 from __future__ import annotations

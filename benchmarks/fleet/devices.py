@@ -24,6 +24,7 @@ from edgewright.telemetry.otlp import DICTIONARY
 from edgewright.twin import (
     DesiredState,
     DeviceStatus,
+    Leaf,
     Phase,
     ReleaseReference,
     ReportedState,
@@ -201,10 +202,10 @@ class Device(asyncio.Protocol):
         self._publish("metrics", deflate.compress(payload) + deflate.flush())
         asyncio.get_running_loop().call_later(self.world.period_s, self._measure)
 
-    def _publish(self, leaf: str, payload: bytes, *, retain: bool = False) -> None:
+    def _publish(self, leaf: Leaf, payload: bytes, *, retain: bool = False) -> None:
         assert self.transport is not None
         self.packet = self.packet % 65_535 + 1
-        where = topic(FLEET, self.name, leaf)  # type: ignore[arg-type]
+        where = topic(FLEET, self.name, leaf)
         body = _text(where) + struct.pack(">H", self.packet) + payload
         self.transport.write(bytes((0x32 | retain,)) + _length(len(body)) + body)
         self.world.published += 1

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -114,9 +115,9 @@ def ours(
     return (seen.exposed, seen.stopped), seen.answer_times
 
 
-def measure(runs: int, seed: int) -> dict[Population, list[dict[str, object]]]:
+def measure(runs: int, seed: int) -> dict[Population, list[dict[str, Any]]]:
     """One row a rule, for each population."""
-    tables: dict[Population, list[dict[str, object]]] = {}
+    tables: dict[Population, list[dict[str, Any]]] = {}
     for population in POPULATIONS:
         rows = tables[population] = []
         for rule in RULES:
@@ -133,8 +134,8 @@ def measure(runs: int, seed: int) -> dict[Population, list[dict[str, object]]]:
     return tables
 
 
-def _row(name: str, results: dict[float, Outcome]) -> dict[str, object]:
-    row: dict[str, object] = {"rule": name, "false_aborts": round(float(results[SHARES[0]][1].mean()), 5)}
+def _row(name: str, results: dict[float, Outcome]) -> dict[str, Any]:
+    row: dict[str, Any] = {"rule": name, "false_aborts": round(float(results[SHARES[0]][1].mean()), 5)}
     for share in SHARES[1:]:
         exposed, stopped = results[share]
         row[f"{share}"] = {
@@ -153,7 +154,7 @@ def least_possible(share: float, healthy: float = 0.01, alpha: float = MOST_FALS
     return -math.log(alpha) / divergence
 
 
-def as_markdown(tables: dict[Population, list[dict[str, object]]], runs: int, date: str) -> str:
+def as_markdown(tables: dict[Population, list[dict[str, Any]]], runs: int, date: str) -> str:
     """The tables as the results keep them."""
     test = failure_test_of(Gates(), DEVICES)
     parts = [
@@ -169,7 +170,7 @@ def as_markdown(tables: dict[Population, list[dict[str, object]]], runs: int, da
             "| rule | false aborts | 5 % fail | 10 % fail | 30 % fail |\n| --- | --- | --- | --- | --- |"
         )
         for row in rows:
-            cells = [f"{row[str(share)]['mean']:.1f} ({row[str(share)]['p95']})" for share in SHARES[1:]]  # type: ignore[index]
+            cells = [f"{row[str(share)]['mean']:.1f} ({row[str(share)]['p95']})" for share in SHARES[1:]]
             parts.append(f"| {row['rule']} | {row['false_aborts']:.2%} | {' | '.join(cells)} |")
         limits = " | ".join(f"{limit:g}" for limit in LIMITS.values())
         parts.append(f"| *wanted, at most* | 1 % | {limits} |")
@@ -177,7 +178,7 @@ def as_markdown(tables: dict[Population, list[dict[str, object]]], runs: int, da
             floor = " | ".join(f"{least_possible(share):.1f}" for share in SHARES[1:])
             parts.append(f"| *no test can do better (Wald)* | 1 % | {floor} |")
         parts.append("")
-    healthy = tables["independent"][-1]["answer_times"]["0.01"]  # type: ignore[index]
+    healthy = tables["independent"][-1]["answer_times"]["0.01"]
     parts.append(
         f"The exact error of our failure test at 1 %, one device at a time and independent, is {test.error:.3%} "
         f"(dynamic programming; α of the test {test.alpha:g}). A healthy rollout to 1,000 devices takes "
@@ -186,7 +187,7 @@ def as_markdown(tables: dict[Population, list[dict[str, object]]], runs: int, da
     return "\n".join(parts) + "\n"
 
 
-def draw(tables: dict[Population, list[dict[str, object]]], path: Path) -> None:
+def draw(tables: dict[Population, list[dict[str, Any]]], path: Path) -> None:
     """Exposure by rule, with what was wanted."""
     import matplotlib as mpl
 
@@ -197,7 +198,7 @@ def draw(tables: dict[Population, list[dict[str, object]]], path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(9, 4.2), layout="constrained")
     for offset, share in enumerate(SHARES[1:]):
         at = np.arange(len(rows)) + 0.26 * (offset - 1)
-        axes.barh(at, [row[str(share)]["mean"] for row in rows], 0.24, label=f"{share:.0%} fail")  # type: ignore[index]
+        axes.barh(at, [row[str(share)]["mean"] for row in rows], 0.24, label=f"{share:.0%} fail")
     axes.set_yticks(
         range(len(rows)), [f"{row['rule']}\nfalse aborts {row['false_aborts']:.2%}" for row in rows]
     )
@@ -228,7 +229,7 @@ def main(runs: int, seed: int, no_file: bool) -> None:
         stem.with_suffix(".json").write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
         draw(tables, stem.with_suffix(".png"))
     final = tables["exact"][-1]
-    met = all(final[str(share)]["mean"] <= limit for share, limit in LIMITS.items())  # type: ignore[index]
+    met = all(final[str(share)]["mean"] <= limit for share, limit in LIMITS.items())
     if not met or float(str(final["false_aborts"])) >= MOST_FALSE:
         raise click.exceptions.Exit(1)
 

@@ -24,6 +24,8 @@ log = logging.getLogger("edgewright.agent")
 LOCK, SOCKET = "agent.lock", "control.sock"
 ANSWER_S = 30.0
 """How long an answer may take: going back loads a model."""
+REQUEST_S = 2.0
+"""How long a request may take, so that one that never comes holds nobody up."""
 REQUEST_BYTES = 64
 Document = dict[str, Any]
 
@@ -111,7 +113,7 @@ def _listen(listener: socket.socket, answers: Mapping[str, Callable[[], Document
         except OSError:  # closed: the agent ends
             return
         with channel, contextlib.suppress(OSError):
-            channel.settimeout(ANSWER_S)
+            channel.settimeout(REQUEST_S)
             channel.sendall(json.dumps(_answer(channel.recv(REQUEST_BYTES), answers)).encode())
 
 
@@ -123,6 +125,8 @@ def _answer(request: bytes, answers: Mapping[str, Callable[[], Document]]) -> Do
         return answer()
     except EdgewrightError as error:
         return {"error": str(error)}
+    except Exception as error:  # noqa: BLE001 - the thread that answers must be there for the next question
+        return {"error": f"error in the agent: {type(error).__name__}: {error}"}
 
 
 @contextlib.contextmanager

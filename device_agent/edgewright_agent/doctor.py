@@ -125,14 +125,22 @@ def _state_folder(config: AgentConfig) -> Finding:
     check_writable(folder / "probe")
     if not folder.exists():
         return Finding("state folder", "warning", f"{folder} is not there yet", "the agent makes it")
-    owner = pwd.getpwuid(folder.stat().st_uid).pw_name
+    owner = _user(folder.stat().st_uid)
     if folder.stat().st_mode & 0o002:
         says = f"{folder} may be written by every user"
         return Finding("state folder", "failed", says, f"chmod o-w {folder}")
     if folder.stat().st_uid != os.geteuid():
-        says = f"{folder} belongs to {owner}, and this user is {pwd.getpwuid(os.geteuid()).pw_name}"
+        says = f"{folder} belongs to {owner}, and this user is {_user(os.geteuid())}"
         return Finding("state folder", "warning", says, f"run the agent as {owner}, or chown the folder")
     return Finding("state folder", "ok", f"{folder}, of {owner}")
+
+
+def _user(number: int) -> str:
+    """A user's name; in a container it may have none."""
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"user {number}"
 
 
 def _slots(config: AgentConfig) -> Finding:

@@ -72,9 +72,13 @@ def events(state_dir: Path, newest: int) -> list[dict[str, Any]]:
 
 
 def follow(state_dir: Path) -> Iterator[dict[str, Any]]:
-    """Events as they come, for ever; goes on in the next file when the agent begins one."""
+    """Events from this call on as they come, for ever; goes on in the next file when the agent begins one."""
     path = state_dir / FOLDER / FILE
     position, inode = (path.stat().st_size, path.stat().st_ino) if path.exists() else (0, 0)
+    return _followed(path, position, inode)
+
+
+def _followed(path: Path, position: int, inode: int) -> Iterator[dict[str, Any]]:
     rest = ""
     while True:
         try:

@@ -178,10 +178,12 @@ def logs(config: Path, lines: int, follow: bool, as_json: bool) -> None:
         click.echo(line)
 
     state_dir = load_config(config).state_dir
+    # Asked for first, so that no event falls between the two; one may then be shown twice.
+    coming = as_they_come(state_dir)
     for event in events(state_dir, lines):
         show(event)
     if follow:
-        for event in as_they_come(state_dir):
+        for event in coming:
             show(event)
 
 

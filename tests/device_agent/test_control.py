@@ -63,6 +63,17 @@ def test_a_refusal_is_told_in_the_agents_own_words(tmp_path: Path) -> None:
             ask(tmp_path, "reboot")
 
 
+def test_a_bug_in_one_answer_and_a_caller_that_says_nothing_leave_the_next_question_answered(
+    tmp_path: Path,
+) -> None:
+    answers = {"bad": lambda: {"phase": {}["gone"]}, "status": lambda: {"phase": "idle"}}
+    with answering(tmp_path, answers), socket.socket(socket.AF_UNIX) as silent:
+        with pytest.raises(EdgewrightError, match="error in the agent: KeyError"):
+            ask(tmp_path, "bad")
+        silent.connect(str(tmp_path / "control.sock"))
+        assert ask(tmp_path, "status") == {"phase": "idle"}
+
+
 def test_a_socket_that_a_killed_agent_left_behind_is_no_agent(tmp_path: Path) -> None:
     script = (
         "import os, pathlib\nfrom edgewright_agent.control import answering\n"

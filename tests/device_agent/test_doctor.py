@@ -90,6 +90,17 @@ def test_a_state_folder_that_everyone_may_write_is_a_failure(device: Any, regist
     assert (found.health, found.remedy) == ("failed", f"chmod o-w {state}")
 
 
+def test_a_user_without_a_name_is_called_by_number(device: Any, registry: Any) -> None:
+    registry.release("1.0.0")
+    state = device.folder / "state"
+    state.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("only root gives files away")
+    os.chown(state, 54_321, -1)
+    found = findings(device)["state folder"]
+    assert found.health == "warning" and "belongs to user 54321" in found.says
+
+
 def test_sensors_are_named_from_a_recorded_tree(device: Any, registry: Any, tmp_path: Path) -> None:
     registry.release("1.0.0")
     zone = tmp_path / "recorded/sys/class/thermal/thermal_zone0"
