@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from edgewright.artifact.comparison import GroupComparison
@@ -15,5 +16,9 @@ def by_need(groups: Sequence[GroupComparison], most: int | None) -> tuple[tuple[
 
 
 def reach(groups: Sequence[GroupComparison]) -> float:
-    """The share up to which the scale goes on both sides of nought."""
-    return max((max(-group.low, group.high) for group in groups), default=0.0) or 0.01
+    """The share up to which the scale goes on both sides of nought: a round one."""
+    most = max((max(-group.low, group.high) for group in groups), default=0.0) or 0.01
+    power = 10.0 ** math.floor(math.log10(most))
+    return min(
+        1.0, next(power * factor for factor in (1, 2, 4, 6, 10) if power * factor >= most * (1 - 1e-9))
+    )

@@ -21,7 +21,7 @@ _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 72rem; padding: 1rem; color: var(--text);
   background: var(--ground); overflow-wrap: anywhere; }
 h1 { font-size: 1.6rem; margin: .5rem 0; } h2 { font-size: 1.2rem; margin: 2rem 0 .4rem; } p { margin: .3rem 0; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: 13px; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: 13px; min-width: 44rem; }
 th, td { padding: .25rem .8rem .25rem 0; text-align: left; vertical-align: top; min-width: 5rem;
   border-bottom: 1px solid var(--line); overflow-wrap: normal; }
 .pass, .better { color: var(--good); font-weight: 600; } .fail, .worse { color: var(--bad); font-weight: 600; }
@@ -81,7 +81,7 @@ def _picture(name: str, one: SetComparison) -> str:
     parts = [
         f"<line class={'grid' if share else 'nought'} x1={x(share):.1f} x2={x(share):.1f} y1={_TOP - 6} "
         f"y2={height} />"
-        f"<text class=tick x={x(share):.1f} y=14 text-anchor=middle>{share * 100:+.3g}</text>"
+        f"<text class=tick x={x(share):.1f} y=14 text-anchor=middle>{_tick(share)}</text>"
         for share in (-ends, -ends / 2, 0.0, ends / 2, ends)
     ]
     for number, group in enumerate(groups):
@@ -96,6 +96,10 @@ def _picture(name: str, one: SetComparison) -> str:
         f"<figure><figcaption>{escape(caption)}</figcaption><svg viewBox='0 0 {_WIDTH:.0f} {height:.0f}' role=img "
         f"aria-label='{escape(caption)}'>{''.join(parts)}</svg></figure>"
     )
+
+
+def _tick(share: float) -> str:
+    return f"{share * 100:+.3g}" if share else "0"
 
 
 def _row(group: GroupComparison, y: float, low: float, value: float, high: float) -> Iterator[str]:

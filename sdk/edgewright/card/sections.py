@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from edgewright.artifact.comparison import ArtifactComparison, Comparison, SetComparison
+from edgewright.artifact.comparison import ArtifactComparison, Comparison, SetComparison, alike
 from edgewright.artifact.model_card import DataSummary, Lineage, ModelCard, Training
 from edgewright.figures import percent, points, size
 
@@ -81,7 +81,11 @@ def _compared(comparison: Comparison) -> Iterator[Section]:
     )
     yield Section(
         "Quality, paired, measured on host",
-        lines=(INDEPENDENCE, *(w for found in comparison.artifacts for w in _beside(found))),
+        lines=(
+            INDEPENDENCE,
+            *(w for where, found in alike(comparison.artifacts) for w in _weighted(where, found)),
+            *(w for found in comparison.artifacts for w in _beside(found)),
+        ),
         columns=(
             "profile",
             "format",
@@ -107,21 +111,24 @@ def _compared(comparison: Comparison) -> Iterator[Section]:
             for one in found.sets
         ),
     )
-    drawn = tuple((f"{f.profile}, {f.format}", one) for f in comparison.artifacts for one in f.sets)
+    drawn = tuple((where, one) for where, found in alike(comparison.artifacts) for one in found.sets)
     if drawn:
         yield Section("Groups: change of accuracy, points", drawn=drawn)
 
 
-def _beside(found: ArtifactComparison) -> Iterator[str]:
-    where = f"{found.profile} {found.format}"
-    if found.why_not is not None:
-        yield f"{where}: {found.why_not}."
+def _weighted(where: str, found: ArtifactComparison) -> Iterator[str]:
     for one in found.sets:
         if one.unweighted is not None:
             yield (
                 f"{where}, {one.data}: each sample counts with one over its probability of having been selected; "
                 f"as they come the change is {points(one.unweighted)} points."
             )
+
+
+def _beside(found: ArtifactComparison) -> Iterator[str]:
+    where = f"{found.profile} {found.format}"
+    if found.why_not is not None:
+        yield f"{where}: {found.why_not}."
     if found.serving and found.candidate:
         before, after = size(found.serving.model_bytes), size(found.candidate.model_bytes)
         yield f"{where}: {before} → {after}, executed by {found.candidate.runtime or 'nothing here'}."

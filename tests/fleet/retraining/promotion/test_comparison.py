@@ -150,6 +150,14 @@ def test_without_labelled_field_data_a_person_decides_unless_the_held_out_set_ma
     assert compared(old, new, [], allowed, samples(300, NEW)).verdict == "better"
 
 
+@pytest.mark.parametrize("criteria", [LENIENT, Criteria(without_field_data="held-out")])
+def test_without_a_single_sample_nothing_is_better(tmp_path: Path, criteria: Criteria) -> None:
+    comparison = compared(*registry_of(tmp_path, OLD, NEW), [], criteria, held_out=[])
+    assert comparison.verdict == "inconclusive" and "no labelled sample" in comparison.says
+    only_field = compared(*registry_of(tmp_path, OLD, NEW), samples(300, NEW), criteria, held_out=[])
+    assert only_field.verdict == "inconclusive" and "no held-out set" in only_field.says
+
+
 def test_model_that_is_no_classifier_is_not_judged_by_its_sqnr(tmp_path: Path) -> None:
     layout = Layout.create(tmp_path)
     releases = [
