@@ -42,6 +42,7 @@ class Descriptor(BaseModel):
     digest: Digest
     size: Size
     annotations: dict[str, str] | None = None
+    artifact_type: str | None = Field(default=None, alias="artifactType")
 
     def annotation(self, key: str) -> str:
         """An annotation's value, empty where it has none."""
