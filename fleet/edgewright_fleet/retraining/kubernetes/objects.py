@@ -1,15 +1,11 @@
 """The objects of a training run in a cluster, as plain JSON: `job_objects`, and `rendered` for a Git repository.
 
-Pure. One pod is one node of the run. The pods are those of an Indexed Job, so that each keeps its index and its name
-when it is replaced; a headless Service gives them names; a ConfigMap holds the job and is what stands for the run
-while no pod does: it owns the others, so that deleting it deletes them all. What is done about a pod that failed is
-decided by the launcher's exit code and by Kubernetes' own word on disruptions, before any retry is counted.
+Pure, but for reading the function's code. A headless Service gives the pods names; a ConfigMap holds the job and
+stands for the run while no pod does: it owns the others, so that deleting it deletes them all.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,35 +13,14 @@ from typing import Any
 from edgewright.contract import to_json
 from edgewright.errors import ConfigError
 from edgewright_fleet.retraining.job import TrainingJob
-from edgewright_fleet.retraining.kubernetes.settings import SPOT, KubernetesSettings
-from edgewright_fleet.retraining.training.notice import PREEMPTED
+from edgewright_fleet.retraining.kubernetes.pods import CODE, PORT, RUN, job_spec, metadata, object_name
+from edgewright_fleet.retraining.kubernetes.settings import KubernetesSettings
+from edgewright_fleet.retraining.kubernetes.train_job import train_job, training_runtime
 from edgewright_fleet.targets.kubernetes.install import as_yaml
-from edgewright_fleet.targets.kubernetes.manifests import locked_down
 
 Json = dict[str, Any]
-LAUNCHER = "edgewright_fleet.retraining.training.launch"
-CONTAINER, PORT = "train", 29400
-"""The container's name, and torchrun's own port for c10d."""
-RUN = "edgewright.dev/training-run"
-"""Label of everything that belongs to a run."""
-QUEUE = "kueue.x-k8s.io/queue-name"
-"""Label by which Kueue takes a job up (kueue.sigs.k8s.io/docs/tasks/run/jobs)."""
-CONFIG, CODE = PurePosixPath("/etc/edgewright-job"), PurePosixPath("/etc/edgewright-code")
-LOST_NODE_S = 60
-"""Seconds until the pods of a node that fell silent are given up; Kubernetes' default is 300."""
 CODE_BYTES = 700_000
 """A ConfigMap holds 1 MiB, in base64 where it is not text."""
-
-
-def object_name(job: TrainingJob) -> str:
-    """The objects' name: the run's, made fit for a host name (RFC 1123), with a digest where it had to be changed.
-
-    Forty characters leave room in a pod's host name (63) for its index.
-    """
-    fit = re.sub(r"[^a-z0-9]+", "-", job.name.lower()).strip("-")[:40].strip("-")
-    if fit == job.name and fit[0].isalpha():
-        return fit
-    return f"run-{fit[:28].strip('-')}-{hashlib.sha256(job.name.encode()).hexdigest()[:6]}".replace("--", "-")
 
 
 def job_objects(job: TrainingJob, settings: KubernetesSettings) -> list[Json]:
@@ -56,13 +31,13 @@ def job_objects(job: TrainingJob, settings: KubernetesSettings) -> list[Json]:
     """
     code = code_files(job, settings)
     inside = job.model_copy(update={"code": Path(CODE)}) if code else job
-    objects = [_config(inside, settings, code), _service(job, settings)]
+    config, name = _config(inside, settings, code), object_name(job)
     if settings.api == "trainjob":
-        from edgewright_fleet.retraining.kubernetes.train_job import train_job, training_runtime
-
-        spec = job_spec(job, settings, code, f"{object_name(job)}-node-0")
-        return [*objects, training_runtime(job, settings, spec), train_job(job, settings)]
-    return [*objects, _job(job, settings, job_spec(job, settings, code, object_name(job)))]
+        # The names that JobSet gives, and the Service that it makes.
+        spec = job_spec(job, settings, code, f"{name}-node-0")
+        return [config, training_runtime(job, settings, spec), train_job(job, settings)]
+    service = [_service(job, settings)] if job.nodes > 1 else []
+    return [config, *service, _job(job, settings, job_spec(job, settings, code, name))]
 
 
 def rendered(job: TrainingJob, settings: KubernetesSettings) -> str:
@@ -90,7 +65,9 @@ def code_files(job: TrainingJob, settings: KubernetesSettings) -> dict[str, str]
         raise ConfigError(f"cannot be read ({error})", where=f"job {job.name}: code") from None
     size = sum(len(text.encode()) for text in files.values())
     if not files or size > CODE_BYTES:
-        problem = f"{job.code} holds no .py file" if not files else f"{job.code} holds {size:,} bytes of .py files"
+        problem = (
+            f"{job.code} holds no .py file" if not files else f"{job.code} holds {size:,} bytes of .py files"
+        )
         raise ConfigError(
             problem,
             where=f"job {job.name}: code",
@@ -99,64 +76,8 @@ def code_files(job: TrainingJob, settings: KubernetesSettings) -> dict[str, str]
     return files
 
 
-def metadata(job: TrainingJob, settings: KubernetesSettings) -> Json:
-    """Name, namespace and labels, the same for every object of the run."""
-    return {"name": object_name(job), "namespace": settings.namespace, "labels": _labels(job)}
-
-
-def job_spec(
-    job: TrainingJob, settings: KubernetesSettings, code: Mapping[str, str], hosts: str
-) -> Json:
-    """The specification of the Indexed Job whose pods have the host names `hosts`-0, `hosts`-1, …"""
-    service = object_name(job)
-    arguments = [
-        *("--job", f"{CONFIG}/job.json"),
-        *("--endpoint", f"{hosts}-0.{service}:{PORT}"),
-        # By its name, not by its address: torchrun sorts nodes by it, so that rank 0 is in the pod of index 0.
-        *("--address", f"{hosts}-$(JOB_COMPLETION_INDEX).{service}"),
-        *("--node", "$(JOB_COMPLETION_INDEX)"),
-        *("--wait-s", str(settings.rendezvous_s)),
-        *("--notice-s", str(settings.notice_s)),
-    ]
-    return {
-        "completionMode": "Indexed",
-        "completions": job.nodes,
-        "parallelism": job.nodes,
-        # What no rule below matches, as a pod that ran out of memory. Ranks that die are started again inside their
-        # pod, by torchrun.
-        "backoffLimit": job.max_restarts,
-        "podFailurePolicy": {
-            "rules": [
-                {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-                {"action": "Ignore", "onExitCodes": _exits(PREEMPTED)},
-                {"action": "FailJob", "onExitCodes": _exits(1, 2)},
-            ]
-        },
-        # Two pods of one index would write the same checkpoint.
-        "podReplacementPolicy": "Failed",
-        "activeDeadlineSeconds": settings.active_deadline_s,
-        **({"ttlSecondsAfterFinished": settings.ttl_s} if settings.ttl_s is not None else {}),
-        "template": {
-            "metadata": {"labels": _labels(job)},
-            "spec": _pod(job, settings, code, arguments, service),
-        },
-    }  # fmt: skip
-
-
-def _exits(*codes: int) -> Json:
-    return {"containerName": CONTAINER, "operator": "In", "values": sorted(codes)}
-
-
 def _on_volume(path: Path, settings: KubernetesSettings) -> bool:
     return ".." not in path.parts and PurePosixPath(path).is_relative_to(settings.mount)
-
-
-def _labels(job: TrainingJob) -> Json:
-    return {
-        "app.kubernetes.io/name": "edgewright-training",
-        "app.kubernetes.io/part-of": "edgewright",
-        RUN: object_name(job),
-    }
 
 
 def _config(job: TrainingJob, settings: KubernetesSettings, code: Mapping[str, str]) -> Json:
@@ -186,89 +107,7 @@ def _service(job: TrainingJob, settings: KubernetesSettings) -> Json:
 
 
 def _job(job: TrainingJob, settings: KubernetesSettings, spec: Json) -> Json:
-    made = metadata(job, settings)
-    if settings.queue:
-        made["labels"] = made["labels"] | {QUEUE: settings.queue}
-        spec = {"suspend": True, **spec}  # until Kueue admits it
-    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": made, "spec": spec}
-
-
-def _pod(
-    job: TrainingJob, settings: KubernetesSettings, code: Mapping[str, str], arguments: list[str], service: str
-) -> Json:
-    amounts = {"cpu": settings.cpu, "memory": settings.memory}
-    gpus = {settings.gpu_resource: str(settings.gpus)} if settings.gpus else {}
-    container = {
-        "name": CONTAINER,
-        "image": settings.image,
-        "command": ["python", "-m", LAUNCHER],
-        "args": arguments,
-        # The root file system is read-only, and libraries cache below the home folder.
-        "env": [{"name": "HOME", "value": "/tmp"}],  # noqa: S108 - the pod's own
-        "ports": [{"name": "rendezvous", "containerPort": PORT, "protocol": "TCP"}],
-        # Memory is no more than was asked for, lest a node that runs out of it ends the run; processor time may be.
-        "resources": {"requests": amounts | gpus, "limits": {"memory": settings.memory} | gpus},
-        "securityContext": locked_down(),
-        "volumeMounts": [
-            {"name": "job", "mountPath": str(CONFIG), "readOnly": True},
-            *([{"name": "code", "mountPath": str(CODE), "readOnly": True}] if code else []),
-            {"name": "runs", "mountPath": str(settings.mount)},
-            {"name": "scratch", "mountPath": "/tmp"},  # noqa: S108 - the pod's own
-            {"name": "shared-memory", "mountPath": "/dev/shm"},  # noqa: S108
-        ],
-    }
-    config = {"name": object_name(job)}
-    paths = [{"key": f"code-{number}", "path": path} for number, path in enumerate(code)]
-    memory = {"medium": "Memory", "sizeLimit": settings.shared_memory}
-    optional = {
-        "priorityClassName": settings.priority_class,
-        "serviceAccountName": settings.service_account,
-        "imagePullSecrets": [{"name": name} for name in settings.image_pull_secrets],
-        "nodeSelector": _node_selector(settings),
-    }
-    return {
-        "restartPolicy": "Never",  # which a failure policy needs
-        "subdomain": service,
-        "terminationGracePeriodSeconds": settings.notice_s,
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": settings.user,
-            "runAsGroup": settings.user,
-            "fsGroup": settings.user,
-            "fsGroupChangePolicy": "OnRootMismatch",  # a volume of many checkpoints is not walked at each start
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        **{key: value for key, value in optional.items() if value},
-        "tolerations": _tolerations(settings),
-        "containers": [container],
-        "volumes": [
-            {"name": "job", "configMap": config | {"items": [{"key": "job.json", "path": "job.json"}]}},
-            *([{"name": "code", "configMap": config | {"items": paths}}] if code else []),
-            {"name": "runs", "persistentVolumeClaim": {"claimName": settings.claim}},
-            {"name": "scratch", "emptyDir": {}},
-            {"name": "shared-memory", "emptyDir": memory},
-        ],
-    }
-
-
-def _node_selector(settings: KubernetesSettings) -> Json:
-    spot = dict([SPOT[settings.spot]]) if settings.spot else {}
-    return {**settings.node_selector, **spot}
-
-
-def _tolerations(settings: KubernetesSettings) -> list[Json]:
-    lost = [
-        {
-            "key": f"node.kubernetes.io/{word}", "operator": "Exists", "effect": "NoExecute",
-            "tolerationSeconds": LOST_NODE_S,
-        }
-        for word in ("not-ready", "unreachable")
-    ]  # fmt: skip
-    gpu = [{"key": settings.gpu_resource, "operator": "Exists", "effect": "NoSchedule"}] if settings.gpus else []
-    spot: list[Json] = []
-    if settings.spot:
-        key, value = SPOT[settings.spot]
-        spot = [{"key": key, "operator": "Equal", "value": value, "effect": "NoSchedule"}]
-    return [*(toleration.document() for toleration in settings.tolerations), *gpu, *spot, *lost]
+    # Suspended until Kueue admits it.
+    waiting = {"suspend": True} if settings.queue else {}
+    made = metadata(job, settings, queued=True)
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": made, "spec": waiting | spec}

@@ -36,8 +36,8 @@ SPOT: dict[SpotOf, tuple[str, str]] = {
     # karpenter.sh/docs/concepts/scheduling, "Well-Known Labels"; the notice is the cloud's
     "karpenter": ("karpenter.sh/capacity-type", "spot"),
 }
-"""The label of a spot node by who makes it, and where that is written down. Where nodes are tainted (AKS always, GKE
-under Autopilot and node auto-provisioning), the taint is the same pair with `NoSchedule`."""
+"""The label of a spot node by who makes it, where that is written down, and the notice before the node is gone. Where
+nodes are tainted (AKS always, GKE by choice and under Autopilot), the taint is the same pair with `NoSchedule`."""
 
 
 class Toleration(BaseModel):
@@ -65,7 +65,7 @@ class KubernetesSettings(BaseModel):
     context: str | None = Field(default=None, description="of the kubeconfig; None: the current one")
     namespace: ObjectName = "edgewright"
     image: Annotated[str, Field(min_length=1)] = Field(
-        description="with edgewright[train,fleet], the training function's own packages and a CUDA that fits the nodes"
+        description="with edgewright[train,fleet] and what the training function imports"
     )
     claim: ObjectName = Field(
         description="PersistentVolumeClaim that every pod can write (ReadWriteMany where nodes > 1)"
@@ -95,9 +95,6 @@ class KubernetesSettings(BaseModel):
     image_pull_secrets: tuple[ObjectName, ...] = ()
     user: Annotated[int, Field(ge=1)] = Field(
         default=65532, description="numeric id that the pods run as, and group of the volume's files"
-    )
-    notice_s: Annotated[int, Field(ge=5)] = Field(
-        default=60, description="between SIGTERM and SIGKILL; a checkpoint must fit (GKE spot gives 15, Azure 30)"
     )
     rendezvous_s: Annotated[int, Field(ge=30)] = Field(
         default=1800, description="how long pods wait for one another, so that an autoscaler can make nodes"

@@ -1,8 +1,8 @@
 """A run as Kubeflow Trainer's `TrainJob`, for a cluster whose operators look at training through it.
 
 The run brings a `TrainingRuntime` of its own, which holds the same Job that Edgewright would make, so that nothing
-depends on the runtimes that a cluster happens to have, nor on the field for changing one, which was renamed between
-Trainer 2.1 (`podTemplateOverrides`) and 2.2 (`runtimePatches`). No `torch` policy is asked for: it would set
+depends on the runtimes that a cluster happens to have, nor on the field for changing one, which was renamed from
+`podTemplateOverrides` to `runtimePatches` in Trainer 2.2. No `torch` policy is asked for: it would set
 torchrun's options a second time, in the environment.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgewright_fleet.retraining.job import TrainingJob
-from edgewright_fleet.retraining.kubernetes.objects import QUEUE, metadata
+from edgewright_fleet.retraining.kubernetes.pods import metadata
 from edgewright_fleet.retraining.kubernetes.settings import KubernetesSettings
 
 Json = dict[str, Any]
@@ -21,15 +21,13 @@ API_VERSION = "trainer.kubeflow.org/v1alpha1"
 def training_runtime(job: TrainingJob, settings: KubernetesSettings, spec: Json) -> Json:
     """The runtime that holds the Job's specification.
 
-    Pods are called `<run>-node-0-<index>` in the domain `<run>` (JobSet's names for the first Job of the replicated
-    job `node`), which `spec` must have been made for.
+    Pods are called `<run>-node-0-<index>` in the domain `<run>`: JobSet's names for the first Job of the replicated
+    job `node`, which `spec` must have been made for.
     """
     step = {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}
-    deadline = {"activeDeadlineSeconds", "ttlSecondsAfterFinished"}
-    nodes = {"completions", "parallelism"}  # Trainer's to set, from numNodes
-    inner = {key: value for key, value in spec.items() if key not in deadline | nodes}
-    inner["activeDeadlineSeconds"] = settings.active_deadline_s
-    ttl = {"ttlSecondsAfterFinished": settings.ttl_s} if settings.ttl_s is not None else {}
+    ttl = {key: spec[key] for key in ("ttlSecondsAfterFinished",) if key in spec}
+    # Trainer sets the number of pods, from numNodes, and what a JobSet keeps it keeps with all of its Jobs.
+    inner = {key: value for key, value in spec.items() if key not in ("completions", "parallelism", *ttl)}
     return {
         "apiVersion": API_VERSION,
         "kind": "TrainingRuntime",
@@ -41,7 +39,11 @@ def training_runtime(job: TrainingJob, settings: KubernetesSettings, spec: Json)
                     **ttl,
                     "network": {"enableDNSHostnames": True, "publishNotReadyAddresses": True},
                     "replicatedJobs": [
-                        {"name": "node", "replicas": 1, "template": {"metadata": {"labels": step}, "spec": inner}}
+                        {
+                            "name": "node",
+                            "replicas": 1,
+                            "template": {"metadata": {"labels": step}, "spec": inner},
+                        }
                     ],
                 }
             },
@@ -51,9 +53,7 @@ def training_runtime(job: TrainingJob, settings: KubernetesSettings, spec: Json)
 
 def train_job(job: TrainingJob, settings: KubernetesSettings) -> Json:
     """The TrainJob that runs it."""
-    made = metadata(job, settings)
-    if settings.queue:
-        made["labels"] = made["labels"] | {QUEUE: settings.queue}
+    made = metadata(job, settings, queued=True)
     return {
         "apiVersion": API_VERSION,
         "kind": "TrainJob",
