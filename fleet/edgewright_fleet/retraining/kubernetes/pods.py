@@ -19,7 +19,7 @@ from edgewright_fleet.retraining.training.notice import NOTICE_S, PREEMPTED
 from edgewright_fleet.targets.kubernetes.manifests import locked_down
 
 Json = dict[str, Any]
-MODULE = "edgewright_fleet.retraining.kubernetes.pod"
+MODULE = "edgewright_fleet.retraining.kubernetes.in_pod"
 INDEX = "batch.kubernetes.io/job-completion-index"
 """Annotation of a pod: which node of the run it is."""
 CONTAINER, PORT = "node", 29400

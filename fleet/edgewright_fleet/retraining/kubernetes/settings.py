@@ -36,8 +36,8 @@ SPOT: dict[SpotOf, tuple[str, str]] = {
     # karpenter.sh/docs/concepts/scheduling, "Well-Known Labels"; the notice is the cloud's
     "karpenter": ("karpenter.sh/capacity-type", "spot"),
 }
-"""The label of a spot node by who makes it, where that is written down, and the notice before the node is gone. Where
-nodes are tainted (AKS always, GKE by choice and under Autopilot), the taint is the same pair with `NoSchedule`."""
+"""The label of a spot node by who makes it, where that is written down, and the notice before the node is gone.
+A taint, which AKS always sets and GKE in Autopilot or by choice, is the same pair with `NoSchedule`."""
 
 
 class Toleration(BaseModel):

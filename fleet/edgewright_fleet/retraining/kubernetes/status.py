@@ -110,8 +110,8 @@ def _why_pod(pod: Json) -> str:
     where = f"pod {pod['metadata']['name']} on {pod.get('spec', {}).get('nodeName') or 'no node'}"
     if disruption or status.get("reason"):
         reason = (disruption or {}).get("reason") or status["reason"]
-        message = " ".join(str((disruption or {}).get("message") or status.get("message") or "").split())
-        return f"{where}: {reason}" + (f" ({message[:200]})" if message else "")
+        message = _short((disruption or {}).get("message") or status.get("message") or "")
+        return f"{where}: {reason}" + (f" ({message})" if message else "")
     if not ended:
         return f"{where}: its container left no exit code"
     reason = ended.get("reason")
@@ -124,8 +124,12 @@ def _why_waiting(pod: Json) -> str:
     """What a pod waits for, where Kubernetes says so."""
     name, waiting = pod["metadata"]["name"], _container(pod).get("waiting") or {}
     if waiting.get("reason") in STUCK:
-        return f"pod {name}: {waiting['reason']} ({' '.join(str(waiting.get('message', '')).split())[:200]})"
+        return f"pod {name}: {waiting['reason']} ({_short(waiting.get('message', ''))})"
     for condition in (pod.get("status") or {}).get("conditions") or ():
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return f"pod {name}: {' '.join(str(condition.get('message') or condition.get('reason')).split())[:200]}"
+            return f"pod {name}: {_short(condition.get('message') or condition.get('reason'))}"
     return ""
+
+
+def _short(said: object) -> str:
+    return " ".join(str(said).split())[:200]

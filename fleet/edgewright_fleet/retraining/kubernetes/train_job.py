@@ -21,8 +21,8 @@ API_VERSION = "trainer.kubeflow.org/v1alpha1"
 def training_runtime(job: TrainingJob, settings: KubernetesSettings, spec: Json) -> Json:
     """The runtime that holds the Job's specification.
 
-    Pods are called `<run>-node-0-<index>` in the domain `<run>`: JobSet's names for the first Job of the replicated
-    job `node`, which `spec` must have been made for.
+    Pods are called `<run>-node-0-<index>` in the domain `<run>`, JobSet's names for the first Job of the
+    replicated job `node`; `spec` must have been made for them.
     """
     step = {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}
     ttl = {key: spec[key] for key in ("ttlSecondsAfterFinished",) if key in spec}

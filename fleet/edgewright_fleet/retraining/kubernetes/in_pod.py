@@ -1,9 +1,10 @@
 """What each pod of a run executes: one node's launcher, which meets those of the other pods.
 
-    python -m edgewright_fleet.retraining.kubernetes.pod --job job.json [--endpoint HOST:PORT --address HOST --node N]
+    python -m edgewright_fleet.retraining.kubernetes.in_pod --job job.json
+        [--endpoint HOST:PORT --address HOST --node N]
 
-Every pod knows by its index whether the others meet at it. That of node 0 also prints where the training stands, as
-whoever asks the cluster need not see the volume.
+Every pod knows by its index whether the others meet at it. That of node 0 also prints where the training stands,
+since whoever asks the cluster may not see the volume.
 """
 
 from __future__ import annotations
