@@ -16,7 +16,7 @@ from edgewright.artifact.comparison import Comparison, Criteria, ReleaseId
 from edgewright.artifact.layout import Layout
 from edgewright.artifact.model_card import DataSummary, Decision, Lineage, ModelCard, Training, read_card
 from edgewright.artifact.release import Release, find_artifact, open_all, open_release, open_releases, publish
-from edgewright.errors import ArtifactError, ConfigError, EdgewrightError, RolloutError
+from edgewright.errors import ArtifactError, ConfigError, EdgewrightError, RetrainingError
 from edgewright_fleet.retraining.chain import Chain
 from edgewright_fleet.retraining.promotion.comparison import compare
 from edgewright_fleet.retraining.promotion.handover import rollout_spec, write_rollout
@@ -60,7 +60,8 @@ def shipped(
         candidate,
         registry or candidate.layout,
         chain,
-        decided=decision(comparison, who="anna", why=by_hand),
+        who="anna",
+        why=by_hand,
         comparison=comparison,
         lineage=Lineage(base=base, trigger="drift", training=TRAINING),
         data=[DATA],
@@ -157,7 +158,7 @@ def test_worse_and_inconclusive_do_not_ship_by_themselves(tmp_path: Path) -> Non
         (None, "not compared"),
     ):
         for why in (None, "", "  "):
-            with pytest.raises(RolloutError, match=f"does not ship by itself; it is {word}") as caught:
+            with pytest.raises(RetrainingError, match=f"does not ship by itself; it is {word}") as caught:
                 decision(comparison, why=why)
             assert "\n" not in str(caught.value)
         by_hand = decision(comparison, who="anna@desk", why="the new lamps need it")
@@ -184,20 +185,58 @@ def test_a_shipping_that_fails_leaves_the_registry_as_it_was(
         raise OSError(28, "No space left on device")
 
     chain = Chain(tmp_path / "chain.jsonl")
-    by_hand = Decision(by="hand", why="test")
     with monkeypatch.context() as patched, pytest.raises(OSError, match="No space"):
         patched.setattr(Layout, "tag", full)
-        ship(
-            candidate,
-            registry,
-            chain,
-            decided=by_hand,
-            comparison=None,
-            lineage=Lineage(),
-            data=[],
-            at=AT,
-        )
+        by_hand(candidate, registry, chain)
     assert sorted(registry.root.rglob("*")) == before and chain.links == ()
+    assert by_hand(candidate, registry, chain).version == "1.1.0"
+
+
+def by_hand(
+    candidate: Release, registry: Layout, chain: Chain, comparison: Comparison | None = None
+) -> Release:
+    return ship(
+        candidate,
+        registry,
+        chain,
+        comparison=comparison,
+        lineage=Lineage(),
+        data=[],
+        at=AT,
+        why="test",
+    )
+
+
+def test_a_crash_between_release_and_record_is_made_good_by_the_next_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Layout.create(tmp_path / "registry")
+    candidate = put_classifier(Layout.create(tmp_path / "candidates"), "1.1.0", NEW)
+
+    def cut(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Chain, "add", cut)
+        by_hand(candidate, registry, Chain(tmp_path / "chain.jsonl"))
+    named = open_release(registry, "net:1.1.0")
+    chain = Chain(tmp_path / "chain.jsonl")
+    assert by_hand(candidate, registry, chain).digest == named.digest
+    assert [link.evidence["digest"] for link in chain.links] == [named.digest]
+
+
+def test_what_ships_is_what_was_compared_and_takes_no_name_of_another(tmp_path: Path) -> None:
+    serving, candidate = registry_of(tmp_path / "candidates", OLD, NEW)
+    comparison = comparison_of(serving, candidate)
+    chain = Chain(tmp_path / "chain.jsonl")
+    changed = put_classifier(candidate.layout, "1.1.0", (0, 41, 0, 0))
+    with pytest.raises(RetrainingError, match="not what was compared"):
+        by_hand(changed, candidate.layout, chain, comparison)
+    registry = Layout.create(tmp_path / "registry")
+    put_classifier(registry, "1.1.0", OLD)
+    with pytest.raises(RetrainingError, match=r"holds another net:1\.1\.0"):
+        by_hand(changed, registry, chain)
+    assert chain.links == ()
 
 
 TEMPLATE = """
