@@ -1,24 +1,20 @@
-"""Training runs in a real cluster. Its API server is 1.20: it knows no Indexed Job, no failure policy and no suspend.
+"""Training runs in a real cluster. Its API server is 1.20: it knows no Indexed Job, no failure policy, no suspend.
 
-A run on one node goes the whole way. What several nodes need is refused with a word, and their pods, whose objects
-the test makes itself, are real to the Job controller. Containers do not run in hollow nodes, so that a pod's end is
+A run on one node goes the whole way. What several nodes need is refused with a word; their pods, whose objects the
+test makes itself, are real to the Job controller. Containers do not run in hollow nodes, so that a pod's end is
 written into its status, as a kubelet would.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from edgewright.errors import ClusterError
 from edgewright_fleet.retraining.job import TrainingJob
 from edgewright_fleet.retraining.kubernetes.backend import KubernetesBackend
-from edgewright_fleet.retraining.kubernetes.objects import job_objects, rendered
 from edgewright_fleet.retraining.kubernetes.rights import SUBMITTER, submitter_rights
 from edgewright_fleet.retraining.kubernetes.settings import KubernetesSettings
 from edgewright_fleet.targets.kubernetes.install import path_of
@@ -47,7 +43,11 @@ def pods(cluster: RealCluster, name: str) -> list[dict[str, Any]]:
 
 def end(cluster: RealCluster, pod: dict[str, Any], code: int, **status: Any) -> None:
     """Have a pod's container end, for good: its kubelet does not know of it any more."""
-    ended = {"exitCode": code, "reason": "Completed" if code == 0 else "Error", "finishedAt": "2026-01-01T00:00:00Z"}
+    ended = {
+        "exitCode": code,
+        "reason": "Completed" if code == 0 else "Error",
+        "finishedAt": "2026-01-01T00:00:00Z",
+    }
     container = {"name": "node", "image": "i", "imageID": "i", "ready": False, "restartCount": 0}
     said = {
         "phase": "Succeeded" if code == 0 else "Failed",
