@@ -38,6 +38,20 @@ LOCAL_ENDPOINT = "localhost:0"
 
 
 @dataclass(frozen=True)
+class Meeting:
+    """Where the launchers of several nodes meet, said by whoever started them, not guessed from host names."""
+
+    endpoint: str
+    """HOST:PORT, of node 0."""
+    address: str
+    """Host name of this node, as the others know it. Nodes are ordered by it."""
+    here: bool
+    """This is node 0."""
+    wait_s: int
+    """How long nodes wait for one another."""
+
+
+@dataclass(frozen=True)
 class Ended:
     """How a launch ended: the launcher's exit code, and why in one line (empty where all went well)."""
 
@@ -54,14 +68,17 @@ def read_job(path: Path) -> TrainingJob:
     return from_json(TrainingJob, data, where=str(path))
 
 
-def launch(job: TrainingJob, job_file: Path, *, endpoint: str = LOCAL_ENDPOINT) -> Ended:
-    """Run the ranks of this node until they end or SIGTERM comes."""
+def launch(
+    job: TrainingJob, job_file: Path, *, endpoint: str = LOCAL_ENDPOINT, meeting: Meeting | None = None
+) -> Ended:
+    """Run the ranks of this node until they end or SIGTERM comes; `meeting`: as one node of several."""
     # The shared store of the default settings races with the ranks' own: recovery then takes twice as long, or fails.
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     os.environ["PYTHONUNBUFFERED"] = "1"
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // job.processes_per_node)))
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     logs = job.folder / "logs"
@@ -72,7 +89,15 @@ def launch(job: TrainingJob, job_file: Path, *, endpoint: str = LOCAL_ENDPOINT) 
         nproc_per_node=job.processes_per_node,
         run_id=job.name,
         rdzv_backend="c10d",
-        rdzv_endpoint=endpoint,
+        rdzv_endpoint=meeting.endpoint if meeting else endpoint,
+        rdzv_configs={
+            "is_host": meeting.here,
+            "join_timeout": meeting.wait_s,
+            "read_timeout": meeting.wait_s,
+        }
+        if meeting
+        else {},
+        local_addr=meeting.address if meeting else None,
         max_restarts=job.max_restarts,
         logs_specs=DefaultLogsSpecs(log_dir=str(logs), redirects=Std.ALL, tee=Std.ALL),
         log_line_prefix_template="[${rank}] ",
@@ -84,6 +109,8 @@ def launch(job: TrainingJob, job_file: Path, *, endpoint: str = LOCAL_ENDPOINT) 
         return Ended(PREEMPTED, f"stopped by {signal.Signals(error.sigval).name}")
     except ChildFailedError as error:
         return _why(error.failures)
+    except RendezvousError as error:
+        return Ended(PREEMPTED, f"the other nodes are gone ({error})")
     return Ended(0)
 
 
