@@ -96,6 +96,12 @@ class AgentConfig(BaseModel):
     """`protobuf` is deflated OTLP; `json` is for people and simple receivers, at five times the size."""
     telemetry_spool_bytes: Annotated[int, Field(ge=1 << 16, le=1 << 32)] = 16 << 20
     """Bytes of disk for payloads that the broker does not have yet. 16 MiB: 2.8 days at the default period."""
+    sketch_period_s: Seconds = 300.0
+    """Seconds between two sketches of the data, 0.5 kB each, by which drift is found. 300: data drifts over hours,
+    not within a minute."""
+    sketch_samples: Annotated[int, Field(gt=0, le=1_000_000)] = 1200
+    """Inferences that a sketch looks at, evenly over its period; 50 µs of processor time each. 1200: four a
+    second, and chance alone gives ten classes a population stability index of 0.008."""
     watch_s: Seconds = 10.0
     """Seconds that a new release is watched at least before it is kept. 10: ten inferences at the default rate."""
     watch_inferences: Annotated[int, Field(ge=0)] = 12

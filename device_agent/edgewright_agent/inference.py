@@ -98,7 +98,9 @@ def load_served(serving: Serving, config: AgentConfig) -> Served:
     """Load the artifact of a slot. Raises the error family."""
     model = load_artifact(serving.artifact, threads=config.threads)
     attributes = model_attributes(serving.content.release)
-    drift = DriftWatch(serving.artifact.manifest, attributes)
+    drift = DriftWatch(
+        serving.artifact.manifest, attributes, period_s=config.sketch_period_s, samples=config.sketch_samples
+    )
     if config.sampling is None:
         return Served(serving.content, model, attributes, drift=drift, observers=(drift.observe,))
     # Only here, as most devices keep no samples.

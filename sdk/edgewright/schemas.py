@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from edgewright.active_slot import SlotState
 from edgewright.artifact.manifest import ArtifactManifest
+from edgewright.artifact.model_card import ModelCard
 from edgewright.contract import schema_text
 from edgewright.prediction import Prediction
 from edgewright.telemetry.window import TelemetryWindow
@@ -17,6 +18,7 @@ FOLDER = Path(__file__).parent / "schema"
 SCHEMAS: dict[str, type[BaseModel]] = {
     "active-slot": SlotState,
     "artifact-manifest": ArtifactManifest,
+    "model-card": ModelCard,
     "prediction": Prediction,
     "telemetry-window": TelemetryWindow,
     "twin-desired": DesiredState,

@@ -13,7 +13,7 @@ import logging
 import threading
 from pathlib import Path
 
-from edgewright.artifact.layout import digest_of, file_digest
+from edgewright.artifact.layout import digest_of, digest_of_file
 from edgewright.durable_file import write_durably
 from edgewright.errors import DataError, EdgewrightError
 from edgewright.field_sample import SUFFIX, digest_in
@@ -65,7 +65,7 @@ class WaitingSamples:
             path = self._folder / name
             try:
                 digest = digest_in(name)
-                if file_digest(path) == digest:
+                if digest_of_file(path) == digest:
                     return path, digest
                 problem = "is damaged and removed"
             except (DataError, EdgewrightError) as error:

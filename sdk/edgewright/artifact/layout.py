@@ -42,6 +42,7 @@ class Descriptor(BaseModel):
     digest: Digest
     size: Size
     annotations: dict[str, str] | None = None
+    artifact_type: str | None = Field(default=None, alias="artifactType")
 
     def annotation(self, key: str) -> str:
         """An annotation's value, empty where it has none."""
@@ -91,7 +92,7 @@ def digest_of(data: bytes | memoryview) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def file_digest(path: Path) -> str:
+def digest_of_file(path: Path) -> str:
     """The OCI digest of a file. Raises `ArtifactError` where there is none, `StorageError`."""
     return _measured(path)[0]
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgewright.artifact.layout import file_digest
+from edgewright.artifact.layout import digest_of_file
 from edgewright.durable_file import make_folder, storage_error, sync_folder
 from edgewright.errors import StorageError
 from edgewright.object_store import Sending, StoredObject, at_once
@@ -39,7 +39,7 @@ class FolderStore:
             if goal.exists():
                 return
             _copy_the_rest(path, partial, sending)
-            if file_digest(partial) != file_digest(
+            if digest_of_file(partial) != digest_of_file(
                 path
             ):  # its earlier part was not what the cut had left unflushed
                 partial.unlink()
