@@ -87,9 +87,14 @@ def image_index(manifests: tuple[Descriptor, ...], annotations: dict[str, str] |
     )
 
 
-def digest_of(data: bytes) -> str:
+def digest_of(data: bytes | memoryview) -> str:
     """The OCI digest of `data`."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def digest_of_file(path: Path) -> str:
+    """The OCI digest of a file. Raises `ArtifactError` where there is none, `StorageError`."""
+    return _measured(path)[0]
 
 
 @dataclass(frozen=True)
