@@ -7,11 +7,17 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from edgewright.contract import schema_text
+from edgewright_fleet.retraining.field_data.data_set import DataSetEntry, DataSetManifest
 from edgewright_fleet.rollout.spec import RolloutSpec
 from edgewright_fleet.rollout.state import RolloutState
 
 FOLDER = Path(__file__).parent / "schema"
-SCHEMAS: dict[str, type[BaseModel]] = {"rollout": RolloutSpec, "rollout-state": RolloutState}
+SCHEMAS: dict[str, type[BaseModel]] = {
+    "data-set": DataSetManifest,
+    "data-set-entry": DataSetEntry,
+    "rollout": RolloutSpec,
+    "rollout-state": RolloutState,
+}
 
 
 def main() -> None:

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field, model_validator
+from pydantic import AwareDatetime, BaseModel, Field, model_validator
 
 from edgewright.artifact.layout import digest_of
 from edgewright.artifact.manifest import Digest, Name, TensorSpec
@@ -59,12 +58,15 @@ class FieldSample(BaseModel):
     version: Name
     release: Digest
     artifact: Digest
-    captured: datetime = Field(description="by the device's clock")
+    captured: AwareDatetime = Field(description="by the device's clock")
     reason: Reason
     inclusion_probability: float = Field(
         gt=0,
         le=1,
         description="with which this inference was chosen, for whatever reason: its inverse is its weight",
+    )
+    classes: int | None = Field(
+        default=None, gt=1, description="that the model tells apart; None: it is no classifier"
     )
     top: int | None = Field(default=None, ge=0, description="the class with the greatest score")
     label: str | None = Field(default=None, description="its name, where the manifest has names")

@@ -28,6 +28,8 @@ class Traits:
     """Its probability."""
     margin: float | None = None
     """From it to the next."""
+    classes: int | None = None
+    """How many there are."""
     shift: float | None = None
     """Greatest distance of a channel's level or spread from the reference's mean, in its standard deviations."""
 
@@ -50,7 +52,7 @@ class Examiner:
             return found
         top = int(shares.argmax())
         second, first = np.partition(shares, -2)[-2:].clip(0.0, 1.0).tolist()
-        return Traits(top, first, first - second, found.shift)
+        return Traits(top, first, first - second, shares.size, found.shift)
 
     def _shift(self, elements: list[Array]) -> float | None:
         if self._reference is None:

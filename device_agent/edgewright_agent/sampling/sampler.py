@@ -157,6 +157,7 @@ class Sampler:
                 captured=datetime.fromtimestamp(offer.captured_s, timezone.utc),
                 reason=reason,
                 inclusion_probability=probability,
+                classes=traits.classes,
                 top=traits.top,
                 label=label,
                 confidence=traits.confidence,

@@ -92,11 +92,6 @@ def digest_of(data: bytes | memoryview) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def digest_of_file(path: Path) -> str:
-    """The OCI digest of a file. Raises `ArtifactError` where there is none, `StorageError`."""
-    return _measured(path)[0]
-
-
 @dataclass(frozen=True)
 class Layout:
     """An OCI image layout at `root`. Several processes may read it while one writes."""
@@ -235,6 +230,11 @@ class Layout:
             return _measured(self.path_of(descriptor.digest))[0] == descriptor.digest
         except (ArtifactError, StorageError):
             return False  # missing, or on a bad sector: it is written anew
+
+
+def digest_of_file(path: Path) -> str:
+    """The digest of a file's bytes, read a mebibyte at a time. Raises `ArtifactError`, `StorageError`."""
+    return _measured(path)[0]
 
 
 def _measured(path: Path) -> tuple[str, int]:

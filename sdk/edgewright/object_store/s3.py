@@ -52,9 +52,9 @@ class S3Store:
         """See `ObjectStore.read`."""
         if length is None:
             return self._server.call("GET", self._key(key)).body
-        return self._server.call(
-            "GET", self._key(key), extra={"range": f"bytes=0-{length - 1}"}, accept=(200, 206)
-        ).body[:length]
+        extra = {"range": f"bytes=0-{length - 1}"}
+        answer = self._server.call("GET", self._key(key), extra=extra, accept=(200, 206, 416))
+        return answer.body[:length] if answer.status != 416 else b""  # of an empty object there is no range
 
     def delete(self, key: str) -> None:
         """See `ObjectStore.delete`. A bucket that keeps versions keeps this one: its own rules decide."""

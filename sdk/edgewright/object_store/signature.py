@@ -1,6 +1,7 @@
 """AWS Signature Version 4, which every S3-compatible server takes: pure, from a request to its headers.
 
-Source: "Signature Version 4 signing process" in the Amazon S3 API reference; the tests hold it against botocore's.
+Source: "Signature Version 4 signing process" in the Amazon S3 API reference; the tests hold it against its
+examples and a real server.
 """
 
 from __future__ import annotations
