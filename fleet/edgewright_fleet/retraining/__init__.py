@@ -1,0 +1,1 @@
+"""Retraining: from drift in the field to a proved release."""
