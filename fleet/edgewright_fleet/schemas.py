@@ -7,11 +7,19 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from edgewright.contract import schema_text
+from edgewright_fleet.retraining.triggers.policy import TriggerPolicy
+from edgewright_fleet.retraining.triggers.trigger import NotFired, Trigger
 from edgewright_fleet.rollout.spec import RolloutSpec
 from edgewright_fleet.rollout.state import RolloutState
 
 FOLDER = Path(__file__).parent / "schema"
-SCHEMAS: dict[str, type[BaseModel]] = {"rollout": RolloutSpec, "rollout-state": RolloutState}
+SCHEMAS: dict[str, type[BaseModel]] = {
+    "retraining-not-fired": NotFired,
+    "retraining-trigger": Trigger,
+    "retraining-trigger-policy": TriggerPolicy,
+    "rollout": RolloutSpec,
+    "rollout-state": RolloutState,
+}
 
 
 def main() -> None:

@@ -17,8 +17,8 @@ from edgewright.telemetry.sketch import ChannelSketch, DataSketch, Moments, merg
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS sketch (
-  device INTEGER NOT NULL, at REAL NOT NULL, sequence INTEGER NOT NULL, release TEXT NOT NULL, span INTEGER NOT NULL,
-  data BLOB NOT NULL, PRIMARY KEY (device, at, sequence, release)
+  device INTEGER NOT NULL, at REAL NOT NULL, sequence INTEGER NOT NULL, release TEXT NOT NULL,
+  span INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (device, at, sequence, release)
 ) WITHOUT ROWID;
 """
 HOUR_S, DAY_S = 3600, 86400
@@ -32,6 +32,11 @@ MOST = 1e35
 """Of a moment; a device cuts its elements off at 1e30."""
 MOST_BYTES = 8192
 """Of a sketch; a hundred inputs fit."""
+_ALL = "SELECT name, at, sketch.release, data FROM sketch JOIN device ON id = device ORDER BY device, at, sequence"
+_ONE = (
+    "SELECT name, at, sketch.release, data FROM sketch JOIN device ON id = device WHERE name = ? "
+    "ORDER BY at, sequence"
+)
 _HEADER = struct.Struct("<IBBB")
 
 
@@ -92,8 +97,8 @@ def insert(db: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) -> None:
 def thin(db: sqlite3.Connection, now_s: float, *, every_device: bool = False) -> None:
     """Merge what is old and forget what is oldest, of the devices whose turn it is. In a transaction."""
     turn = int(now_s // 60) % TURNS
-    chosen = "SELECT id FROM device" + ("" if every_device else f" WHERE id % {TURNS} = {turn}")
-    for (device,) in db.execute(chosen).fetchall():
+    chosen = db.execute("SELECT id FROM device WHERE ? OR id % ? = ?", (every_device, TURNS, turn))
+    for (device,) in chosen.fetchall():
         db.execute("DELETE FROM sketch WHERE device = ? AND at < ?", (device, now_s - KEPT_S))
         for span, age_s in SPANS:
             _merge(db, device, span, (now_s - age_s) // span * span)
@@ -101,12 +106,7 @@ def thin(db: sqlite3.Connection, now_s: float, *, every_device: bool = False) ->
 
 def read(db: sqlite3.Connection, device: str | None = None) -> Iterator[tuple[str, KeptSketch]]:
     """(Device, sketch) of every device or one, by device and time."""
-    wanted, given = ("WHERE name = ?", (device,)) if device is not None else ("", ())
-    rows = db.execute(
-        "SELECT name, at, sketch.release, data FROM sketch JOIN device ON device.id = sketch.device "
-        f"{wanted} ORDER BY device, at, sequence",  # noqa: S608 - words of our own
-        given,
-    )
+    rows = db.execute(_ALL if device is None else _ONE, () if device is None else (device,))
     for name, at, release, data in rows:
         yield name, KeptSketch(at, release, from_bytes(data))
 
@@ -128,7 +128,10 @@ def _merge(db: sqlite3.Connection, device: int, span: int, before_s: float) -> N
         db.execute("DELETE FROM sketch WHERE device = ? AND at < ? AND span < ?", (device, before_s, span))
         db.executemany(
             "INSERT OR IGNORE INTO sketch VALUES (?, ?, ?, ?, ?, ?)",
-            [(device, at, sequence, release, span, to_bytes(s)) for at, sequence, release, s in spans.values()],
+            [
+                (device, at, sequence, release, span, to_bytes(s))
+                for at, sequence, release, s in spans.values()
+            ],
         )
 
 

@@ -137,7 +137,8 @@ class HubStore:
             ):
                 labels.setdefault(device, []).append((name, value))
         return [
-            Device(n, p, r, d, bool(o), *rest, labels=tuple(labels.get(n, ()))) for n, p, r, d, o, *rest in rows
+            Device(n, p, r, d, bool(o), *rest, labels=tuple(labels.get(n, ())))
+            for n, p, r, d, o, *rest in rows
         ]
 
     def seen(self, device: str, boot: str) -> Ranges:
@@ -233,8 +234,8 @@ class HubStore:
         with self._errors(), self._db:
             self._db.execute("BEGIN IMMEDIATE")
             gone = self._db.execute(
-                "DELETE FROM sketch WHERE (device, at, sequence, release) IN (SELECT device, at, sequence, release "
-                "FROM sketch ORDER BY at LIMIT ?)",
+                "DELETE FROM sketch WHERE (device, at, sequence, release) IN "
+                "(SELECT device, at, sequence, release FROM sketch ORDER BY at LIMIT ?)",
                 (CHUNK,),
             ).rowcount
         self._db.executescript("PRAGMA incremental_vacuum")

@@ -58,7 +58,13 @@ class _Followed:
 class Detector:
     """Of devices that answer alike: the same streams of the same widths."""
 
-    def __init__(self, test: DriftTest, devices: int, streams: Mapping[StreamName, Evidence], widths: Mapping[StreamName, int]) -> None:
+    def __init__(
+        self,
+        test: DriftTest,
+        devices: int,
+        streams: Mapping[StreamName, Evidence],
+        widths: Mapping[StreamName, int],
+    ) -> None:
         self._test = test
         self.streams = {
             name: _Followed(evidence, devices, widths[name])
@@ -136,7 +142,14 @@ class Detector:
             if large[best] >= threshold - np.log(len(large)):
                 device = int(rows[at])
                 found.append(
-                    Alarm(device, self._step, self._starts[best], name, float(stream.log_sum[device]), float(effects[best]))
+                    Alarm(
+                        device,
+                        self._step,
+                        self._starts[best],
+                        name,
+                        float(stream.log_sum[device]),
+                        float(effects[best]),
+                    )
                 )
         return found
 

@@ -1,4 +1,4 @@
-"""`DriftTest`: the settings of the sequential test of drift, with what its false-alarm rate means and why it holds.
+"""`DriftTest`: the settings of the sequential test of drift; what its false-alarm rate means and why it holds.
 
 For each block of a device (a sketch; five minutes) and each block before it at which its data may have changed,
 there is a likelihood ratio: of the data since then under a mixture of new distributions, over the same data

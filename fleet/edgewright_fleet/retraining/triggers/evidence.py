@@ -43,7 +43,8 @@ class Counts:
         """
         share = (before + SMOOTHING) / (before.sum(-1, keepdims=True) + SMOOTHING * self.bins)
         strength = max((self.bins - 1) / (4 * self.shift**2) - 1, 1.0)
-        old, after = before / dispersion + SMOOTHING, (total - before) / dispersion
+        # Starts of before a restart, which the caller leaves out, hold more than there is now.
+        old, after = before / dispersion + SMOOTHING, np.maximum(total - before, 0.0) / dispersion
         samples = after.sum(-1)
         # The sums of `old` and `after` together: the same for all starts, and so cheap.
         together = total / dispersion + SMOOTHING
@@ -68,9 +69,7 @@ class Counts:
     def effect(self, before: Array, after: Array, dispersion: Array) -> Array:
         """Population stability index less what chance alone gives (`sketch.expected_psi`), at least nought."""
         n, m = (np.maximum(x.sum(-1), 1e-9) for x in (before, after))
-        p, q = (
-            (x + SMOOTHING) / (x.sum(-1, keepdims=True) + SMOOTHING * self.bins) for x in (before, after)
-        )
+        p, q = ((x + SMOOTHING) / (x.sum(-1, keepdims=True) + SMOOTHING * self.bins) for x in (before, after))
         index = ((p - q) * np.log(p / q)).sum(-1)
         seen = np.maximum((before + after > 0).sum(-1) - 1, 0)
         effect: Array = np.maximum(index - seen * dispersion[..., 0] * (1 / n + 1 / m), 0.0)
@@ -118,7 +117,9 @@ class Means:
         both = (n > 0) & (m > 0)
         mean, variance = self._moments(first)
         other, _ = self._moments(second)
-        squares = np.where(both, (mean - other) ** 2 / variance / (1 / np.maximum(n, 1e-9) + 1 / np.maximum(m, 1e-9)), 0.0)
+        squares = np.where(
+            both, (mean - other) ** 2 / variance / (1 / np.maximum(n, 1e-9) + 1 / np.maximum(m, 1e-9)), 0.0
+        )
         return squares, np.where(both, 1.0, 0.0) * np.ones(self.figures)
 
     def effect(self, before: Array, after: Array, dispersion: Array) -> Array:
