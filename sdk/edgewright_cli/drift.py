@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from edgewright_fleet.retraining.triggers.groups import GroupDrift
     from edgewright_fleet.retraining.triggers.history import DeviceDrift
 
-BLOCKS = {"sketch": 0.0, "hour": 3600.0, "day": 86400.0}
+BLOCKS = {"auto": None, "sketch": 0.0, "hour": 3600.0, "day": 86400.0}
 
 
 @click.command(
@@ -43,9 +43,9 @@ Examples:
 @click.option(
     "--block",
     type=click.Choice(list(BLOCKS)),
-    default="sketch",
+    default="auto",
     show_default=True,
-    help="What is looked at as one: days, where the data follows the hour of the day.",
+    help="What is looked at as one; auto: sketches, and whole days of devices that flap.",
 )
 @click.option(
     "--device-years",
@@ -77,8 +77,9 @@ def drift(
     """Show where the data of devices has changed, by group: what they answer, how surely, what they are given.
 
     Each device is held against its own first weeks on its release. A change is one that chance gives a device
-    once in --device-years at most, however often you look, and that is as large as --least-psi. A device that goes
-    to and fro flaps, and does not drift.
+    once in --device-years at most, however often you look, and that is as large as --least-psi. A device whose
+    data goes to and fro is looked at by whole days, which takes two weeks of them; if it still does, it flaps, and
+    does not drift.
     """
     from edgewright.durable_file import write_durably
     from edgewright_fleet.retraining.triggers.drift_test import DriftTest

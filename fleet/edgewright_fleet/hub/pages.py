@@ -254,7 +254,9 @@ def _evidence(evidence: dict[str, Any]) -> list[tuple[str, str]]:
 def _drift(drift: DeviceDrift) -> str:
     if drift.since_s is not None:
         return f"drifts since {_clock(drift.since_s)}: {', '.join(drift.drifting)}"
-    return "as before" if drift.settled else "too few sketches yet to see a change"
+    if drift.flapping:
+        return "goes to and fro"
+    return "as before" if drift.settled else "too little yet to see a change"
 
 
 def _clock(at_s: float) -> str:

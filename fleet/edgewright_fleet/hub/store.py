@@ -137,8 +137,8 @@ class HubStore:
             ):
                 labels.setdefault(device, []).append((name, value))
         return [
-            Device(n, p, r, d, bool(o), *rest, labels=tuple(labels.get(n, ())))
-            for n, p, r, d, o, *rest in rows
+            Device(n, p, r, d, bool(online), phase, reason, rollout, labels=tuple(labels.get(n, ())))
+            for n, p, r, d, online, phase, reason, rollout in rows
         ]
 
     def seen(self, device: str, boot: str) -> Ranges:

@@ -1,4 +1,4 @@
-"""Sketches in the hub's store: as they came, merged as they age, bounded, and refused where no device sends them."""
+"""Sketches in the hub's store: as they came, merged as they age, bounded, refused where no device sends them."""
 
 from __future__ import annotations
 
@@ -31,12 +31,15 @@ def data_sketches(draw: st.DrawFn) -> DataSketch:
     confidence = [samples] + [0] * 12 if draw(st.booleans()) else []
     inputs = draw(st.dictionaries(st.text(max_size=8), st.lists(channels, max_size=4).map(tuple), max_size=3))
     return DataSketch(
-        samples=samples, classes=tuple(classes) if sum(classes) else (), confidence=tuple(confidence), inputs=inputs
+        samples=samples,
+        classes=tuple(classes) if sum(classes) else (),
+        confidence=tuple(confidence),
+        inputs=inputs,
     )
 
 
 def flat(samples: int = 1200, brightness: float = 0.5) -> DataSketch:
-    light = Moments(mean=brightness, std=0.1)
+    light = Moments(mean=brightness, std=0.125)
     return DataSketch(
         samples=samples,
         classes=(samples // 2, samples - samples // 2),
@@ -45,7 +48,9 @@ def flat(samples: int = 1200, brightness: float = 0.5) -> DataSketch:
     )
 
 
-def send(store: HubStore, view: FleetView, exporter: Exporter, sketch: str, at_s: float, samples: int = 1200) -> None:
+def send(
+    store: HubStore, view: FleetView, exporter: Exporter, sketch: str, at_s: float, samples: int = 1200
+) -> None:
     model = model_attributes(release())
     exporter.add(names.DRIFT_SAMPLES, "{inference}", samples, {names.DRIFT_SKETCH: sketch}, model=model)
     store.keep(view.take("d0", "metrics", exporter.collect(), at_s))
@@ -60,7 +65,9 @@ def test_a_sketch_is_read_as_it_was_written(sketch: DataSketch) -> None:
     assert to_json(sketches.from_bytes(sketches.to_bytes(sketch))) == to_json(sketch)
 
 
-def test_sketches_are_kept_as_they_came_then_by_the_hour_then_by_the_day_then_not_at_all(tmp_path: Path) -> None:
+def test_sketches_are_kept_as_they_came_then_by_the_hour_then_by_the_day_then_not_at_all(
+    tmp_path: Path,
+) -> None:
     with closing(HubStore(tmp_path / "hub.sqlite", "f")) as store:
         view, device, days = FleetView("f", store.seen), exporter(), 70
         for number in range(days * 288):
@@ -70,7 +77,7 @@ def test_sketches_are_kept_as_they_came_then_by_the_hour_then_by_the_day_then_no
         store.thin_sketches(now_s, every_device=True)
         kept = [kept for _, kept in store.sketches("d0")]
         ages = [(now_s - k.at_s) / 3600 for k in kept]
-        assert [k.sketch.samples for k in kept if 24 * 4 < (now_s - k.at_s) / 3600] == [48 * 1200] * 56
+        assert [k.sketch.samples for k in kept if now_s - k.at_s > 4 * 86400] == [48 * 1200] * 56
         assert all(k.sketch.samples == 2 * 1200 for k, age in zip(kept, ages, strict=True) if 5 < age < 45)
         assert all(k.sketch.samples == 1200 for k, age in zip(kept, ages, strict=True) if age < 3)
         assert sum(k.sketch.samples for k in kept) == 60 * 48 * 1200, "nothing of the two months is lost"
@@ -103,7 +110,9 @@ def test_a_sketch_that_comes_twice_counts_once_and_survives_a_restart(tmp_path: 
             view = FleetView("f", store.seen)
             for _ in range(2):
                 store.keep(view.take("d0", "metrics", payload, 1.0))
-            assert [(name, k.release, k.sketch) for name, k in store.sketches()] == [("d0", "net:1.0.0", flat())]
+            assert [(name, k.release, k.sketch) for name, k in store.sketches()] == [
+                ("d0", "net:1.0.0", flat())
+            ]
 
 
 @pytest.mark.parametrize(
@@ -137,7 +146,7 @@ def test_a_store_that_must_shrink_gives_up_windows_before_sketches(tmp_path: Pat
 
 
 def test_labels_of_a_device_are_kept_changed_and_forgotten_with_it(tmp_path: Path) -> None:
-    report = reported("d0").replace(b'"device"', b'"labels":{"cluster":"berlin"},"device"')
+    report = reported("d0").replace(b'"labels":{}', b'"labels":{"cluster":"berlin"}')
     with closing(HubStore(tmp_path / "hub.sqlite", "f")) as store:
         view = FleetView("f", store.seen)
         store.keep(view.take("d0", "reported", report, 1.0))

@@ -15,10 +15,10 @@ What that rests on: the data before a change is the reference, finite and never 
 denominator is the predictive distribution given all of it (Pólya's urn with Jeffreys' prior; a Gaussian of
 unknown mean). The martingale is exact for samples that are independent and a mix that was drawn from the prior,
 and the bound holds on average over such mixes; for single mixes, skewed ones among them, it is simulated
-(`benchmarks.fleet.drift`). Frames of a camera are not independent: counts are divided by an over-dispersion
-that is estimated from differences between successive blocks (a design effect; its upper 95 % bound is used), for
-which the bound is no theorem any more, and simulated as well. It holds for correlations that are short beside a
-block. A mix that follows the hour of the day does change, and is to be looked at by whole days.
+(`benchmarks.fleet.drift`). Frames of a camera are not independent: counts are divided by an over-dispersion that
+is estimated from differences between successive blocks (a design effect), for which the bound is no theorem any
+more, and simulated as well. It holds for correlations that are short beside a block. A mix that follows the hour
+of the day does change: `history.follow` looks at such devices by whole days.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ BLOCKS_PER_YEAR = 365 * 24 * 12
 """Sketches of five minutes, 105,120; a device that sends fewer is looked at less often, and has fewer false
 alarms."""
 StreamName = Literal["classes", "confidence", "inputs"]
+WEIGHTS: dict[StreamName, float] = {"classes": 0.6, "confidence": 0.2, "inputs": 0.2}
 
 
 class DriftTest(BaseModel):
@@ -54,7 +55,7 @@ class DriftTest(BaseModel):
         default=0.25, gt=0, description="the same of an input's mean, in standard deviations over samples"
     )
     weights: dict[StreamName, float] = Field(
-        default_factory=lambda: {"classes": 0.6, "confidence": 0.2, "inputs": 0.2},
+        default=WEIGHTS,
         description="of the false alarms, how many each stream may raise; a stream that is not named raises none",
     )
     least_psi: float = Field(

@@ -17,10 +17,7 @@ from pydantic import BaseModel, Field
 from edgewright.contract import CONTRACT
 from edgewright.telemetry.sketch import expected_psi, jensen_shannon_distance, population_stability_index
 from edgewright_fleet.retraining.triggers.drift_test import StreamName
-from edgewright_fleet.retraining.triggers.history import DeviceDrift
-
-FLAPS = 3
-"""A device that changed so often does not drift, it flaps: a loose cable, a sun blind. Nobody retrains for it."""
+from edgewright_fleet.retraining.triggers.history import DAY_S, FLAPS, DeviceDrift
 
 
 class GroupDrift(BaseModel):
@@ -34,6 +31,9 @@ class GroupDrift(BaseModel):
     settled: int = Field(ge=0, description="of them, those that have a reference")
     drifting: int = Field(ge=0, description="settled, in drift, and not flapping")
     flapping: int = Field(ge=0, description=f"settled, and changed {FLAPS} times or more")
+    by_days: int = Field(
+        ge=0, description="looked at by whole days, as their data goes to and fro within one"
+    )
     streams: dict[StreamName, int] = Field(
         default_factory=dict, description="drifting devices by what drifts; one may count in several"
     )
@@ -71,11 +71,6 @@ def group_drift(devices: Sequence[DeviceDrift], by: str) -> list[tuple[GroupDrif
     return sorted(groups, key=lambda pair: (-pair[0].devices, pair[0].group, pair[0].model))
 
 
-def flapping(device: DeviceDrift) -> bool:
-    """Whether its data goes to and fro."""
-    return len(device.changes) >= FLAPS
-
-
 def _value(device: DeviceDrift, by: str) -> str:
     if by == "profile":
         return device.profile
@@ -84,9 +79,9 @@ def _value(device: DeviceDrift, by: str) -> str:
 
 def _group(by: str, value: str, model: str, devices: Sequence[DeviceDrift]) -> GroupDrift:
     settled = [d for d in devices if d.settled]
-    drifting = [d for d in settled if d.drifting and not flapping(d)]
+    drifting = [d for d in settled if d.drifting and not d.flapping]
     classes, confidence = _pooled(settled, "classes"), _pooled(settled, "confidence")
-    before, now, psi = classes if classes else (np.zeros(0), np.zeros(0), None)
+    before, now, psi = classes if classes else ([], [], None)
     since = [d.since_s for d in drifting if d.since_s is not None]
     return GroupDrift(
         by=by,
@@ -95,20 +90,21 @@ def _group(by: str, value: str, model: str, devices: Sequence[DeviceDrift]) -> G
         devices=len(devices),
         settled=len(settled),
         drifting=len(drifting),
-        flapping=sum(flapping(d) for d in settled),
+        flapping=sum(d.flapping for d in settled),
+        by_days=sum(d.block_s >= DAY_S for d in devices),
         streams=dict(Counter(name for d in drifting for name in d.drifting)),
         since_s=median(since) if since else None,
         samples_before=round(sum(sum(d.before.get("classes", ())) for d in settled)),
         samples_now=round(sum(sum(d.now.get("classes", ())) for d in settled)),
         psi=psi,
-        distance=jensen_shannon_distance(now.tolist(), before.tolist()) if classes else None,
+        distance=jensen_shannon_distance(now, before) if classes else None,
         confidence_psi=confidence[2] if confidence else None,
         classes_before=_shares(before),
         classes_now=_shares(now),
     )
 
 
-def _pooled(devices: Sequence[DeviceDrift], name: StreamName) -> tuple[np.ndarray, np.ndarray, float] | None:
+def _pooled(devices: Sequence[DeviceDrift], name: StreamName) -> tuple[list[int], list[int], float] | None:
     """Counts before and now, and their index; of the devices that have as many bins as most."""
     have = [d for d in devices if sum(d.before.get(name, ())) > 0 and sum(d.now.get(name, ())) > 0]
     if not have:
@@ -117,19 +113,19 @@ def _pooled(devices: Sequence[DeviceDrift], name: StreamName) -> tuple[np.ndarra
     have = [d for d in have if len(d.now[name]) == bins]
     before = _mean_device(np.array([d.before[name] for d in have]))
     now = _mean_device(np.array([d.now[name] for d in have]))
-    chance = expected_psi(int(((before + now) > 0).sum()), int(now.sum()), int(before.sum()))
+    seen = sum(a + b > 0 for a, b in zip(before, now, strict=True))
+    chance = expected_psi(seen, sum(now), sum(before))
     dispersion = float(np.mean([d.dispersions[name] for d in have]))
-    index = population_stability_index(now.tolist(), before.tolist()) - dispersion * chance
+    index = population_stability_index(now, before) - dispersion * chance
     return before, now, max(index, 0.0)
 
 
-def _mean_device(counts: np.ndarray) -> np.ndarray:
+def _mean_device(counts: np.ndarray) -> list[int]:
     """The mean of the devices' shares, as counts of as many samples as would know it so well."""
     samples = counts.sum(1)
     worth = len(samples) ** 2 / (1 / samples).sum()
-    mean: np.ndarray = (counts / samples[:, None]).mean(0) * worth
-    return np.rint(mean).astype(np.int64)
+    return [round(float(x)) for x in (counts / samples[:, None]).mean(0) * worth]
 
 
-def _shares(counts: np.ndarray) -> tuple[float, ...]:
-    return tuple(round(float(c), 6) for c in counts / counts.sum()) if counts.size else ()
+def _shares(counts: Sequence[int]) -> tuple[float, ...]:
+    return tuple(round(count / sum(counts), 6) for count in counts)

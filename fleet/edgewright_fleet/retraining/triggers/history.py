@@ -20,6 +20,9 @@ from edgewright_fleet.retraining.triggers.evidence import Array, Evidence, evide
 
 RECENT_SAMPLES = 2000
 """Of a device whose data has not changed, how many of the newest are shown beside those before."""
+FLAPS = 3
+"""A device that changed so often does not drift, it flaps: a loose cable, a sun blind. Nobody retrains for it."""
+DAY_S = 86400.0
 BATCH = 512
 """Devices that are followed at once: some 20 MB."""
 
@@ -57,6 +60,8 @@ class DeviceDrift:
     release: str
     labels: Mapping[str, str]
     samples: int
+    block_s: float
+    """What was looked at as one, in seconds; 0: sketches as they were kept."""
     settled: bool
     """Whether there is enough of a reference for a change to be seen."""
     changes: tuple[Change, ...]
@@ -69,6 +74,11 @@ class DeviceDrift:
     """(Unix seconds, effect on the classes of the block that ended then), by time."""
     drifting: tuple[StreamName, ...] = ()
     """The streams that changed and are still away from where they were."""
+
+    @property
+    def flapping(self) -> bool:
+        """Whether its data goes to and fro."""
+        return len(self.changes) >= FLAPS
 
     @property
     def since_s(self) -> float | None:
@@ -94,13 +104,29 @@ def histories(
 
 
 def follow(
-    devices: Sequence[History], test: DriftTest, *, block_s: float = 0.0, reference: DataSketch | None = None
+    devices: Sequence[History],
+    test: DriftTest,
+    *,
+    block_s: float | None = None,
+    reference: DataSketch | None = None,
 ) -> list[DeviceDrift]:
     """What each device's sketches say, in the order of the devices.
 
-    `block_s` merges sketches to spans of that length first: 86400 for data that follows the hour of the day.
-    With a `reference` the devices' data is held against that sketch and not against their own first blocks.
+    `block_s` merges sketches to spans of that length first; 0 takes them as they are. None does so too, and
+    looks at devices that flap by whole days, as data does that follows the hour of the day. With a `reference`
+    the devices' data is held against that sketch and not against their own first blocks.
     """
+    found = _follow(devices, test, block_s or 0.0, reference)
+    again = [number for number, device in enumerate(found) if block_s is None and device.flapping]
+    by_days = _follow([devices[number] for number in again], test, DAY_S, reference)
+    for number, device in zip(again, by_days, strict=True):
+        found[number] = device
+    return found
+
+
+def _follow(
+    devices: Sequence[History], test: DriftTest, block_s: float, reference: DataSketch | None
+) -> list[DeviceDrift]:
     by_shape: dict[object, list[int]] = {}
     for number, history in enumerate(devices):
         by_shape.setdefault(_shape(history.sketches[0]), []).append(number)
@@ -150,7 +176,7 @@ def _follow_alike(
     return [
         _result(
             history, blocks[i], alarms[i], streams, {name: d[i] for name, d in dispersions.items()},
-            _rows([reference], _centre(reference)) if reference else None, test.settle_blocks,
+            _rows([reference], _centre(reference)) if reference else None, test.settle_blocks, block_s,
         )
         for i, history in enumerate(devices)
     ]  # fmt: skip
@@ -164,17 +190,19 @@ def _result(
     dispersions: Mapping[StreamName, Array],
     reference: Mapping[StreamName, Array] | None,
     settle: int,
+    block_s: float,
 ) -> DeviceDrift:
     samples = _samples(blocks)
     recent = len(samples) - int(np.searchsorted(samples[::-1].cumsum(), RECENT_SAMPLES)) - 1
     first, last = (alarms[0].start, alarms[-1].start) if alarms else (max(recent, 1), max(recent, 1))
-    before, now, effects, course = {}, {}, {}, ()
+    before, now, effects = {}, {}, {}
+    course: tuple[tuple[float, float], ...] = ()
     for name, evidence in streams.items():
         rows = blocks.rows[name]
         old = reference[name][0] if reference else rows[:first].sum(0)
         new, dispersion = rows[last:].sum(0), dispersions[name]
         before[name], now[name] = tuple(old.tolist()), tuple(new.tolist())
-        effects[name] = float(evidence.effect(old, new, dispersion)) if new[0:].any() and old.any() else 0.0
+        effects[name] = float(evidence.effect(old, new, dispersion)) if new.any() and old.any() else 0.0
         if name == "classes":
             values = evidence.effect(
                 np.broadcast_to(old, rows.shape), rows, np.broadcast_to(dispersion, (len(rows), 1))
@@ -197,6 +225,7 @@ def _result(
         release=history.release,
         labels=history.labels,
         samples=int(samples.sum()),
+        block_s=block_s,
         settled=len(samples) > settle,
         changes=changes,
         effects=effects,
@@ -213,15 +242,16 @@ def _blocks(history: History, block_s: float, reference: DataSketch | None) -> _
     at_s = np.array([kept.at_s for kept in sketches])
     rows = _rows([kept.sketch for kept in sketches], _centre(reference or sketches[0].sketch))
     if block_s > 0:
+        # The last span is not over, and half a day is not like a whole one.
         first = np.flatnonzero(np.diff(at_s // block_s, prepend=-1.0))
-        rows = {name: np.add.reduceat(sums, first, axis=0) for name, sums in rows.items()}
-        at_s = at_s[np.append(first[1:], len(at_s)) - 1]
+        rows = {name: np.add.reduceat(sums, first, axis=0)[:-1] for name, sums in rows.items()}
+        at_s = at_s[first[1:] - 1]
     return _Blocks(at_s, rows)
 
 
 def _samples(blocks: _Blocks) -> Array:
     if "classes" in blocks.rows:
-        return blocks.rows["classes"].sum(1)
+        return np.asarray(blocks.rows["classes"].sum(1))
     return next((rows[:, 0] for rows in blocks.rows.values()), np.zeros(len(blocks.at_s)))
 
 

@@ -11,7 +11,7 @@ from edgewright_fleet.retraining.triggers.history import DeviceDrift, follow, hi
 
 
 def drift_in_store(
-    store: Path, test: DriftTest, *, fleet: str | None = None, block_s: float = 0.0
+    store: Path, test: DriftTest, *, fleet: str | None = None, block_s: float | None = None
 ) -> tuple[str, list[DeviceDrift]]:
     """The fleet's name and each device that sent sketches; a hub may be writing. Raises `StorageError`."""
     with closing(HubStore(store, fleet, read_only=True)) as hub:
