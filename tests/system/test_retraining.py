@@ -77,7 +77,8 @@ rate_hz = 60
 store = "input"
 url = "samples"
 uniform_share = 1.0
-samples_per_hour = 20000
+samples_per_hour = 100000
+bytes_per_day = 1_000_000_000
 """)
             stack.enter_context(process(folder, "agent", "run", "--config", config))
         yield
@@ -195,7 +196,8 @@ def test_a_change_in_the_field_ends_in_a_better_release_on_every_device(
                 tmp_path, "retrain", "check", "spec.yaml"
             ).stdout
             everything = np.concatenate([x[1300:], 1 - x[1300:]])
-            assert label(tmp_path, everything, np.concatenate([y[1300:], y[1300:]])) > 100
+            truth = np.concatenate([y[1300:], y[1300:]])
+            assert until(lambda: label(tmp_path, everything, truth) > 300, 120)
             watched = run(tmp_path, "retrain", "watch", "spec.yaml", "--once", *options)
             assert watched.returncode == 0, watched.stderr + watched.stdout
             assert {d["release"] for d in devices()} == {"digits:1.0.1"}
