@@ -10,7 +10,7 @@ import re
 import sys
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
@@ -25,6 +25,11 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:  # the standard library has it from 3.11 on
     import tomli as tomllib
+
+if TYPE_CHECKING:
+    from edgewright_agent.sampling_config import SamplingConfig
+else:  # `load_config` reads the table where there is one: its model costs a quarter of a megabyte
+    SamplingConfig = Any
 
 SOCKET_PATH_BYTES = 107
 """unix(7): `sun_path` holds 108, the last of which is a zero."""
@@ -81,6 +86,8 @@ class AgentConfig(BaseModel):
     sink: SinkConfig = SinkConfig()
     serving: ServingConfig | None = None
     """The inference API. None: nothing listens, as a device may serve its own sources alone."""
+    sampling: SamplingConfig | None = None
+    """Inputs for training. None: none is kept."""
     threads: Annotated[int, Field(gt=0, le=256)] = 1
     """Of the runtime. 1: small models are slower with more under load, and the device has other work."""
     telemetry_period_s: Seconds = 60.0
@@ -163,6 +170,11 @@ def load_config(path: Path, device: str | None = None) -> AgentConfig:
         if isinstance(table, dict):
             _resolve(table.get("broker"), _BROKER_PATHS, path.parent)
     _resolve(document.get("serving"), ("socket",), path.parent)
+    if "sampling" in document:
+        from edgewright_agent.sampling_config import SamplingConfig
+
+        _resolve(document["sampling"], ("url", "credentials_file"), path.parent)
+        document["sampling"] = from_mapping(SamplingConfig, document["sampling"], where=f"{path}, [sampling]")
     return from_mapping(AgentConfig, document, where=str(path))
 
 
@@ -172,5 +184,5 @@ def _resolve(table: Any, keys: tuple[str, ...], folder: Path) -> None:
     for key in keys:
         value = table.get(key)
         # A profile is a name unless it looks like a file.
-        if is_path(value, key) and (key != "profile" or value.endswith(".toml")):
+        if is_path(value) and (key != "profile" or value.endswith(".toml")):
             table[key] = str(folder.resolve() / value)

@@ -142,7 +142,7 @@ def _beside(found: ArtifactComparison) -> Iterator[str]:
 def _data(data: DataSummary) -> tuple[str, ...]:
     return (
         data.used_for,
-        f"{data.samples}",
+        "unknown" if data.samples is None else f"{data.samples}",
         "unknown" if data.labelled is None else f"{data.labelled}",
         f"{data.first_at:%Y-%m-%d %H:%M}" if data.first_at else "–",
         f"{data.last_at:%Y-%m-%d %H:%M}" if data.last_at else "–",
