@@ -12,7 +12,6 @@ from edgewright.field_sample import (
     FOLDER,
     HEAD_BYTES,
     SUFFIX,
-    Array,
     FieldSample,
     device_folder,
     digest_in,
@@ -79,15 +78,15 @@ def find_samples(
             yield Found(stored.key, digest, stored.size, sample)
 
 
-def fetch(store: ObjectStore, found: Found) -> tuple[bytes, list[Array]]:
-    """A whole sample, its digest verified: its bytes, and its tensors as they are stored.
+def fetch(store: ObjectStore, key: str, digest: str) -> tuple[bytes, FieldSample]:
+    """A whole sample, its digest verified: its bytes, and what is known of it.
 
     Raises `DataError` where it is damaged, `StorageError`.
     """
-    data = store.read(found.key)
-    if digest_of(data) != found.digest:
-        raise DataError("is damaged: its digest is another than its name's", where=found.key)
-    return data, unpack(data, found.key)[1]
+    data = store.read(key)
+    if digest_of(data) != digest:
+        raise DataError("is damaged: its digest is another than its name's", where=key)
+    return data, unpack(data, key)[0]
 
 
 def summary(samples: Iterable[Found], by: str = "profile") -> list[Group]:
