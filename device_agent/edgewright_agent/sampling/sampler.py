@@ -178,6 +178,7 @@ class Sampler:
         after = spent(self._ledger, uniform=reason == "uniform", size=len(data))
         try:
             if data:
+                self._waiting.make_folder()
                 # Before the sample: a power cut between the two costs budget, and never exceeds it.
                 write_durably(self._path, to_json(after))
                 self._waiting.put(data, offer.captured_s)

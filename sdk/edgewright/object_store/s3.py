@@ -1,8 +1,9 @@
 """`S3Store`: objects in a bucket of an S3-compatible server.
 
-Seven calls of the protocol, so no client library: the smallest that lets an upload go on in another process
-(botocore) is 14 MB. Which parts of an upload have arrived is asked of the server: nothing is kept here that a
-power cut could take.
+Nine calls of the protocol, so no client library. Measured on x86-64: botocore takes 30 MB of disk and 30 MB of
+memory, minio 20 and 11, obstore 15 and 7 without letting an upload go on in another process; this takes 1 MB of
+memory. Which parts of an upload have arrived is asked of the server: nothing is kept here that a power cut could
+take.
 """
 
 from __future__ import annotations

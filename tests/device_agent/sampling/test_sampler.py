@@ -126,6 +126,7 @@ def test_only_hard_inputs_are_kept_each_with_why(tmp_path: Path) -> None:
     assert sample.margin == pytest.approx((np.exp(0.5) - 1) / (np.exp(0.5) + 3), rel=1e-6)
     assert sample.inclusion_probability == 1.0
     assert kept[2][0].shift > 4
+    assert site.files()[0].parent.stat().st_mode & 0o777 == 0o700
     assert abs(sample.captured.timestamp() - site.files()[0].stat().st_mtime) < 60
 
 
