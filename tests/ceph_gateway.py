@@ -73,14 +73,17 @@ class Gateway:
         self._run("ceph-osd", "-i", "0", "-f")
         self._until("the store", lambda: "1 up" in self._do("ceph", "osd", "stat"))
         self.start_gateway()
+        self.make_user("device", CREDENTIALS)
+
+    def make_user(self, name: str, credentials: Credentials) -> None:
         self._do(
             "radosgw-admin",
             "user",
             "create",
-            "--uid=device",
-            "--display-name=device",
-            f"--access-key={CREDENTIALS.access_key}",
-            f"--secret-key={CREDENTIALS.secret_key}",
+            f"--uid={name}",
+            f"--display-name={name}",
+            f"--access-key={credentials.access_key}",
+            f"--secret-key={credentials.secret_key}",
         )
 
     def start_gateway(self) -> None:
