@@ -166,16 +166,20 @@ def test_a_device_that_may_only_write_uploads_all_the_same(gateway: Gateway, tmp
     """The rights that the README of the agent names, and no other."""
     bucket, writer = gateway.make_bucket(), Credentials("writer-access", "writer-secret")
     gateway.make_user("writer", writer)
-    actions = ["PutObject", "ListMultipartUploadParts", "ListBucketMultipartUploads"]
+    rights = {
+        "writer": ["PutObject", "ListMultipartUploadParts", "ListBucketMultipartUploads"],
+        "device": ["GetObject"],  # the fleet: who uploads an object owns it, also in a bucket of another
+    }
     policy = {
         "Version": "2012-10-17",
         "Statement": [
             {
                 "Effect": "Allow",
-                "Principal": {"AWS": ["arn:aws:iam:::user/writer"]},
+                "Principal": {"AWS": [f"arn:aws:iam:::user/{user}"]},
                 "Action": [f"s3:{action}" for action in actions],
                 "Resource": [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"],
             }
+            for user, actions in rights.items()
         ],
     }
     address = Address.of(bucket, "", gateway.endpoint, "us-east-1")
