@@ -229,6 +229,8 @@ def test_no_more_waits_on_the_disk_than_allowed(tmp_path: Path) -> None:
     site = Site(tmp_path, manifest(None), bytes_on_disk=5 * 4096)
     site.see(UNSURE, 30)
     assert len(site.files()) == 5
+    said = site.sampler.describe()
+    assert (said["samples_kept"], said["samples_over_budget"]) == (5, 25)
 
 
 def test_a_ledger_that_cannot_be_read_counts_as_used_up(
@@ -270,6 +272,20 @@ def test_what_was_kept_arrives_in_the_store_once_and_leaves_the_device(
     assert Counter(store.read(key) for key in keys) == before
     assert all(key.startswith("samples/plant/line-3/") for key in keys)
     assert uploads.sent == 3
+
+
+def test_a_sample_of_another_version_of_the_agent_holds_up_none_behind_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = Site(tmp_path, manifest(None))
+    site.waiting.make_folder()
+    site.waiting.put(b'{"schema": 7}\n', 1.0)
+    site.see(UNSURE)
+    (tmp_path / "store").mkdir()
+    store = open_store(str(tmp_path / "store"))
+    assert Uploads(store, site.settings, site.waiting, threading.Event()).send_waiting()
+    assert (len(site.files()), len(list(store.objects()))) == (0, 1)
+    assert len([record for record in caplog.records if "is removed" in record.getMessage()]) == 1
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ class Group:
 def find_samples(
     store: ObjectStore, *, fleet: str | None = None, device: str | None = None
 ) -> Iterator[Found | Unreadable]:
-    """The samples of a store in the order of their keys, each by its first line alone. Raises `StorageError`."""
+    """The samples of a store, each by its first line alone. Raises `StorageError`."""
     prefix = f"{FOLDER}/" if fleet is None else f"{FOLDER}/{fleet}/"
     if fleet is not None and device is not None:
         prefix = device_folder(fleet, device)
