@@ -28,6 +28,10 @@ Standing = Literal["under way", "held", "stopped", "done"]
 _NUMBERED = re.compile(r"^(?P<name>.+)-(?P<number>\d{4,})$")
 
 
+class RunDrivenError(RetrainingError):
+    """Another process drives the run."""
+
+
 def next_stage(links: Sequence[Link]) -> LinkKind | None:
     """The first stage without a link; None where all are done, the run was stopped, or it waits for a person."""
     if standing(links) != "under way":
@@ -105,7 +109,7 @@ class Run:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
-            raise RetrainingError(
+            raise RunDrivenError(
                 "another process drives this run",
                 where=self.name,
                 remedy="watch it with 'edgewright retrain status'",

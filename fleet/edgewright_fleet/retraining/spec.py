@@ -8,11 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, JsonValue
+from pydantic import BaseModel, Field, JsonValue, model_validator
 
+from edgewright.artifact.comparison import Criteria
 from edgewright.artifact.manifest import ModelFormat, Name
 from edgewright.contract import CONTRACT
 from edgewright_fleet.retraining.job import Function
+from edgewright_fleet.retraining.kubernetes.settings import KubernetesSettings
 from edgewright_fleet.spec_file import read_spec
 
 
@@ -28,6 +30,13 @@ class Training(BaseModel):
     max_restarts: Annotated[int, Field(ge=0)] = 3
     checkpoint_period_s: Annotated[float, Field(gt=0)] = 60.0
     seed: Annotated[int, Field(ge=0)] = 0
+    kubernetes: KubernetesSettings | None = None
+
+    @model_validator(mode="after")
+    def _has_its_settings(self) -> Training:
+        if (self.backend == "kubernetes") != (self.kubernetes is not None):
+            raise ValueError("backend: kubernetes takes a table `kubernetes`, and no other does")
+        return self
 
 
 class TrainingData(BaseModel):
@@ -44,7 +53,14 @@ class TrainingData(BaseModel):
     samples: str | None = Field(
         default=None, description="store of samples from the devices; None: no data from the field"
     )
+    credentials_file: Path | None = Field(default=None, description="of that store; None: the environment's")
     labels: str | None = Field(default=None, description="file of labels of those samples")
+    held_out_share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.3, description="of the labelled samples, never trained on; the recent ones of them judge"
+    )
+    recent_days: Annotated[float, Field(gt=0)] = Field(
+        default=30.0, description="how old a sample may be to judge a candidate by"
+    )
 
 
 class Conversion(BaseModel):
@@ -61,12 +77,7 @@ class Promotion(BaseModel):
     """What it takes for a candidate to be released, and the rollout that it is handed to."""
 
     model_config = CONTRACT
-    minimum_gain: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=0.0, description="share of right answers that it must gain on field data, at the least"
-    )
-    max_loss: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=0.01, description="share of right answers that it may lose on the evaluation data"
-    )
+    criteria: Criteria = Criteria()
     by_hand: bool = Field(default=False, description="whether a better candidate waits for a person too")
     rollout: Path | None = Field(
         default=None, description="rollout YAML whose name and release are replaced; None: no rollout"
@@ -83,6 +94,9 @@ class RetrainingSpec(BaseModel):
     schema_version: Literal[1] = Field(default=1, alias="schema")
     name: Name
     fleet: Name
+    code: Path = Field(
+        default=Path(), description="folder of the modules named here; the file's own by default"
+    )
     model: Function = Field(description="module:function that builds the nn.Module, without its weights")
     weights: Path | None = Field(
         default=None,
@@ -95,7 +109,8 @@ class RetrainingSpec(BaseModel):
     data: TrainingData
     conversion: Conversion
     promotion: Promotion = Promotion()
-    purpose: str = Field(default="", description="for the model card: what it is for, and what it is not")
+    intended_use: str = Field(default="", description="for the model card: what the model is for")
+    limits: str = Field(default="", description="for the model card: where it must not be used")
 
 
 def load_spec(path: Path) -> RetrainingSpec:
@@ -104,6 +119,7 @@ def load_spec(path: Path) -> RetrainingSpec:
     folder = path.absolute().parent
     return spec.model_copy(
         update={
+            "code": folder / spec.code,
             "registry": folder / spec.registry,
             "runs": folder / spec.runs,
             "weights": folder / spec.weights if spec.weights else None,

@@ -20,7 +20,7 @@ def newest(versions: Iterable[str]) -> str | None:
 
 
 def next_version(versions: Iterable[str]) -> str:
-    """The greatest version with its last number raised by one; 1.0.0 where there is none, `X.1` where none ends so."""
+    """The greatest version with its last number raised by one; 1.0.0 where there is none, `X.1` for a word."""
     last = newest(versions)
     if last is None:
         return "1.0.0"

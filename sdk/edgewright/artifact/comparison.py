@@ -6,6 +6,7 @@ here beside it; the candidate's model card carries all of it. Shares are 0 to 1,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
@@ -135,6 +136,18 @@ class ArtifactComparison(BaseModel):
     sets: tuple[SetComparison, ...] = ()
     latency: LatencyRatio | None = None
     why_not: str | None = Field(default=None, description="why quality could not be compared")
+
+
+def alike(artifacts: Sequence[ArtifactComparison]) -> list[tuple[str, ArtifactComparison]]:
+    """The artifacts whose quality was compared, by name; profiles that run one and the same file are one."""
+    found: list[list[ArtifactComparison]] = []
+    for artifact in artifacts:
+        same = [one for one in found if (one[0].format, one[0].sets) == (artifact.format, artifact.sets)]
+        if same:
+            same[0].append(artifact)
+        elif artifact.sets:
+            found.append([artifact])
+    return [(f"{', '.join(a.profile for a in group)} {group[0].format}", group[0]) for group in found]
 
 
 class Comparison(BaseModel):

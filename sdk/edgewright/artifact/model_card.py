@@ -32,7 +32,7 @@ class DataSummary(BaseModel):
     digest: Digest | None = Field(
         default=None, description="of its manifest or of its content; None: unknown"
     )
-    samples: Count
+    samples: Count | None = Field(default=None, description="None: unknown")
     labelled: Count | None = Field(default=None, description="None: unknown")
     first_at: datetime | None = Field(default=None, description="when its first sample was taken")
     last_at: datetime | None = None

@@ -1,7 +1,7 @@
 """`KubernetesBackend`: training runs in a cluster, by the objects of `objects` and nothing that runs beside them.
 
 Whatever is known of a run is in the cluster, so that any process may ask. A run is cancelled by deleting its Job,
-which gives the ranks their notice, and resumed by making it anew. That is the same on every version, and with Kueue
+which gives the ranks their notice, and resumed by making it anew. That is the same on every version, with Kueue
 and Kubeflow, to which a Job's `suspend` belongs. The ConfigMap stays, and says how far the run had come.
 """
 

@@ -16,6 +16,7 @@ from edgewright.artifact.comparison import (
     PromotionVerdict,
     ReleaseId,
     SetComparison,
+    alike,
 )
 from edgewright.artifact.manifest import GateCheck, GateReport, Verdict, failed_checks
 from edgewright.artifact.release import Release, open_artifact
@@ -23,7 +24,7 @@ from edgewright.figures import points
 from edgewright_converters.statistics import Z_95, samples_to_decide
 
 MAX_NAMED = 3
-"""Groups that a sentence names; the figures hold all."""
+"""Groups or reasons that a sentence names; the figures and checks hold all."""
 SETTLED_LATER = "latency"
 """The one check that may stay open: the rollout compares each device with itself."""
 
@@ -34,8 +35,10 @@ def judge(
     """The verdict on what `compare` found of the two releases, with its reasons. Raises `ArtifactError`."""
     checks: list[GateCheck] = []
     for found in artifacts:
-        checks += _checks(found, candidate, criteria)
-    if all(check.name == "gate" for check in checks):
+        checks += _of_artifact(found, candidate, criteria)
+    for where, found in alike(artifacts):
+        checks += _of_quality(where, found.sets, criteria)
+    if not any(check.name in ("gain", "quality") for check in checks):
         checks.append(_open("quality", "nothing was compared, so that nothing is known to be better"))
     verdict, says = _overall(checks)
     needed = [check.samples_needed for check in checks if check.verdict == "inconclusive" and _matters(check)]
@@ -51,7 +54,7 @@ def judge(
     )
 
 
-def _checks(found: ArtifactComparison, candidate: Release, criteria: Criteria) -> Iterator[GateCheck]:
+def _of_artifact(found: ArtifactComparison, candidate: Release, criteria: Criteria) -> Iterator[GateCheck]:
     where = f"{found.profile} {found.format}"
     if found.candidate is None:
         yield _open(
@@ -60,30 +63,9 @@ def _checks(found: ArtifactComparison, candidate: Release, criteria: Criteria) -
         return
     manifest = open_artifact(candidate.layout, candidate.artifacts[found.profile, found.format]).manifest
     yield _gate(where, manifest.gate, failed_checks(manifest))
-    if found.serving is None:
-        return
-    if found.why_not is not None:
-        yield _open(
-            "quality", f"{where}: {found.why_not}", "let a person decide, with what they know of the task"
-        )
-        return
-    sets = {one.data: one for one in found.sets}
-    held_out, field = sets.get("held-out"), sets.get("field")
-    if field is not None:
-        yield _gain(where, field, criteria.minimum_gain)
-    elif held_out is not None and criteria.without_field_data == "held-out":
-        yield _gain(where, held_out, criteria.minimum_gain)
-    else:
-        remedy = "label field data, or say without_field_data: held-out"
-        yield _open(
-            "gain", f"{where}: no field data is labelled, so that a gain there cannot be seen", remedy
-        )
-    if held_out is None:
-        yield _open("loss", f"{where}: there is no held-out set", "give a labelled evaluation set")
-    else:
-        yield _loss(where, held_out, criteria.max_loss)
-    for one in found.sets:
-        yield _groups(where, one, criteria.max_group_loss)
+    if found.serving is not None and not found.sets:
+        why_not = found.why_not or "there was no labelled sample to compare on"
+        yield _open("quality", f"{where}: {why_not}", "let a person decide, with what they know of the task")
     if found.latency is not None:
         latency, limit = found.latency, criteria.max_latency_ratio
         yield GateCheck(
@@ -97,8 +79,30 @@ def _checks(found: ArtifactComparison, candidate: Release, criteria: Criteria) -
             how="measured on host",
             says=f"{where}: {latency.ratio:.2f} ({latency.low:.2f} to {latency.high:.2f}) times the latency of "
             f"the model that serves, on this host; at most {limit:g} is asked",
-            remedy="choose a smaller network, or allow more with max_latency_ratio",
+            remedy="choose a smaller network, or allow more with max_latency_ratio"
+            if latency.high > limit
+            else None,
         )
+
+
+def _of_quality(where: str, sets: Sequence[SetComparison], criteria: Criteria) -> Iterator[GateCheck]:
+    by_role = {one.data: one for one in sets}
+    held_out, field = by_role.get("held-out"), by_role.get("field")
+    if field is not None:
+        yield _gain(where, field, criteria.minimum_gain)
+    elif held_out is not None and criteria.without_field_data == "held-out":
+        yield _gain(where, held_out, criteria.minimum_gain)
+    else:
+        remedy = "label field data, or say without_field_data: held-out"
+        yield _open(
+            "gain", f"{where}: no field data is labelled, so that a gain there cannot be seen", remedy
+        )
+    if held_out is None:
+        yield _open("loss", f"{where}: there is no held-out set", "give a labelled evaluation set")
+    else:
+        yield _loss(where, held_out, criteria.max_loss)
+    for one in sets:
+        yield _groups(where, one, criteria.max_group_loss)
 
 
 def _gain(where: str, one: SetComparison, minimum: float) -> GateCheck:
@@ -174,11 +178,16 @@ def _gate(where: str, gate: GateReport | None, failed: str | None) -> GateCheck:
 def _overall(checks: Sequence[GateCheck]) -> tuple[PromotionVerdict, str]:
     failed = [check.says for check in checks if check.verdict == "fail"]
     if failed:
-        return "worse", "; ".join(failed)
+        return "worse", _joined(failed)
     still_open = [check.says for check in checks if check.verdict == "inconclusive" and _matters(check)]
     if still_open:
-        return "inconclusive", "; ".join(still_open)
-    return "better", "; ".join(check.says for check in checks if check.name in ("gain", "loss"))
+        return "inconclusive", _joined(still_open)
+    return "better", _joined([check.says for check in checks if check.name in ("gain", "loss")])
+
+
+def _joined(said: Sequence[str]) -> str:
+    more = f"; and {len(said) - MAX_NAMED} more" if len(said) > MAX_NAMED else ""
+    return "; ".join(said[:MAX_NAMED]) + more
 
 
 def _matters(check: GateCheck) -> bool:

@@ -66,7 +66,10 @@ class _Writer(dcp.FileSystemWriter):
         """Write this rank's files, and take their digests while they are in memory."""
         written = super().write_data(plan, planner).wait()
         checkpoint = folder_of(self._folder, self._step)
-        digests = {name: stored_file(checkpoint / name) for name in {one.storage_data.relative_path for one in written}}
+        digests = {
+            name: stored_file(checkpoint / name)
+            for name in {one.storage_data.relative_path for one in written}
+        }
         results = [
             _Written(one.index, one.size_in_bytes, one.storage_data, digests[one.storage_data.relative_path])
             for one in written
@@ -155,7 +158,11 @@ class _Reader(dcp.FileSystemReader):
 
 class _IndexUnpickler(pickle.Unpickler):
     _ALLOWED = {
-        "torch": {"Size", "strided", *(name for name in dir(torch) if isinstance(getattr(torch, name), torch.dtype))},
+        "torch": {
+            "Size",
+            "strided",
+            *(name for name in dir(torch) if isinstance(getattr(torch, name), torch.dtype)),
+        },
         "torch.serialization": {"_get_layout"},
         "torch.distributed.checkpoint.metadata": {
             "BytesStorageMetadata",

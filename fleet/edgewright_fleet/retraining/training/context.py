@@ -203,7 +203,9 @@ class TrainingContext:
     def _wait(self) -> None:
         saving, self._saving = self._saving, None
         if saving is not None and (error := saving.exception()) is not None:
-            raise ConfigError(f"the checkpoint could not be written: {_cause(error)}", where=str(self._folder)) from None
+            raise ConfigError(
+                f"the checkpoint could not be written: {_cause(error)}", where=str(self._folder)
+            ) from None
 
 
 def _cause(error: BaseException) -> str:

@@ -60,9 +60,10 @@ class ProgressFile:
         self._steps_per_s: float | None = None
         try:
             make_folder(folder)
+            broken = self._path.exists() and not self._path.read_bytes()[-1:] in (b"", b"\n")
             self._file = self._path.open("ab")
-            if self._file.tell():
-                self._file.write(b"\n")  # ends a line that a crash broke off
+            if broken:
+                self._file.write(b"\n")  # a crash broke its last line off
         except OSError as error:
             raise storage_error(error, self._path) from None
         self._write(Progress(at=datetime.now(timezone.utc), restart=restart))
@@ -105,7 +106,9 @@ class ProgressFile:
 
 
 def _number(value: Any) -> float | str:
-    number = float(value.detach()) if hasattr(value, "detach") else float(value)  # a tensor, without importing torch
+    number = (
+        float(value.detach()) if hasattr(value, "detach") else float(value)
+    )  # a tensor, without importing torch
     return number if math.isfinite(number) else str(number)
 
 

@@ -28,7 +28,9 @@ def check_state(state: State) -> None:
     """Raise `ConfigError` where something cannot be saved and put back."""
     for name, item in state.items():
         if name == RANDOM:
-            raise ConfigError("this name is taken", where=f"checkpoint state '{name}'", remedy="choose another")
+            raise ConfigError(
+                "this name is taken", where=f"checkpoint state '{name}'", remedy="choose another"
+            )
         if isinstance(item, torch.optim.Optimizer):
             _module_of(name, item, state)
         elif not isinstance(item, (nn.Module, torch.Tensor, Stateful)):

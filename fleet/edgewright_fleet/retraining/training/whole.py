@@ -55,7 +55,10 @@ def folder_of(folder: Path, step: int) -> Path:
 
 def whole_steps(folder: Path) -> list[int]:
     """Steps of the checkpoints that have their `whole.json`, newest first."""
-    found = (re.fullmatch(r"step-(\d+)", path.parent.name) for path in (folder / "checkpoints").glob(f"*/{MANIFEST}"))
+    found = (
+        re.fullmatch(r"step-(\d+)", path.parent.name)
+        for path in (folder / "checkpoints").glob(f"*/{MANIFEST}")
+    )
     return sorted((int(match[1]) for match in found if match), reverse=True)
 
 

@@ -61,7 +61,9 @@ def load_function(job: TrainingJob) -> Callable[[TrainingContext], Any]:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise
-        raise ConfigError(f"no module '{name}'", where=job.function, remedy="name the folder it is in") from None
+        raise ConfigError(
+            f"no module '{name}'", where=job.function, remedy="name the folder it is in"
+        ) from None
     if not callable(function):
         raise ConfigError(f"the module has no function '{attribute}'", where=job.function)
     return function  # type: ignore[no-any-return]
@@ -86,7 +88,11 @@ class TrainingError(EdgewrightError):
 def _in_one_line(error: Exception) -> TrainingError:
     frames = traceback.extract_tb(error.__traceback__)
     # The last line outside installed packages is most likely the user's own.
-    own = [one for one in frames if "site-packages" not in one.filename and __package__.replace(".", "/") not in one.filename]
+    own = [
+        one
+        for one in frames
+        if "site-packages" not in one.filename and __package__.replace(".", "/") not in one.filename
+    ]
     frame = (own or frames)[-1]
     says = " ".join(str(error).split())
     where = f"{frame.filename}, line {frame.lineno}, in {frame.name}"
