@@ -9,6 +9,7 @@ start in pairs for memory. Times are of the processor, so that other work on the
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import tempfile
@@ -80,7 +81,7 @@ def look_us(served: Served, config: AgentConfig, folder: Path) -> tuple[float, f
             "x86-64-gateway",
             lambda: served.offers,
             WaitingSamples(folder / str(draw), 1 << 40),
-            draw=lambda draw=draw: draw,
+            draw=itertools.repeat(draw).__next__,
         )
         taken = []
         for _ in range(times):
@@ -106,6 +107,12 @@ def memory_mb(folder: Path, keys: str) -> float:
         if turn:  # the first writes byte code
             differences.append((resident[1] - resident[0]) / 1e6)
     return median(differences)
+
+
+def _loaded(config: AgentConfig) -> Served:
+    served = Slots.open(config.state_dir).start(lambda serving: load_served(serving, config))[0]
+    assert served is not None
+    return served
 
 
 def _arrays(served: Served) -> tuple[list[Any], list[Any]]:
@@ -141,17 +148,13 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        served = []
+        served: list[Served] = []
         for configuration in ("", ON):
             one = folder / str(len(served))
             one.mkdir()
             install(one, configuration)
             config = load_config(one / "agent.toml")
-            loaded = Slots.open(config.state_dir).start(
-                lambda serving, config=config: load_served(serving, config)
-            )[0]
-            assert loaded is not None
-            served.append(loaded)
+            served.append(_loaded(config))
         plain, more = observing_us(*served)
         quiet, kept = look_us(served[1], config, folder)
         figures = {

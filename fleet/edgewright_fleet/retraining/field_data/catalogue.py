@@ -12,6 +12,7 @@ from edgewright.field_sample import (
     FOLDER,
     HEAD_BYTES,
     SUFFIX,
+    Array,
     FieldSample,
     device_folder,
     digest_in,
@@ -78,15 +79,21 @@ def find_samples(
             yield Found(stored.key, digest, stored.size, sample)
 
 
-def fetch(store: ObjectStore, key: str, digest: str) -> tuple[bytes, FieldSample]:
-    """A whole sample, its digest verified: its bytes, and what is known of it.
+def fetch(store: ObjectStore, found: Found) -> tuple[bytes, list[Array]]:
+    """A whole sample, its digest verified: its bytes, and its tensors as they are stored.
 
     Raises `DataError` where it is damaged, `StorageError`.
     """
+    data = fetch_bytes(store, found.key, found.digest)
+    return data, unpack(data, found.key)[1]
+
+
+def fetch_bytes(store: ObjectStore, key: str, digest: str) -> bytes:
+    """A whole sample as a file, its digest verified. Raises as `fetch`."""
     data = store.read(key)
     if digest_of(data) != digest:
         raise DataError("is damaged: its digest is another than its name's", where=key)
-    return data, unpack(data, key)[0]
+    return data
 
 
 def summary(samples: Iterable[Found], by: str = "profile") -> list[Group]:

@@ -13,9 +13,9 @@ from edgewright.artifact.layout import digest_of, digest_of_file
 from edgewright.contract import to_json
 from edgewright.durable_file import storage_error, sync_folder, write_durably
 from edgewright.errors import DataError
-from edgewright.field_sample import SUFFIX, FieldSample, Reason
+from edgewright.field_sample import SUFFIX, FieldSample, Reason, unpack
 from edgewright.object_store import ObjectStore
-from edgewright_fleet.retraining.field_data.catalogue import Unreadable, fetch, find_samples
+from edgewright_fleet.retraining.field_data.catalogue import Unreadable, fetch_bytes, find_samples
 from edgewright_fleet.retraining.field_data.data_set import (
     ENTRIES,
     MANIFEST,
@@ -63,7 +63,8 @@ def collect(
         seen = _Seen()
         with (partial / ENTRIES).open("wb") as entries:
             for done, (digest, key) in enumerate(chosen, start=1):
-                data, sample = fetch(store, key, digest)
+                data = fetch_bytes(store, key, digest)
+                sample, _ = unpack(data, key)
                 seen.check(sample, key)
                 entry = _entry(digest, len(data), sample, labels[digest], rule, names)
                 _write(sample_path(partial, digest), data)

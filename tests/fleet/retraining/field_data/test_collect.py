@@ -12,12 +12,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgewright.artifact.layout import digest_of
 from edgewright.contract import from_json, to_json
 from edgewright.errors import DataError
 from edgewright.object_store.folder import FolderStore
 from edgewright.privacy import Box, PrivacyPolicy
 from edgewright_converters.calibration import load_samples
-from edgewright_fleet.retraining.field_data.catalogue import Found, Unreadable, find_samples, forget, summary
+from edgewright_fleet.retraining.field_data.catalogue import (
+    Found,
+    Unreadable,
+    fetch,
+    find_samples,
+    forget,
+    summary,
+)
 from edgewright_fleet.retraining.field_data.collect import collect, sample_path
 from edgewright_fleet.retraining.field_data.data_set import (
     DataSetEntry,
@@ -225,6 +233,9 @@ def test_what_is_no_sample_is_told_apart_and_a_device_is_forgotten_alone(root: P
         ("lab", "uniform", 5, 3),
     ]
     assert [group.inferences for group in groups] == [8.0, 500.0]
+    one = next(one for one in found if isinstance(one, Found))
+    data, (tensor,) = fetch(FolderStore(root), one)
+    assert (digest_of(data), tensor.shape) == (one.digest, SPEC.shape)
     assert forget(FolderStore(root), "kiosks", "line-1") == 4
     left = [one for one in find_samples(FolderStore(root)) if isinstance(one, Found)]
     assert {one.sample.device for one in left} == {"line-0", "line-2"}
