@@ -42,11 +42,21 @@ class Gateway:
     folder: Path
     monitor: int = field(default_factory=free_port)
     port: int = field(default_factory=free_port)
+    tls_port: int = field(default_factory=free_port)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def tls_endpoint(self) -> str:
+        return f"https://127.0.0.1:{self.tls_port}"
+
+    @property
+    def certificate(self) -> Path:
+        """Of the endpoint with TLS, which vouches for itself."""
+        return self.folder / "certificate.pem"
 
     def url(self, bucket: str, prefix: str = "") -> str:
         return f"s3://{bucket}/{prefix}?endpoint={self.endpoint}"
@@ -64,6 +74,7 @@ class Gateway:
         for name in ("mon", "osd"):
             (self.folder / name).mkdir(parents=True)
         (self.folder / "keyring").touch()
+        self._make_certificate()
         (self.folder / "ceph.conf").write_text(self._configuration())
         address = f"[v2:127.0.0.1:{self.monitor}/0]"
         self._do("ceph-mon", "--mkfs", "-i", "a", "--public-addrv", address)
@@ -101,6 +112,15 @@ class Gateway:
             process.kill()
             process.wait(30)
 
+    def _make_certificate(self) -> None:
+        key = self.folder / "key.pem"
+        subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
+        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *subject]
+        subprocess.run(
+            [*command, "-keyout", str(key), "-out", str(self.certificate)], check=True, capture_output=True
+        )
+        (self.folder / "both.pem").write_bytes(key.read_bytes() + self.certificate.read_bytes())
+
     def _answers(self) -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
         try:
@@ -133,6 +153,7 @@ class Gateway:
 
     def _configuration(self) -> str:
         here = self.folder
+        tls = f"ssl_endpoint=127.0.0.1:{self.tls_port} ssl_certificate={here}/both.pem"
         return f"""
 [global]
 fsid = {uuid.uuid4()}
@@ -165,7 +186,7 @@ paxos min wait = 0.01
 mon osd cache size = 10
 
 [client.rgw]
-rgw frontends = beast endpoint=127.0.0.1:{self.port}
+rgw frontends = beast endpoint=127.0.0.1:{self.port} {tls}
 rgw thread pool size = 8
 rgw enable gc threads = false
 rgw enable lc threads = false

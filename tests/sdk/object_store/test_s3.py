@@ -211,6 +211,22 @@ def test_a_device_that_may_only_write_uploads_all_the_same(gateway: Gateway, tmp
 
 
 @pytest.mark.slow
+def test_a_server_is_believed_only_with_a_certificate_that_somebody_known_vouches_for(
+    gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = gateway.make_bucket()
+    address = Address.of(bucket, "", gateway.tls_endpoint, "us-east-1")
+    file = written(tmp_path / "file", 1000)
+    with pytest.raises(StorageError, match="certificate verify failed") as caught:
+        S3Store(address, CREDENTIALS).put("key", file)
+    assert "\n" not in str(caught.value)
+    monkeypatch.setenv("SSL_CERT_FILE", str(gateway.certificate))
+    store = S3Store(address, CREDENTIALS)
+    store.put("key", file)
+    assert store.read("key") == file.read_bytes()
+
+
+@pytest.mark.slow
 def test_what_is_refused_is_said_in_one_line_without_the_secret(gateway: Gateway, tmp_path: Path) -> None:
     file = written(tmp_path / "file", 10)
     bucket = gateway.make_bucket()
