@@ -31,6 +31,7 @@ from edgewright.artifact.layout import Layout, digest_of
 from edgewright.artifact.manifest import (
     AccuracyReport,
     ArtifactManifest,
+    Classification,
     GateCheck,
     GateReport,
     GoldenPolicy,
@@ -183,8 +184,9 @@ class Registry:
         wrong_golden: bool = False,
         profile: str = PROFILE,
         verdict: Verdict | None = None,
+        labels: tuple[str, ...] | None = None,
     ) -> ReleaseReference:
-        """Publish `sorter:VERSION`; each version computes something else."""
+        """Publish `sorter:VERSION`; each version computes something else. With `labels` it is a classifier."""
         seed = sum(version.encode())
         graphs = {
             "matmul": lambda: _matmul(seed),
@@ -224,6 +226,8 @@ class Registry:
             ),
             accuracy=AccuracyReport(executed_by="onnxruntime", data="evaluation", samples=1, sqnr_db={}),
             gate=_gate(verdict) if verdict else None,
+            labels=labels,
+            postprocessing=Classification(output="scores") if labels else None,
             provenance=Provenance(source="made by the tests", calibration_samples=0),
         )
         layout = Layout.create(self.root)
