@@ -51,6 +51,7 @@ def config_for(state: Path, registry: Path) -> AgentConfig:
         registry=registry,
         state_dir=state,
         source=SourceConfig(rate_hz=2000),
+        download_retry_s=0,
         watch_s=0.01,
         watch_inferences=5,
         watch_max_s=2.0,

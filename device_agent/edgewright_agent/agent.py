@@ -68,6 +68,7 @@ class Agent:
             stopping=self._stopping,
             on_change=self._report,
             read_heat=lambda: self._sensing.heat(),  # there before the first update
+            overtaken=lambda: not self._wishes.empty(),
         )
         self._exporter = Exporter(
             fleet=config.fleet,

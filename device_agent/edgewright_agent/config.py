@@ -89,6 +89,9 @@ class AgentConfig(BaseModel):
     """`protobuf` is deflated OTLP; `json` is for people and simple receivers, at five times the size."""
     telemetry_spool_bytes: Annotated[int, Field(ge=1 << 16, le=1 << 32)] = 16 << 20
     """Bytes of disk for payloads that the broker does not have yet. 16 MiB: 2.8 days at the default period."""
+    download_retry_s: Annotated[float, Field(ge=0)] = 600.0
+    """Seconds for which a registry that is away is asked again; a newer wish ends it. 600: shorter than a rollout
+    waits for a device, so that it is told the reason. 0: the update fails at once."""
     watch_s: Seconds = 10.0
     """Seconds that a new release is watched at least before it is kept. 10: ten inferences at the default rate."""
     watch_inferences: Annotated[int, Field(ge=0)] = 12
