@@ -103,6 +103,7 @@ class Agent:
         """Serve until `stop` is called. A broker that is down is waited for; the last good model serves."""
         share_one_heap()
         self._updater.restore()
+        log.info("Edgewright %s starts: %s", __version__, self._summary())
         self._client.connect_async(self.config.broker.host, self.config.broker.port, keepalive=KEEPALIVE_S)
         self._client.loop_start()
         updates = threading.Thread(target=self._update_loop, name="updates", daemon=True)
@@ -132,6 +133,7 @@ class Agent:
                 )
         finally:
             tell("STOPPING=1")
+            log.info("stops")
             self._stopping.set()
             self._wishes.put(None)
             for thread in threads:

@@ -147,7 +147,7 @@ def load_config(path: Path, device: str | None = None) -> AgentConfig:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError("does not exist", where=str(path)) from None
+        raise ConfigError("does not exist", where=str(path), remedy=_where_the_template_is()) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"cannot be read ({error})", where=str(path)) from None
     if device is not None:
@@ -161,6 +161,13 @@ def load_config(path: Path, device: str | None = None) -> AgentConfig:
             _resolve(table.get("broker"), _BROKER_PATHS, path.parent)
     _resolve(document.get("serving"), ("socket",), path.parent)
     return from_mapping(AgentConfig, document, where=str(path))
+
+
+def _where_the_template_is() -> str:
+    import sysconfig  # for this error alone
+
+    template = Path(sysconfig.get_path("data"), "share/edgewright/agent.toml")
+    return f"copy {template} and name fleet, device and profile" if template.exists() else "see --config"
 
 
 def _resolve(table: Any, keys: tuple[str, ...], folder: Path) -> None:

@@ -106,6 +106,10 @@ class Updater:
         """Serve the last good model after a start; where that is another than it was, say why."""
         self.served, reason = self._slots.start(lambda serving: load_served(serving, self._config))
         failure = self._slots.state.failure
+        if reason is not None:
+            log.warning("%s", reason)
+        elif failure is not None:
+            log.info("the update to %s failed before: %s", failure.desired.release, failure.reason)
         if failure is not None:
             reason = reason or failure.reason
             self.progress = Progress("failed", failure.desired.release, failure.desired.rollout, reason)
@@ -113,8 +117,6 @@ class Updater:
             self.progress = Progress("failed", reason=reason)
         elif self.served is not None:
             self.progress = Progress("committed", self.served.content.release)
-        if reason is not None:
-            log.warning("%s", reason)
 
     def take(self, desired: DesiredState) -> None:
         """Bring the device to a desired state, or keep it where it is with the reason reported.
