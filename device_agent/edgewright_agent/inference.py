@@ -20,6 +20,7 @@ from edgewright_agent.config import AgentConfig
 from edgewright_agent.drift import DriftWatch
 from edgewright_agent.exporter import Attributes, Exporter, model_attributes
 from edgewright_agent.feed import Feed
+from edgewright_agent.heap import give_back_free_memory
 from edgewright_agent.slots import Serving
 from edgewright_agent.tally import Tally
 
@@ -112,6 +113,7 @@ def serve(
             infer(served, exporter, feed)
             if served is not announced and served.spent.inferences:
                 announced = served
+                give_back_free_memory()
                 log.info("%s: first inference done", served.content.release)
         due = max(due + period, time.monotonic() - MAX_LAG_S)
         stopping.wait(max(0.0, due - time.monotonic()))
