@@ -1,8 +1,8 @@
 """One heap of the C library for all threads of the agent, and what is free in it given back to the system.
 
-glibc gives each thread a heap of its own. Models are loaded by one thread and let go by another, and what one frees
-in its heap the other cannot use, so that the heaps grow apart over many updates. Threads take turns in Python
-anyway: none waits for the heap. Another C library than glibc keeps its own ways.
+glibc gives each thread a heap of its own. Models are loaded by one thread and let go by another, and what one
+frees in its heap the other cannot use, so that the heaps grow apart over many updates. Threads take turns in
+Python anyway: none waits for the heap. Another C library than glibc keeps its own ways.
 """
 
 from __future__ import annotations

@@ -285,7 +285,8 @@ def test_a_device_serves_without_a_broker_and_finds_it_again(
     broker.stop()
     device.start()
     until(lambda: "cannot be reached" in device.log)
-    time.sleep(1.2)
+    spool = device.folder / "state" / "spool"
+    until(lambda: len(list(spool.glob("[0-9]*"))) >= 2)
     back_ns = time.time_ns()
     broker.start()
     # The windows of the time without a broker were kept; they may arrive after the first one of the time with.

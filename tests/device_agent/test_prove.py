@@ -82,7 +82,7 @@ def test_a_model_that_takes_its_process_down_fails_and_the_caller_lives(registry
     time.sleep(0.2)
     for child in children():
         os.kill(child, signal.SIGSEGV)
-    thread.join(10)
+    thread.join(60)
     (verdict,) = verdicts
     assert not verdict.passed
     assert "ended with signal 11" in verdict.detail
