@@ -26,7 +26,9 @@ from edgewright_converters.calibration import load_samples
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images_module, "SCAN_S", 0.01)
     monkeypatch.setattr(images_module, "MISSING_S", 0.02)
-    monkeypatch.setattr(images_module, "SCAN_SHARE", 1.0)  # a scan that was held up delays the next no further
+    monkeypatch.setattr(
+        images_module, "SCAN_SHARE", 1.0
+    )  # a scan that was held up delays the next no further
 
 
 def drained(source: ImageFiles, most: int = 1000) -> list[Sample]:
