@@ -20,6 +20,7 @@ __all__ = [
     "EdgewrightError",
     "MissingArtifactError",
     "ProfileError",
+    "RetrainingError",
     "RolloutError",
     "RuntimeUnavailableError",
     "StorageError",
@@ -65,6 +66,10 @@ class ClusterError(EdgewrightError):
 
 class RolloutError(EdgewrightError):
     """A rollout cannot be started, found or changed."""
+
+
+class RetrainingError(EdgewrightError):
+    """A training run or a retraining cannot be started, found or carried on."""
 
 
 class StorageError(EdgewrightError):
