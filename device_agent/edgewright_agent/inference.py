@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from edgewright.active_slot import SlotContent
 from edgewright.errors import EdgewrightError
 from edgewright.runtime.model import Array, Model, load_artifact
+from edgewright.twin import RunningRelease
 from edgewright_agent.config import AgentConfig
 from edgewright_agent.drift import DriftWatch
 from edgewright_agent.exporter import Attributes, Exporter, model_attributes
@@ -93,6 +94,12 @@ class Served:
     """Where its inferences may be chosen for training. None: the agent keeps none."""
     observers: tuple[Callable[[Sequence[Array], Sequence[Array]], None], ...] = ()
     """Told the raw inputs and outputs of each inference that succeeded."""
+
+    @property
+    def running(self) -> RunningRelease:
+        """As the fleet is told."""
+        content = self.content
+        return RunningRelease(release=content.release, artifact=content.artifact, runtime=self.model.runtime)
 
 
 def load_served(serving: Serving, config: AgentConfig) -> Served:
