@@ -60,7 +60,11 @@ class SdkHistograms:
             histogram.record(seconds)
 
     def message(self) -> MetricsData:
-        return MetricsData.FromString(encode_metrics(self.reader.get_metrics_data()).SerializeToString())
+        data = self.reader.get_metrics_data()
+        assert data is not None
+        message = MetricsData()
+        message.ParseFromString(encode_metrics(data).SerializeToString())
+        return message
 
 
 MEMORY = """

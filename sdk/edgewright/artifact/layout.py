@@ -297,5 +297,4 @@ def _corrupt(path: Path) -> ArtifactError:
 
 def is_away(error: BaseException, root: Path) -> bool:
     """Whether an error says that what lies below `root` is not there or cannot be read, not that it is wrong."""
-    away = isinstance(error, MissingArtifactError | StorageError)
-    return away and Path(error.where).is_relative_to(root)
+    return isinstance(error, MissingArtifactError | StorageError) and Path(error.where).is_relative_to(root)
