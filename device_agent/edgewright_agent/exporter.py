@@ -1,8 +1,8 @@
 """`Exporter`: what the device measured since the last report, as one OTLP payload.
 
 Durations are counted in exponential histograms of our own, which come out as those of the OpenTelemetry SDK do, at
-a fraction of its time (`benchmarks/agent/telemetry.py` measures both, a test compares their data points). The names
-are in `edgewright.telemetry.names`; the payload is a delta, a window of its own, that the receiver merges.
+a fraction of its time (`benchmarks/agent/telemetry.py` measures both, a test compares their data points). The
+names are in `edgewright.telemetry.names`; the payload is a delta, a window of its own, that the receiver merges.
 """
 
 from __future__ import annotations
