@@ -182,6 +182,7 @@ class Registry:
         kind: Kind = "matmul",
         rows: int = 8,
         wrong_golden: bool = False,
+        max_lsb: int = 0,
         profile: str = PROFILE,
         verdict: Verdict | None = None,
         labels: tuple[str, ...] | None = None,
@@ -222,7 +223,11 @@ class Registry:
             inputs=(TensorSpec(name="x", runtime_name="x", **tensor),),
             outputs=(TensorSpec(name="scores", runtime_name="scores", shape=(1, 3), dtype="int32"),),
             golden=GoldenPolicy(
-                digest=digest_of(golden), vectors=4, runtime="onnxruntime", max_lsb=0, relative_tolerance=0
+                digest=digest_of(golden),
+                vectors=4,
+                runtime="onnxruntime",
+                max_lsb=max_lsb,
+                relative_tolerance=0,
             ),
             accuracy=AccuracyReport(executed_by="onnxruntime", data="evaluation", samples=1, sqnr_db={}),
             gate=_gate(verdict) if verdict else None,
