@@ -95,8 +95,8 @@ def test_a_run_goes_from_submission_to_its_end_with_the_rights_of_a_submitter(
     until(lambda: backend.status(run).state == "succeeded")
     backend.submit(run)
     assert len(pods(berlin, run)) == 1
-    with pytest.raises(ClusterError, match="has succeeded: there is nothing to resume"):
-        backend.resume(run)
+    backend.resume(run)
+    assert len(pods(berlin, run)) == 1
     backend.clean_up(run)
     until(lambda: not pods(berlin, run))
     with pytest.raises(ClusterError, match="run whole-way: was never submitted"):
@@ -119,6 +119,8 @@ def test_a_pod_that_ends_is_replaced_until_the_retries_are_used_up_and_the_statu
     end(berlin, second, 1)
     status = until(lambda: (s := backend.status(run)).state == "failed" and s, 120)
     assert status.why.startswith("BackoffLimitExceeded: pod fails-") and "exit code 1" in status.why
+    with pytest.raises(ClusterError, match="run fails: failed: BackoffLimitExceeded"):
+        backend.submit(run)
     backend.resume(run)
     running_pod(berlin, run, but=second["metadata"]["name"])
     assert until(lambda: (s := backend.status(run)).state == "running" and s).restarts == 0
@@ -130,10 +132,10 @@ def test_a_run_is_cancelled_says_so_and_is_resumed(berlin: RealCluster, backend:
     before = running_pod(berlin, run)["metadata"]["name"]
     backend.cancel(run)
     backend.cancel(run)
-    until(lambda: (s := backend.status(run)).state == "cancelled" and s.why == "cancelled")
+    until(lambda: (s := backend.status(run)).state == "cancelled" and s.why == "on request")
     until(lambda: not pods(berlin, run))
-    backend.submit(run)
-    assert backend.status(run).state == "cancelled"  # to go on is for `resume`
+    with pytest.raises(ClusterError, match="run cancelled: cancelled: on request; resume it"):
+        backend.submit(run)
     backend.resume(run)
     backend.resume(run)
     running_pod(berlin, run, but=before)

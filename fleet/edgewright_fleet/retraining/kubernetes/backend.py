@@ -58,10 +58,10 @@ class KubernetesBackend:
         self._settings, self._cluster = settings, cluster
 
     def submit(self, job: TrainingJob) -> None:
-        """Make the objects of a run that are not there. A run that was cancelled or has ended is left as it is.
+        """Make the objects of a run that are not there; nothing where it runs or has succeeded.
 
         Raises `ConfigError` where the pods would not see what the job names, `ClusterError` where another run or
-        other objects have its name, or the cluster is too old.
+        other objects have its name, where it ended otherwise and waits for `resume`, or the cluster is too old.
         """
         wanted, *others = job_objects(job, self._settings)
         self._check(others[-1])
@@ -69,6 +69,8 @@ class KubernetesBackend:
         self._check_same(config, wanted)
         if CANCELLED not in (config["metadata"].get("annotations") or {}):
             self._make_owned(config, others)
+        if (status := self.status(job)).state in ("cancelled", "failed"):
+            raise ClusterError(f"{status.state}: {status.why}", where=f"run {job.name}", remedy="resume it")
 
     def status(self, job: TrainingJob) -> JobStatus:
         """Where the run stands. Raises `ClusterError` where it was never submitted."""
@@ -106,7 +108,7 @@ class KubernetesBackend:
         if status.state in ENDED:
             return
         # First, so that whoever asks in between finds a Job that runs, and never a run without a word.
-        note = status.model_copy(update={"state": "cancelled", "why": "cancelled"})
+        note = status.model_copy(update={"state": "cancelled", "why": "on request"})
         self._cluster.patch(
             path_of(config), {"metadata": {"annotations": {CANCELLED: to_json(note).decode()}}}
         )
@@ -115,14 +117,12 @@ class KubernetesBackend:
     def resume(self, job: TrainingJob) -> None:
         """Start a run again that was cancelled, suspended or failed; one that runs is left alone.
 
-        Settings and parameters may have changed: more memory is a reason to resume. Raises `ClusterError` where
-        the run was never submitted, has succeeded, or its old pods do not go.
+        Settings and parameters may have changed: more memory is a reason to resume. Nothing is done where the run
+        has succeeded. Raises `ClusterError` where it was never submitted, or its old pods do not go.
         """
         config, run = self._config(job), self._run(job)
         if run is not None:
             state = status_of(run, self._pods(job)).state
-            if state == "succeeded":
-                raise ClusterError("has succeeded: there is nothing to resume", where=f"run {job.name}")
             if state == "suspended":
                 self._cluster.patch(path_of(run), {"spec": {"suspend": False}})
                 return

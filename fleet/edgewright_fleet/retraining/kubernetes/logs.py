@@ -1,6 +1,6 @@
 """The pods' logs as one: what every rank printed, and where rank 0's launcher said that the training stands.
 
-A launcher puts `[rank]` before what its ranks print; what it says itself gets `[node N]`.
+A launcher puts `[rank]` before what its ranks print; what it says itself gets `[-]`.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _order(pod: Json) -> tuple[int, str]:
 def _lines(cluster: Cluster, pod: Json, **query: str) -> Iterator[str]:
     for line in _raw(cluster, pod, **query):
         if not line.startswith(TOLD):
-            yield line if re.match(r"\[\d+\] ", line) else f"[node {index_of(pod)}] {line}"
+            yield line if re.match(r"\[\d+\] ?", line) else f"[-] {line}"
 
 
 def _raw(cluster: Cluster, pod: Json, **query: str) -> Iterator[str]:
