@@ -1,7 +1,7 @@
-"""The part of a kubelet that serves logs, for pods whose containers run elsewhere: the file FOLDER/POD is a pod's log.
+"""The part of a kubelet that serves logs: the file FOLDER/POD is what a pod has printed.
 
-An API server passes `pods/POD/log` on to the kubelet of the pod's node, over TLS. As a kubelet does, this one ends an
-answer to `follow` when the container has ended: when there is a file FOLDER/POD.ended.
+An API server passes `pods/POD/log` on to the kubelet of the pod's node, over TLS. As a kubelet does, this one ends
+an answer to `follow` when the container has ended, which here is when there is a file FOLDER/POD.ended.
 
     python log_kubelet.py FOLDER CERTIFICATE-AND-KEY     # prints its port
 """

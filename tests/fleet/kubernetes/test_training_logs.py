@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import subprocess
 import sys
@@ -25,7 +26,8 @@ SETTINGS = KubernetesSettings(
     image="edgewright:test", claim="edgewright-registry", cpu="10m", memory="16Mi", shared_memory="8Mi",
     node_selector={"edgewright.dev/logs": "here"},
 )  # fmt: skip
-PROGRESS = 'edgewright-progress {"restarts": 1, "checkpoint_step": 40, "step": 42, "steps": 100, "loss": 0.5, "left_s": 9.0}'
+FIGURES = {"restarts": 1, "checkpoint_step": 40, "step": 42, "steps": 100, "loss": 0.5, "left_s": 9.0}
+PROGRESS = f"edgewright-progress {json.dumps(FIGURES)}"
 
 
 @pytest.fixture
@@ -51,7 +53,8 @@ def log_folder(berlin: RealCluster, tmp_path: Path) -> Iterator[Path]:
     assert kubelet.stdout is not None
     amounts = {"cpu": "4", "memory": "4Gi", "pods": "10"}
     node: dict[str, Any] = {
-        "apiVersion": "v1", "kind": "Node", "metadata": {"name": "logs", "labels": {"edgewright.dev/logs": "here"}},
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": "logs", "labels": {"edgewright.dev/logs": "here"}},
         "status": {
             "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
             "daemonEndpoints": {"kubeletEndpoint": {"Port": int(kubelet.stdout.readline())}},
