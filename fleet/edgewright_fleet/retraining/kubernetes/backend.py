@@ -80,11 +80,11 @@ class KubernetesBackend:
         pods = self._pods(job)
         status = status_of(run, pods)
         told = figures(job) if job.folder.is_dir() else told_progress(self._cluster, pods)
-        told["restarts"] = status.restarts + int(told.get("restarts", 0))
         try:
-            return JobStatus.model_validate({**status.model_dump(), **told})
+            far = JobStatus.model_validate({**told, "state": status.state, "why": status.why})
         except ValidationError:  # a line of a function that prints like a launcher
             return status
+        return far.model_copy(update={"restarts": status.restarts + far.restarts})
 
     def logs(self, job: TrainingJob, *, follow: bool = False) -> Iterator[str]:
         """Lines of all ranks, each after `[rank]`; with `follow` until the run ends. Raises `ClusterError`."""
@@ -145,18 +145,20 @@ class KubernetesBackend:
         self._cluster.delete(path_of(config), propagationPolicy="Background")
 
     def _check(self, run: Json) -> None:
-        """Have the API server look at the Job or TrainJob without making it. Raises `ClusterError`."""
+        """Have the API server look at a Job without making it, or say that it has TrainJobs."""
+        if run["kind"] == "TrainJob":
+            if self._found(f"/apis/{API_VERSION}") is None:
+                raise ClusterError(
+                    "has no TrainJob: Kubeflow Trainer is not installed",
+                    where=str(self._cluster), status=NOT_FOUND, remedy="install it, or leave out 'api: trainjob'",
+                )  # fmt: skip
+            return  # Trainer looks at it itself, and would miss its runtime
         collection = path_of(run).rsplit("/", 1)[0]
         try:
             kept = self._cluster.create(f"{collection}?dryRun=All", run)["spec"]
         except ClusterError as error:
             if error.status == CONFLICT:
                 return  # it is there
-            if error.status == NOT_FOUND and run["kind"] == "TrainJob":
-                raise ClusterError(
-                    "has no TrainJob: Kubeflow Trainer is not installed",
-                    where=str(self._cluster), status=NOT_FOUND, remedy="install it, or leave out 'api: trainjob'",
-                ) from None  # fmt: skip
             raise
         several = run["spec"].get("completions", 1) > 1
         for field, why in NEEDED.items():

@@ -157,12 +157,13 @@ def test_code_on_the_volume_stays_there() -> None:
         ({"folder": "/home/anna/runs"}, "folder /home/anna/runs is not below /edgewright"),
         ({"folder": "/edgewright/../etc"}, r"folder /edgewright/\.\./etc is not below"),
         ({"weights": "float.safetensors"}, "weights float.safetensors is not below"),
+        ({"data": {"train": "digits"}}, "data 'train', digits is not below"),
         ({"code": "nowhere"}, r"nowhere holds no \.py file"),
     ],
 )
 def test_what_the_pods_would_not_see_is_refused_in_one_line(given_job: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said) as refused:
-        job_objects(job(**{key: Path(value) for key, value in given_job.items()}), settings())
+        job_objects(job(**given_job), settings())
     assert "\n" not in str(refused.value)
 
 
