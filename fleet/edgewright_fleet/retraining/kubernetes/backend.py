@@ -134,8 +134,8 @@ class KubernetesBackend:
         wanted, *others = job_objects(job, self._settings)
         self._check(others[-1])
         config = self._cluster.apply(path_of(config), wanted)
+        self._make_owned(config, others, anew=True)
         self._cluster.patch(path_of(config), {"metadata": {"annotations": {CANCELLED: None}}})
-        self._make_owned(config, others)
 
     def clean_up(self, job: TrainingJob) -> None:
         """Delete what the cluster has of a run that has ended, not its folder. Raises `ClusterError`."""
@@ -196,14 +196,16 @@ class KubernetesBackend:
                 raise
         return self._cluster.get(path_of(document))
 
-    def _make_owned(self, config: Json, others: list[Json]) -> None:
+    def _make_owned(self, config: Json, others: list[Json], *, anew: bool = False) -> None:
+        """Create the objects that the ConfigMap owns; `anew`: those beside the Job become what they are to be now."""
         owner = {
             "apiVersion": "v1", "kind": "ConfigMap", "name": config["metadata"]["name"],
             "uid": config["metadata"]["uid"],
         }  # fmt: skip
-        for document in others:
-            owned = document | {"metadata": document["metadata"] | {"ownerReferences": [owner]}}
-            made = self._make(owned)
+        *beside, run = [one | {"metadata": one["metadata"] | {"ownerReferences": [owner]}} for one in others]
+        for document in (*beside, run):
+            change = anew and document is not run
+            made = self._cluster.apply(path_of(document), document) if change else self._make(document)
             uids = [one["uid"] for one in made["metadata"].get("ownerReferences") or ()]
             if owner["uid"] not in uids or made["metadata"].get("deletionTimestamp"):
                 raise self._taken(made)
