@@ -8,12 +8,12 @@ nothing that lies in a file: torch pickles a checkpoint's index, which is read w
 from __future__ import annotations
 
 import io
-import pickle  # noqa: S403 - to narrow what torch unpickles
+import pickle
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
@@ -157,7 +157,7 @@ class _Reader(dcp.FileSystemReader):
 
 
 class _IndexUnpickler(pickle.Unpickler):
-    _ALLOWED = {
+    _ALLOWED: ClassVar = {
         "torch": {
             "Size",
             "strided",
