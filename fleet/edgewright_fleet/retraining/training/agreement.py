@@ -55,6 +55,8 @@ class Agreement:
         now_s = time.monotonic()
         step_s = max((now_s - self._sent_s) / self._calls, 1e-6)
         wanted = min(MOST_STEPS, max(1, math.floor(PERIOD_S / step_s)))
+        if decision is not None and decision.save:
+            hold = True  # all ranks begin one at this call
         # The largest of each: one rank is enough to stop all, or to hold all; the fastest says how many calls.
         said = torch.tensor([stop, hold, wanted], dtype=torch.int64)
         self._sent = dist.all_reduce(said, op=dist.ReduceOp.MAX, group=self._group, async_op=True), said

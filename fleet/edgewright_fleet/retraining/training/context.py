@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from pydantic import JsonValue
 from torch import nn
+from torch.distributed.checkpoint import CheckpointException
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -214,7 +215,7 @@ class TrainingContext:
 
 def _cause(error: BaseException) -> str:
     """The failure of the first rank that had one, in one line."""
-    if isinstance(error, checkpoint.dcp.CheckpointException):
+    if isinstance(error, CheckpointException):
         rank, (first, _) = next(iter(error.failures.items()))
         return f"rank {rank}: {' '.join(str(first).split())}"
     return " ".join(str(error).split())

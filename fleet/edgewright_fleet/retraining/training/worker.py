@@ -98,7 +98,6 @@ def _in_one_line(error: Exception) -> TrainingError:
     return TrainingError(f"{type(error).__name__}{': ' if says else ''}{says}", where=where)
 
 
-@record
 def _main() -> int:
     parser = argparse.ArgumentParser(description="Run one rank of a training job, under torchrun.")
     parser.add_argument("--job", type=Path, required=True, help="JSON file of the job")
@@ -117,7 +116,7 @@ def main() -> None:
     """The worker's command line."""
     die_with_parent()
     try:
-        code = _main()
+        code = record(_main)()
     except EdgewrightError as error:
         print(f"edgewright: {error}", file=sys.stderr)  # noqa: T201 - the rank's log
         code = 2 if isinstance(error, ConfigError) else 1

@@ -1,7 +1,8 @@
 """A training function as a user writes one: two classes of points, DDP or FSDP, and all three random generators.
 
-Each rank notes its losses, to the last bit. Parameters are steps: at those in `saved_at` the ranks wait until there
-are one, two ... whole checkpoints; after `die_at` rank 1 kills itself, once; at `wait_at` they wait for the file `go`.
+Each rank notes its losses, to the last bit. Parameters are steps: at those in `saved_at` the ranks wait until
+there are one, two ... whole checkpoints; after `die_at` rank 1 kills itself, once; at `wait_at` they wait for the
+file `go`.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def train(context):
     with (context.output / f"losses-{context.rank}").open("a") as losses:
         for step in range(done, steps):
             batch = context.batch(step, 32, len(points))
-            noise = torch.tensor(np.random.normal(size=16) * 0.01 + random.gauss(0, 0.01), dtype=torch.float32)
+            noise = torch.tensor(
+                np.random.normal(size=16) * 0.01 + random.gauss(0, 0.01), dtype=torch.float32
+            )
             loss = nn.functional.cross_entropy(model(points[batch] + noise), labels[batch])
             optimizer.zero_grad()
             loss.backward()
