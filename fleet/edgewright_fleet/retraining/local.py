@@ -1,4 +1,4 @@
-"""`LocalBackend`: training jobs on this machine, each under a supervisor that outlives the process that submitted it.
+"""`LocalBackend`: training jobs on this machine, each under a supervisor that outlives whoever submitted it.
 
 All that is known of a job lies in its folder, beside what `TrainingJob` says of it:
 
@@ -59,8 +59,8 @@ class LocalBackend:
     def submit(self, job: TrainingJob) -> None:
         """Start the job and return.
 
-        Starts nothing where it runs or has succeeded. Raises `ConfigError` where it does not fit this machine, where
-        another job lies in its folder, or where it ended otherwise and waits for `resume`.
+        Starts nothing where it runs or has succeeded. Raises `ConfigError` where it does not fit this machine,
+        where another job lies in its folder, or where it ended otherwise and waits for `resume`.
         """
         job = _absolute(job)
         _check(job)
@@ -113,7 +113,7 @@ class LocalBackend:
                 yield _after_rank(rest)
 
     def cancel(self, job: TrainingJob) -> None:
-        """Have the ranks write a checkpoint and stop; after their notice, kill them. Returns when they are gone."""
+        """Have the ranks write a checkpoint and stop, kill them after their notice; returns when they are gone."""
         job = _absolute(job)
         _must_exist(job)
         if _runs(job.folder):
