@@ -197,7 +197,7 @@ class KubernetesBackend:
         return self._cluster.get(path_of(document))
 
     def _make_owned(self, config: Json, others: list[Json], *, anew: bool = False) -> None:
-        """Create the objects that the ConfigMap owns; `anew`: those beside the Job become what they are to be now."""
+        """Create what the ConfigMap owns; `anew`: what is beside the Job becomes what it is to be now."""
         owner = {
             "apiVersion": "v1", "kind": "ConfigMap", "name": config["metadata"]["name"],
             "uid": config["metadata"]["uid"],

@@ -68,6 +68,8 @@ def main() -> None:
             _tell(job)
     except EdgewrightError as error:
         ended = Ended(2, str(error))
+    except OSError as error:  # of the volume, most likely
+        ended = Ended(2, f"{error.strerror or error} ({error.filename})")
     if ended.why:
         print(f"edgewright: {ended.why}", file=sys.stderr, flush=True)  # noqa: T201
     sys.exit(ended.code)
