@@ -190,9 +190,9 @@ def as_markdown(
         "gradients once through gloo's TCP on loopback, which takes the same two cores; over 100 % of the extra "
         "time: part of it is hidden behind the backward pass.\n",
         "## 1,000 ranks: computed, not measured\n",
-        f"Sharded evenly (FSDP), {BYTES_A_PARAMETER} bytes a parameter. Measured here: a rank copies its state at "
-        f"{runs[0].stage_bytes_per_s / 1e9:.1f} GB/s while training waits; a restart takes {runs[0].restart_s:.1f} "
-        "s (two ranks; meeting of 1,000 is not measured). Assumed: a store that takes "
+        f"Sharded evenly (FSDP), {BYTES_A_PARAMETER} bytes a parameter. Measured here: a rank copies its state "
+        f"at {runs[0].stage_bytes_per_s / 1e9:.1f} GB/s while training waits; a restart takes "
+        f"{runs[0].restart_s:.1f} s (two ranks; meeting of 1,000 is not measured). Assumed: a store that takes "
         f"{runs[0].store_bytes_per_s / 1e9:g} GB/s from all ranks together; a failure each "
         f"{runs[0].failure_s / 3600:.1f} h (Llama 3: 419 in 54 days on 16,384 GPUs) or each hour (spot).\n",
         "| parameters | checkpoint GB | MB a rank | training waits s | written in s | failure each h | Young s | "
@@ -208,8 +208,8 @@ def as_markdown(
     ]
     parts.append(
         "\nFormulas and sources: `benchmarks/retraining/interval.py`. As saving is asynchronous, it costs so "
-        "little that the interval which loses least is as short as the store can follow; at a failure, half an interval, "
-        "the checkpoint being written, and the restart are lost."
+        "little that the interval which loses least is as short as the store can follow; at a failure, half an "
+        "interval, the checkpoint being written, and the restart are lost."
     )
     return "\n".join(parts) + "\n"
 

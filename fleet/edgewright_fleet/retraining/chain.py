@@ -21,7 +21,18 @@ from edgewright.contract import CONTRACT, from_json, to_json
 from edgewright.durable_file import make_folder, storage_error, sync_folder
 from edgewright.errors import DataError
 
-LinkKind = Literal["trigger", "data", "training", "conversion", "comparison", "release", "rollout", "stopped"]
+LinkKind = Literal[
+    "trigger",
+    "data",
+    "training",
+    "conversion",
+    "comparison",
+    "approval",
+    "release",
+    "rollout",
+    "stopped",
+    "resumed",
+]
 
 
 class Link(BaseModel):

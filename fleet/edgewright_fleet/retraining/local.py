@@ -41,6 +41,10 @@ from .training.whole import newest_whole
 _LOCK_TRIES = 20
 """10 ms apart: who asks for a job's status holds its lock for an instant."""
 _POLL_S = 0.05
+_KILL_S = 30.0
+"""A killed process is gone at once, unless its disk hangs."""
+PATIENCE_S = NOTICE_S + 10
+"""Of `cancel`: ranks have their notice, and torch's agent 3 s more; after that all are killed."""
 
 
 class LocalBackend:
@@ -54,15 +58,15 @@ class LocalBackend:
         """
         job = _absolute(job)
         _check(job)
-        before = _submitted(job)
-        if before is not None and before != job:
-            raise ConfigError(
-                "holds another job", where=str(job.folder), remedy="choose another folder or name"
-            )
         lock = _claim(job.folder)
-        if lock is None:
-            return
         try:
+            before = _submitted(job)
+            if before is not None and before != job:
+                raise ConfigError(
+                    "holds another job", where=str(job.folder), remedy="choose another folder or name"
+                )
+            if lock is None:
+                return
             if before is None:
                 _start(job, lock)
             elif (ended := _ended(job)).state != "succeeded":
@@ -70,7 +74,8 @@ class LocalBackend:
                     f"{ended.state}: {ended.why}", where=f"job '{job.name}'", remedy="resume it"
                 )
         finally:
-            os.close(lock)
+            if lock is not None:
+                os.close(lock)
 
     def status(self, job: TrainingJob) -> JobStatus:
         """Where the job stands. Raises `ConfigError` where it was never submitted."""
@@ -108,12 +113,13 @@ class LocalBackend:
         _must_exist(job)
         if _runs(job.folder):
             write_durably(job.folder / "cancel", b"")
-            if not _signal(job.folder, signal.SIGTERM, within_s=NOTICE_S + 10):
-                _signal(job.folder, signal.SIGKILL, within_s=NOTICE_S)
-        elif (job.folder / "ended.json").exists():
-            return
+            if not _signal(job.folder, signal.SIGTERM, within_s=PATIENCE_S):
+                _signal(job.folder, signal.SIGKILL, within_s=_KILL_S)
+            why = "killed: it did not stop within its notice"
+        else:
+            why = "its supervisor had been killed"
         if not (job.folder / "ended.json").exists():
-            write_durably(job.folder / "ended.json", to_json(EndedJob(state="cancelled", why="killed")))
+            write_durably(job.folder / "ended.json", to_json(EndedJob(state="cancelled", why=why)))
 
     def resume(self, job: TrainingJob) -> None:
         """Start again from the newest whole checkpoint; starts nothing where the job runs or has succeeded."""

@@ -83,10 +83,13 @@ class TrainingContext:
     def distribute(self, module: nn.Module, how: Literal["ddp", "fsdp"] = "ddp") -> nn.Module:
         """The module on this device, replicated (`DistributedDataParallel`) or sharded (`fully_shard`).
 
-        Anything else that PyTorch offers, call yourself: nothing here depends on this call.
+        All ranks begin with the weights of rank 0. Anything else that PyTorch offers, call yourself (shard each
+        block of a model that fills a GPU): nothing here depends on this call.
         """
         module = module.to(self.device)
         if how == "fsdp":
+            for tensor in module.state_dict().values():  # as DDP does
+                dist.broadcast(tensor, 0)
             mesh = init_device_mesh(self.device.type, (self.world_size,))
             return fully_shard(module, mesh=mesh)
         return DistributedDataParallel(module, [self.device] if self.device.type == "cuda" else None)

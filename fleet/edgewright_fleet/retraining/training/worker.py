@@ -116,7 +116,7 @@ def main() -> None:
     """The worker's command line."""
     die_with_parent()
     try:
-        code = record(_main)()
+        code = record(_main)() or 0  # None: the function called sys.exit(0)
     except EdgewrightError as error:
         print(f"edgewright: {error}", file=sys.stderr)  # noqa: T201 - the rank's log
         code = 2 if isinstance(error, ConfigError) else 1

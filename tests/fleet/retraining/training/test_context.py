@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -137,3 +139,24 @@ def test_a_batch_that_cannot_be_shared_is_refused() -> None:
     for size, samples in ((3, 10), (12, 10), (0, 10)):
         with pytest.raises(ConfigError, match="take a multiple of the ranks"):
             FakeRanks(0, 2, 0).batch(0, size, samples)
+
+
+def test_the_function_in_the_readme_trains(tmp_path: Path, alone: dist.ProcessGroup) -> None:
+    text = (Path(__file__).parents[4] / "fleet" / "README.md").read_text()
+    code = next(
+        part for part in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "def train(context)" in part
+    )
+    names: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), names)
+    labels = np.arange(256) % 10
+    images = (np.random.default_rng(0).normal(size=(256, 8, 8)) + labels[:, None, None]).astype(np.float32)
+    np.savez(tmp_path / "digits.npz", x=images, y=labels)
+    given = {"data": {"digits": str(tmp_path / "digits.npz")}, "parameters": {"steps": 60, "rate": 0.01}}
+    names["train"](context_in(tmp_path / "first", Asked(), **given))
+    loss = figures(job_in(tmp_path / "first"))["loss"]
+    assert loss < 2.0, "no better than a guess, ln 10 = 2.3"
+
+    weights = tmp_path / "first" / "output" / "model.safetensors"
+    given["parameters"] = {"steps": 1, "rate": 0.01}
+    names["train"](context_in(tmp_path / "second", Asked(), weights=weights, **given))
+    assert figures(job_in(tmp_path / "second"))["loss"] < 2.0, "it did not begin with the weights"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import safetensors.numpy
 
 from edgewright.errors import ConfigError
+from edgewright_fleet.retraining import local
 from edgewright_fleet.retraining.job import TrainingJob
 from edgewright_fleet.retraining.local import LocalBackend
 from edgewright_fleet.retraining.training.whole import folder_of, newest_whole
@@ -70,7 +72,7 @@ def test_a_killed_rank_costs_a_restart_and_no_step_is_another(
 
 
 @pytest.mark.slow
-def test_a_cancelled_job_writes_a_checkpoint_and_resumes_to_the_same_losses(
+def test_a_cancelled_job_writes_a_checkpoint_and_resumes_under_fsdp_to_the_same_losses(
     tmp_path: Path, submitted: Submit, undisturbed: dict[str, str]
 ) -> None:
     job = job_in(tmp_path, parameters={"wait_at": 5}, checkpoint_period_s=3600)
@@ -88,7 +90,8 @@ def test_a_cancelled_job_writes_a_checkpoint_and_resumes_to_the_same_losses(
     with pytest.raises(ConfigError, match=r"cancelled: .*resume it"):
         backend.submit(job)
 
-    (job.folder / "output" / "go").touch()
+    # A checkpoint of DDP, and the rest of the run under FSDP.
+    job = job.model_copy(update={"parameters": {"how": "fsdp"}})
     backend.resume(job)
     assert end_of(job).state == "succeeded"
     assert losses(job) == undisturbed
@@ -175,6 +178,31 @@ def test_a_function_that_raises_is_one_line_with_the_users_own_line(
     assert "blobs.py, line " in status.why
     assert status.why.endswith("in fails: ValueError: the labels are missing")
     assert any(line.startswith("[0] Traceback") for line in backend.logs(job))
+
+
+@pytest.mark.slow
+def test_a_rank_that_does_not_stop_is_killed_with_its_supervisor(
+    tmp_path: Path, submitted: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_in(tmp_path, "blobs:hangs")
+    backend = submitted(job)
+    eventually(lambda: (job.folder / "progress.jsonl").exists(), "the function")
+    children = ranks(job)
+    assert len(children) == 2
+    monkeypatch.setattr(local, "PATIENCE_S", 0.5)
+    backend.cancel(job)
+    assert backend.status(job).state == "cancelled"
+    assert backend.status(job).why == "killed: it did not stop within its notice"
+    eventually(lambda: all(gone(child) for child in children), "the end of the ranks")
+
+
+@pytest.mark.slow
+def test_of_many_who_submit_at_once_one_starts_the_job(tmp_path: Path, submitted: Submit) -> None:
+    job = job_in(tmp_path, parameters={"steps": 2}, processes_per_node=1)
+    with ThreadPoolExecutor(8) as many:
+        list(many.map(submitted, [job] * 8))
+    assert end_of(job).state == "succeeded"
+    assert len(list((job.folder / "logs").glob("blobs_*"))) == 1
 
 
 def test_a_job_that_does_not_fit_is_refused_before_anything_starts(tmp_path: Path) -> None:

@@ -80,5 +80,9 @@ def _hold(context, state, step, until):
         context.checkpoint(state, step)
 
 
+def hangs(context):
+    time.sleep(3600)
+
+
 def fails(context):
     raise ValueError("the labels are\nmissing")
