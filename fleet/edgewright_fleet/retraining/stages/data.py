@@ -10,13 +10,12 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from edgewright.artifact.layout import digest_of_file
-from edgewright.artifact.release import Release, open_artifact
 from edgewright.object_store import open_store
 from edgewright_fleet.retraining.field_data.collect import collect
 from edgewright_fleet.retraining.field_data.data_set import SplitRule
 from edgewright_fleet.retraining.field_data.reading import open_data_set
 from edgewright_fleet.retraining.promotion.samples import LabelledSample
-from edgewright_fleet.retraining.releases import serving_release
+from edgewright_fleet.retraining.releases import class_names, serving_release
 from edgewright_fleet.retraining.run import Run
 from edgewright_fleet.retraining.spec import RetrainingSpec
 from edgewright_fleet.retraining.stages.step import Step, Tools
@@ -36,7 +35,6 @@ def gather(run: Run, spec: RetrainingSpec, tools: Tools) -> Step:
     if folder.exists():
         shutil.rmtree(folder)
     since = tools.now() - timedelta(days=spec.data.recent_days)
-    serving = serving_release(spec)
     manifest, digest = collect(
         open_store(spec.data.samples, credentials_file=spec.data.credentials_file),
         Path(labels),
@@ -44,7 +42,7 @@ def gather(run: Run, spec: RetrainingSpec, tools: Tools) -> Step:
         SplitRule(held_out_share=spec.data.held_out_share, recent_since=since),
         fleet=spec.fleet,
         model=spec.release,
-        names=_classes(serving),
+        names=class_names(serving_release(spec)),
         progress=lambda done, of: tools.show(done, of, "collecting samples from the field", 0.0),
     )
     counts = {part: manifest.counts.get(part, 0) for part in ("training", "evaluation", "held-out")}
@@ -74,10 +72,3 @@ def field_samples(run: Run) -> Iterator[LabelledSample]:
 def data_digest(data: str) -> str | None:
     """Of a data set that is a file; a folder, a URL or a function has none that would hold."""
     return digest_of_file(Path(data)) if Path(data).is_file() else None
-
-
-def _classes(release: Release | None) -> tuple[str, ...] | None:
-    """The names of a release's classes, where it has them."""
-    if release is None:
-        return None
-    return open_artifact(release.layout, next(iter(release.artifacts.values()))).manifest.labels
