@@ -1,4 +1,4 @@
-"""`LocalBackend`: training jobs on this machine, each under a supervisor that outlives the process that submitted it.
+"""`LocalBackend`: training jobs on this machine, each under a supervisor that outlives whoever submitted it.
 
 All that is known of a job lies in its folder, beside what `TrainingJob` says of it:
 
@@ -10,12 +10,11 @@ All that is known of a job lies in its folder, beside what `TrainingJob` says of
 | `ended.json` | how it ended, written last; without it and without the lock, the supervisor was killed |
 | `logs/job.log` | lines of all ranks and all starts; `logs/*/` holds each rank's own |
 
-The supervisor is `training.launch`; the kernel kills its ranks with it (see `training.notice`).
+The kernel kills the ranks with their supervisor (see `training.notice`).
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import fcntl
 import os
@@ -26,31 +25,26 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
 
-from pydantic import BaseModel
-
-from edgewright.contract import CONTRACT, from_json, to_json
+from edgewright.contract import from_json, to_json
 from edgewright.durable_file import make_folder, storage_error, write_durably
-from edgewright.errors import ConfigError, EdgewrightError
+from edgewright.errors import ConfigError
 
-from .job import JobState, JobStatus, TrainingJob
-from .training.launch import Ended, launch, read_job
-from .training.notice import NOTICE_S, PREEMPTED
+from . import supervisor
+from .job import JobStatus, TrainingJob
+from .supervisor import EndedJob, sign
+from .training.launch import read_job
+from .training.notice import NOTICE_S
 from .training.progress import figures
 from .training.whole import newest_whole
 
 _LOCK_TRIES = 20
 """10 ms apart: who asks for a job's status holds its lock for an instant."""
 _POLL_S = 0.05
-
-
-class EndedJob(BaseModel):
-    """`ended.json`: the state that a job came to, and why."""
-
-    model_config = CONTRACT
-    state: JobState
-    why: str = ""
+_KILL_S = 30.0
+"""A killed process is gone at once, unless its disk hangs."""
+PATIENCE_S = NOTICE_S + 10
+"""Of `cancel`: ranks have their notice, and torch's agent 3 s more; after that all are killed."""
 
 
 class LocalBackend:
@@ -59,20 +53,20 @@ class LocalBackend:
     def submit(self, job: TrainingJob) -> None:
         """Start the job and return.
 
-        Starts nothing where it runs or has succeeded. Raises `ConfigError` where it does not fit this machine, where
-        another job lies in its folder, or where it ended otherwise and waits for `resume`.
+        Starts nothing where it runs or has succeeded. Raises `ConfigError` where it does not fit this machine,
+        where another job lies in its folder, or where it ended otherwise and waits for `resume`.
         """
         job = _absolute(job)
         _check(job)
-        before = _submitted(job)
-        if before is not None and before != job:
-            raise ConfigError(
-                "holds another job", where=str(job.folder), remedy="choose another folder or name"
-            )
         lock = _claim(job.folder)
-        if lock is None:
-            return
         try:
+            before = _submitted(job)
+            if before is not None and before != job:
+                raise ConfigError(
+                    "holds another job", where=str(job.folder), remedy="choose another folder or name"
+                )
+            if lock is None:
+                return
             if before is None:
                 _start(job, lock)
             elif (ended := _ended(job)).state != "succeeded":
@@ -80,7 +74,8 @@ class LocalBackend:
                     f"{ended.state}: {ended.why}", where=f"job '{job.name}'", remedy="resume it"
                 )
         finally:
-            os.close(lock)
+            if lock is not None:
+                os.close(lock)
 
     def status(self, job: TrainingJob) -> JobStatus:
         """Where the job stands. Raises `ConfigError` where it was never submitted."""
@@ -113,17 +108,18 @@ class LocalBackend:
                 yield _after_rank(rest)
 
     def cancel(self, job: TrainingJob) -> None:
-        """Have the ranks write a checkpoint and stop; after their notice, kill them. Returns when they are gone."""
+        """Have the ranks write a checkpoint and stop, kill them after their notice; returns when they are gone."""
         job = _absolute(job)
         _must_exist(job)
         if _runs(job.folder):
             write_durably(job.folder / "cancel", b"")
-            if not _signal(job.folder, signal.SIGTERM, within_s=NOTICE_S + 10):
-                _signal(job.folder, signal.SIGKILL, within_s=NOTICE_S)
-        elif (job.folder / "ended.json").exists():
-            return
+            if not _signal(job.folder, signal.SIGTERM, within_s=PATIENCE_S):
+                _signal(job.folder, signal.SIGKILL, within_s=_KILL_S)
+            why = "killed: it did not stop within its notice"
+        else:
+            why = "its supervisor had been killed"
         if not (job.folder / "ended.json").exists():
-            write_durably(job.folder / "ended.json", to_json(EndedJob(state="cancelled", why="killed")))
+            write_durably(job.folder / "ended.json", to_json(EndedJob(state="cancelled", why=why)))
 
     def resume(self, job: TrainingJob) -> None:
         """Start again from the newest whole checkpoint; starts nothing where the job runs or has succeeded."""
@@ -231,20 +227,16 @@ def _start(job: TrainingJob, lock: int) -> None:
     write_durably(path, to_json(job))
     make_folder(job.folder / "logs")
     with (job.folder / "logs" / "job.log").open("ab") as log:
-        supervisor = subprocess.Popen(
-            [sys.executable, "-m", __name__, "--job", str(path), "--lock", str(lock)],
+        process = subprocess.Popen(
+            [sys.executable, "-m", supervisor.__name__, "--job", str(path), "--lock", str(lock)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
             pass_fds=(lock,),
         )
-    _sign(lock, supervisor.pid)
-    supervisor.returncode = 0  # it is nobody's child to wait for: no warning when this object goes
-
-
-def _sign(lock: int, pid: int) -> None:
-    os.pwrite(lock, f"{pid:<12d}".encode(), 0)
+    sign(lock, process.pid)
+    process.returncode = 0  # it is nobody's child to wait for: no warning when this object goes
 
 
 def _signal(folder: Path, number: signal.Signals, *, within_s: float) -> bool:
@@ -266,42 +258,3 @@ def _signal(folder: Path, number: signal.Signals, *, within_s: float) -> bool:
 
 def _after_rank(line: str) -> str:
     return line if re.match(r"\[\d+\] ?", line) else f"[-] {line}"
-
-
-def _supervise(path: Path) -> None:
-    job = read_job(path)
-    # Until torch's agent handles the signal itself.
-    signal.signal(signal.SIGTERM, _leave)
-    try:
-        ended = launch(job, path)
-    except SystemExit:
-        ended = Ended(PREEMPTED, "stopped by SIGTERM")
-    except EdgewrightError as error:
-        ended = Ended(2, str(error))
-    except Exception as error:  # noqa: BLE001 - whatever it was, the job's status says it
-        ended = Ended(1, f"{type(error).__name__}: {' '.join(str(error).split())}")
-    state: JobState = "succeeded" if ended.code == 0 else "failed"
-    if ended.code == PREEMPTED:
-        state = "cancelled" if (job.folder / "cancel").exists() else "suspended"
-    if ended.why:
-        print(ended.why, file=sys.stderr, flush=True)  # noqa: T201 - the job's log
-    write_durably(job.folder / "ended.json", to_json(EndedJob(state=state, why=ended.why)))
-
-
-def _leave(_number: int, _frame: object) -> NoReturn:
-    raise SystemExit(PREEMPTED)
-
-
-def main() -> None:
-    """The supervisor's command line; `LocalBackend` starts it."""
-    parser = argparse.ArgumentParser(description="Supervise one training job on this machine.")
-    parser.add_argument("--job", type=Path, required=True)
-    parser.add_argument("--lock", type=int, required=True, help="file descriptor of the job's lock")
-    arguments = parser.parse_args()
-    os.set_inheritable(arguments.lock, False)
-    _sign(arguments.lock, os.getpid())
-    _supervise(arguments.job)
-
-
-if __name__ == "__main__":
-    main()

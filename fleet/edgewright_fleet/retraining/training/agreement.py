@@ -1,8 +1,8 @@
 """`Agreement`: what all ranks decide together at a step boundary, without a wait in each step.
 
-A rank cannot stop, or begin a checkpoint, alone: both are collectives, and ranks are at the same step at different
-times. So each says now and then what it knows, by a small all-reduce that goes on while the next steps run, and all
-act on the sum at the same later call.
+A rank cannot stop, or begin a checkpoint, alone: both are collectives, and ranks are at the same step at
+different times. So each says now and then what it knows, by a small all-reduce that goes on while the next steps
+run, and all act on the result at the same later call.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch.distributed as dist
 
 PERIOD_S = 0.1
 """Between two all-reduces, about: a stop is agreed within two of these and two steps, of a notice of 25 s."""
-MOST_STEPS = 64
+MOST_STEPS = 16
 """Between two all-reduces: should steps become slow all at once, the next one is not far."""
 
 
@@ -32,7 +32,7 @@ class Decision:
 
 
 class Agreement:
-    """Call `at_step` on every rank, equally often. `group` needs a CPU backend, and is used for nothing else."""
+    """Call `at_step` on every rank, equally often. `group` has a CPU backend, and is used for nothing else."""
 
     def __init__(self, group: dist.ProcessGroup) -> None:
         self._group = group
@@ -42,7 +42,7 @@ class Agreement:
         self._sent_s = time.monotonic()
 
     def at_step(self, *, stop: bool, hold: bool) -> Decision | None:
-        """What was agreed, at some calls; None at the others. `hold` says that this rank wants no checkpoint now."""
+        """What was agreed, at some calls; None at the others. `hold`: this rank wants no checkpoint now."""
         if self._calls_left > 0:
             self._calls_left -= 1
             return None
@@ -55,6 +55,8 @@ class Agreement:
         now_s = time.monotonic()
         step_s = max((now_s - self._sent_s) / self._calls, 1e-6)
         wanted = min(MOST_STEPS, max(1, math.floor(PERIOD_S / step_s)))
+        if decision is not None and decision.save:
+            hold = True  # all ranks begin one at this call
         # The largest of each: one rank is enough to stop all, or to hold all; the fastest says how many calls.
         said = torch.tensor([stop, hold, wanted], dtype=torch.int64)
         self._sent = dist.all_reduce(said, op=dist.ReduceOp.MAX, group=self._group, async_op=True), said

@@ -8,12 +8,12 @@ nothing that lies in a file: torch pickles a checkpoint's index, which is read w
 from __future__ import annotations
 
 import io
-import pickle  # noqa: S403 - to narrow what torch unpickles
+import pickle
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
@@ -45,7 +45,8 @@ def save(state: Mapping[str, Any], folder: Path, step: int, group: dist.ProcessG
     Collective. The next one must wait for this future. `group` needs a CPU backend, and is used for nothing else.
     """
     writer = _Writer(folder, step, dist.get_world_size(group))
-    return dcp.async_save(dict(state), storage_writer=writer, process_group=group)
+    saving: Future[Any] = dcp.async_save(dict(state), storage_writer=writer, process_group=group)
+    return saving
 
 
 class _Writer(dcp.FileSystemWriter):
@@ -54,6 +55,10 @@ class _Writer(dcp.FileSystemWriter):
     def __init__(self, folder: Path, step: int, world_size: int) -> None:
         super().__init__(folder_of(folder, step), sync_files=True)
         self._folder, self._step, self._world_size = folder, step, world_size
+
+    def prepare_local_plan(self, plan: Any) -> Any:
+        """On each rank: nothing; rank 0 makes the folder."""
+        return plan
 
     def prepare_global_plan(self, plans: list[Any]) -> list[Any]:
         """On rank 0, before any rank writes: what an earlier attempt left at this step goes first."""
@@ -157,7 +162,7 @@ class _Reader(dcp.FileSystemReader):
 
 
 class _IndexUnpickler(pickle.Unpickler):
-    _ALLOWED = {
+    _ALLOWED: ClassVar = {
         "torch": {
             "Size",
             "strided",

@@ -18,15 +18,16 @@ import torch
 import torch.distributed as dist
 from pydantic import JsonValue
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.checkpoint import CheckpointException
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from edgewright.durable_file import write_durably
 from edgewright.errors import ConfigError
+from edgewright_fleet.retraining.job import TrainingJob
 
-from ..job import TrainingJob
 from . import checkpoint
 from .agreement import Agreement
 from .notice import Notice
@@ -76,25 +77,28 @@ class TrainingContext:
         self._saving_group = dist.new_group(backend="gloo")
         self._agreement = Agreement(dist.new_group(backend="gloo"))
         self._saving: Future[Any] | None = None
-        self._saved_s = time.monotonic()
+        self._saved_s, self._saved_step = time.monotonic(), -1
         self._order: tuple[int, int, torch.Tensor] | None = None
 
     def distribute(self, module: nn.Module, how: Literal["ddp", "fsdp"] = "ddp") -> nn.Module:
         """The module on this device, replicated (`DistributedDataParallel`) or sharded (`fully_shard`).
 
-        Anything else that PyTorch offers, call yourself: nothing here depends on this call.
+        All ranks begin with the weights of rank 0. Anything else that PyTorch offers, call yourself (shard each
+        block of a model that fills a GPU): nothing here depends on this call.
         """
         module = module.to(self.device)
         if how == "fsdp":
+            for tensor in module.state_dict().values():  # as DDP does
+                dist.broadcast(tensor, 0)
             mesh = init_device_mesh(self.device.type, (self.world_size,))
             return fully_shard(module, mesh=mesh)
         return DistributedDataParallel(module, [self.device] if self.device.type == "cuda" else None)
 
     def batch(self, step: int, size: int, samples: int) -> torch.Tensor:
-        """Which of `samples` samples this rank trains on at `step` (from 0): its share of a batch of `size` in all.
+        """Which of `samples` samples this rank takes at `step` (from 0): its share of a batch of `size` in all.
 
-        Shuffled anew in each epoch, the last incomplete batch left out. It depends on the seed and the step alone, so
-        that a resumed run, also one on other ranks, sees the batches that it would have seen.
+        Shuffled anew in each epoch, the last incomplete batch left out. It depends on the seed and the step
+        alone, so that a resumed run, also one on other ranks, sees the batches that it would have seen.
         Raises `ConfigError` where the batch cannot be shared evenly or is larger than the data.
         """
         if size % self.world_size or not 0 < size <= samples:
@@ -137,10 +141,10 @@ class TrainingContext:
         return found.step
 
     def checkpoint(self, state: State, step: int) -> None:
-        """Call on every rank after each step, `step` being how many are done. Collective, and cheap when nothing is due.
+        """Call on every rank after each step, `step` being how many are done. Cheap when nothing is due.
 
-        Once the job's period is over, the state is copied here and written while training goes on. When a rank was
-        asked to stop, all save at the same step, and `stopping` is true. A function that calls again is ended.
+        Once the job's period is over, the state is copied here and written while training goes on. When a rank
+        was asked to stop, all save at the same step, and `stopping` is true. A function that calls again is ended.
         """
         if self.stopping:
             raise Stopped
@@ -189,16 +193,20 @@ class TrainingContext:
 
     def _save(self, state: State, step: int) -> None:
         self._wait()
+        if step == self._saved_step:
+            return
         check_state(state)
         whole = {**collect(state), RANDOM: random_state(self.rank, self.device)}
         self._saving = checkpoint.save(whole, self._folder, step, self._saving_group)
-        self._saved_s = time.monotonic()
+        self._saved_s, self._saved_step = time.monotonic(), step
 
     def _settle(self) -> None:
         """One that could not be written costs no training: the next may be. At the end, `_wait` raises."""
         saving, self._saving = self._saving, None
-        if saving is not None and (error := saving.exception()) is not None and self.rank == 0:
-            print(f"a checkpoint could not be written: {_cause(error)}", flush=True)  # noqa: T201 - the rank's log
+        if saving is not None and (error := saving.exception()) is not None:
+            self._saved_step = -1
+            if self.rank == 0:
+                print(f"a checkpoint could not be written: {_cause(error)}", flush=True)  # noqa: T201
 
     def _wait(self) -> None:
         saving, self._saving = self._saving, None
@@ -210,7 +218,7 @@ class TrainingContext:
 
 def _cause(error: BaseException) -> str:
     """The failure of the first rank that had one, in one line."""
-    if isinstance(error, checkpoint.dcp.CheckpointException):
+    if isinstance(error, CheckpointException):
         rank, (first, _) = next(iter(error.failures.items()))
         return f"rank {rank}: {' '.join(str(first).split())}"
     return " ".join(str(error).split())

@@ -1,10 +1,7 @@
 """Runs a job's ranks on this node under torchrun's own agent; one line on why they ended, and an exit code.
 
-    python -m edgewright_fleet.retraining.training.launch --job job.json [--endpoint HOST:PORT]
-
-runs `nodes * processes_per_node` ranks of `edgewright_fleet.retraining.training.worker`; with several nodes, run it
-once on each, with one endpoint that all of them reach (node 0 listens there). The ranks' lines are printed after
-`[rank]`, and kept in the job's `logs/`.
+A backend calls `launch` once on each node. The ranks are processes of `training.worker`; their lines are printed
+after `[rank]`, and kept in the job's `logs/`.
 
 | exit code | what it means |
 | --- | --- |
@@ -16,7 +13,6 @@ once on each, with one endpoint that all of them reach (node 0 listens there). T
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import sys
@@ -27,9 +23,8 @@ from typing import Any
 
 from edgewright.contract import from_json
 from edgewright.durable_file import storage_error
-from edgewright.errors import EdgewrightError
+from edgewright_fleet.retraining.job import TrainingJob
 
-from ..job import TrainingJob
 from .notice import NOTICE_S, PREEMPTED
 
 WORKER = "edgewright_fleet.retraining.training.worker"
@@ -68,11 +63,9 @@ def read_job(path: Path) -> TrainingJob:
     return from_json(TrainingJob, data, where=str(path))
 
 
-def launch(
-    job: TrainingJob, job_file: Path, *, endpoint: str = LOCAL_ENDPOINT, meeting: Meeting | None = None
-) -> Ended:
+def launch(job: TrainingJob, job_file: Path, *, meeting: Meeting | None = None) -> Ended:
     """Run the ranks of this node until they end or SIGTERM comes; `meeting`: as one node of several."""
-    # The shared store of the default settings races with the ranks' own: recovery then takes twice as long, or fails.
+    # The shared store of the default settings races with the ranks' own: recovery takes twice as long, or fails.
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     os.environ["PYTHONUNBUFFERED"] = "1"
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // job.processes_per_node)))
@@ -89,7 +82,7 @@ def launch(
         nproc_per_node=job.processes_per_node,
         run_id=job.name,
         rdzv_backend="c10d",
-        rdzv_endpoint=meeting.endpoint if meeting else endpoint,
+        rdzv_endpoint=meeting.endpoint if meeting else LOCAL_ENDPOINT,
         rdzv_configs={
             "is_host": meeting.here,
             "join_timeout": meeting.wait_s,
@@ -134,22 +127,3 @@ def _why(failures: Mapping[int, Any]) -> Ended:
     if isinstance(failure.message, dict):
         return Ended(failure.exitcode, f"rank {rank}: {failure.message['message']}")
     return Ended(failure.exitcode, f"rank {rank} ended with exit code {failure.exitcode}")
-
-
-def main() -> None:
-    """The launcher's command line."""
-    parser = argparse.ArgumentParser(description="Run the ranks of a training job on this node.")
-    parser.add_argument("--job", type=Path, required=True, help="JSON file of the job")
-    parser.add_argument("--endpoint", default=LOCAL_ENDPOINT, help="HOST:PORT where the nodes meet")
-    arguments = parser.parse_args()
-    try:
-        ended = launch(read_job(arguments.job), arguments.job, endpoint=arguments.endpoint)
-    except EdgewrightError as error:
-        ended = Ended(2, str(error))
-    if ended.why:
-        print(f"edgewright: {ended.why}", file=sys.stderr, flush=True)  # noqa: T201
-    sys.exit(ended.code)
-
-
-if __name__ == "__main__":
-    main()

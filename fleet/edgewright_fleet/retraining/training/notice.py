@@ -68,7 +68,7 @@ class Notice:
 
 
 def _living_children(pid: int) -> int:
-    """Children of a process that have not ended; a large number where the kernel does not say (Linux `proc(5)`)."""
+    """Children of a process that have not ended (Linux `proc(5)`); many where the kernel does not say."""
     try:
         lists = [file.read_text() for file in Path(f"/proc/{pid}/task").glob("*/children")]
     except OSError:

@@ -17,8 +17,8 @@ from pydantic import AwareDatetime, BaseModel, NonNegativeFloat, NonNegativeInt,
 
 from edgewright.contract import CONTRACT, to_json
 from edgewright.durable_file import make_folder, storage_error
+from edgewright_fleet.retraining.job import TrainingJob
 
-from ..job import TrainingJob
 from .whole import newest_whole
 
 FILE = "progress.jsonl"
@@ -60,7 +60,7 @@ class ProgressFile:
         self._steps_per_s: float | None = None
         try:
             make_folder(folder)
-            broken = self._path.exists() and not self._path.read_bytes()[-1:] in (b"", b"\n")
+            broken = self._path.exists() and self._path.read_bytes()[-1:] not in (b"", b"\n")
             self._file = self._path.open("ab")
             if broken:
                 self._file.write(b"\n")  # a crash broke its last line off

@@ -1,8 +1,8 @@
 """Which checkpoints under `checkpoints/` are whole: all their files are there, durable and unchanged.
 
-A checkpoint is a folder `step-N`. `whole.json` in it names each file with its size and sha256. It is written last
-and removed first, so that a folder without it is none. Nothing of a checkpoint is parsed before its digest is right:
-the folder may have come over a network.
+A checkpoint is a folder `step-N`. `whole.json` in it names each file with its size and sha256. It is written
+last and removed first, so that a folder without it is none. Nothing of a checkpoint is parsed before its digest
+is right: the folder may have come over a network.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
 from edgewright.artifact.manifest import Digest
 from edgewright.contract import CONTRACT, from_json, to_json
 from edgewright.durable_file import sync_folder, write_durably
-from edgewright.errors import DataError, EdgewrightError
+from edgewright.errors import DataError
 
 MANIFEST = "whole.json"
 KEPT = 3

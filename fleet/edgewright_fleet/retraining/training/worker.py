@@ -3,12 +3,13 @@
     torchrun ... -m edgewright_fleet.retraining.training.worker --job job.json
 
 Exit codes as in `launch`: 0 the function returned, 75 it was asked to stop, 2 the job or the machine does not fit,
-1 anything else. The error is left where torchrun's agent looks for it (`record`), with the line of the user's code.
+1 anything else. The error is left where torchrun's agent looks for it (`record`), with the user's own line.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import sys
@@ -22,8 +23,8 @@ import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from edgewright.errors import ConfigError, EdgewrightError
+from edgewright_fleet.retraining.job import TrainingJob
 
-from ..job import TrainingJob
 from .context import Stopped, TrainingContext
 from .launch import read_job
 from .notice import PREEMPTED, Notice, die_with_parent
@@ -42,10 +43,8 @@ def run(job: TrainingJob, notice: Notice) -> int:
     restart = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     context = TrainingContext(job, local_rank=local_rank, restart=restart, device=device, notice=notice)
     train = load_function(job)
-    try:
+    with contextlib.suppress(Stopped):
         train(context)
-    except Stopped:
-        pass
     context.close()
     dist.destroy_process_group()
     return PREEMPTED if context.stopping else 0
@@ -99,7 +98,6 @@ def _in_one_line(error: Exception) -> TrainingError:
     return TrainingError(f"{type(error).__name__}{': ' if says else ''}{says}", where=where)
 
 
-@record
 def _main() -> int:
     parser = argparse.ArgumentParser(description="Run one rank of a training job, under torchrun.")
     parser.add_argument("--job", type=Path, required=True, help="JSON file of the job")
@@ -109,7 +107,7 @@ def _main() -> int:
         return run(read_job(arguments.job), notice)
     except EdgewrightError:
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever a user's function raises
         traceback.print_exc()
         raise _in_one_line(error) from None
 
@@ -118,7 +116,7 @@ def main() -> None:
     """The worker's command line."""
     die_with_parent()
     try:
-        code = _main()
+        code = record(_main)() or 0  # None: the function called sys.exit(0)
     except EdgewrightError as error:
         print(f"edgewright: {error}", file=sys.stderr)  # noqa: T201 - the rank's log
         code = 2 if isinstance(error, ConfigError) else 1

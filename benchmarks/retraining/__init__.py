@@ -1,0 +1,1 @@
+"""Retraining measured: real ranks under torchrun's agent, killed and timed."""
