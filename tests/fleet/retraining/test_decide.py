@@ -60,7 +60,7 @@ def refused(policy: TriggerPolicy, seen: GroupEvidence) -> str:
 
 
 def test_a_group_that_drifts_fires_and_says_why() -> None:
-    trigger = fired(TriggerPolicy(), evidence(drift=drift()))
+    trigger = fired(DRIFT, evidence(drift=drift()))
     assert trigger.kind == "drift" and trigger.says.startswith("8 of 10 devices (80%) drift")
     assert "0.060" in trigger.says and "Jensen–Shannon" in trigger.says
 
@@ -70,7 +70,7 @@ def test_a_group_that_drifts_fires_and_says_why() -> None:
     [
         (None, "no device has sent sketches"),
         (drift(drifting=2), "3 devices and 20% must"),
-        (drift(drifting=3, settled=100), "3% "),
+        (drift(drifting=3, settled=100), "3 of 100 devices (3%)"),
         (drift(psi=0.01), "index of 0.02 is the least"),
         (drift(drifting=0, flapping=9), "9 flap and do not count"),
         (drift(streams={"inputs": 8}), "0 of 10 devices"),
@@ -79,7 +79,7 @@ def test_a_group_that_drifts_fires_and_says_why() -> None:
 def test_a_single_device_a_flapping_one_and_a_small_shift_do_not_fire(
     seen: GroupDrift | None, why: str
 ) -> None:
-    assert why in refused(TriggerPolicy(), evidence(drift=seen))
+    assert why in refused(DRIFT, evidence(drift=seen))
 
 
 def test_inputs_count_where_they_are_named() -> None:
@@ -137,25 +137,27 @@ def test_samples_and_schedule_fire_when_they_are_due() -> None:
 
 def test_after_a_trigger_there_is_none_for_a_while_but_by_hand() -> None:
     seen = evidence(drift=drift(), last_trigger_s=95 * DAY_S)
-    assert "2.0 days are left" in refused(TriggerPolicy(), seen)
+    assert "2.0 days are left" in refused(DRIFT, seen)
     asked = seen.model_copy(update={"request": ManualRequest(who="anna", why="new shops")})
-    trigger = fired(TriggerPolicy(), asked)
+    trigger = fired(DRIFT, asked)
     assert trigger.kind == "manual" and trigger.says == "asked for by anna: new shops"
-    assert fired(TriggerPolicy(cooldown_s=4 * DAY_S), seen).kind == "drift"
+    assert fired(TriggerPolicy(drift=DriftRule(), cooldown_s=4 * DAY_S), seen).kind == "drift"
 
 
 def test_a_training_that_costs_more_than_it_brings_does_not_fire() -> None:
     worth = BenefitRule(cost=50, value_per_1000=1)
     seen = evidence(drift=drift(psi=0.04), inferences_per_day=1e5)
-    trigger = fired(TriggerPolicy(benefit=worth), seen)
+    trigger = fired(TriggerPolicy(drift=DriftRule(), benefit=worth), seen)
     assert trigger.benefit is not None
     # At most 10 % of the answers lie elsewhere, a fifth of them is put right, 100,000 a day for 30 days.
     assert trigger.benefit.gain == pytest.approx(0.02) and trigger.benefit.value == pytest.approx(60)
     assert "is worth 60, and a training costs 61" in refused(
-        TriggerPolicy(benefit=worth.model_copy(update={"cost": 61})), seen
+        TriggerPolicy(drift=DriftRule(), benefit=worth.model_copy(update={"cost": 61})), seen
     )
     unknown = evidence(drift=drift())
-    assert "how often the group infers is not known" in refused(TriggerPolicy(benefit=worth), unknown)
+    assert "how often the group infers is not known" in refused(
+        TriggerPolicy(drift=DriftRule(), benefit=worth), unknown
+    )
 
 
 def test_the_first_rule_that_holds_is_the_trigger_and_one_that_does_not_pay_gives_way_to_the_next() -> None:
@@ -171,7 +173,7 @@ def test_the_first_rule_that_holds_is_the_trigger_and_one_that_does_not_pay_give
 
 
 def test_a_policy_without_rules_says_so() -> None:
-    assert refused(TriggerPolicy(drift=None), evidence()) == "the policy has no rule"
+    assert refused(TriggerPolicy(), evidence()) == "the policy has no rule"
 
 
 policies = st.builds(
