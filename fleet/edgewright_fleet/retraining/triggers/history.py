@@ -38,6 +38,10 @@ class History:
     sketches: Sequence[KeptSketch]
     labels: Mapping[str, str] = field(default_factory=dict)
 
+    def like(self, sketch: DataSketch) -> bool:
+        """Whether a sketch is of the same figures."""
+        return _shape(self.sketches[0].sketch) == _shape(sketch)
+
 
 @dataclass(frozen=True)
 class Change:
@@ -94,7 +98,7 @@ def histories(
     by_device: dict[str, list[KeptSketch]] = {}
     for device, kept in sketches:
         of_device = by_device.setdefault(device, [])
-        if of_device and (of_device[-1].release != kept.release or _shape(of_device[-1]) != _shape(kept)):
+        if of_device and not _alike(of_device[-1], kept):
             of_device.clear()  # another release answers otherwise, and so has a reference of its own
         of_device.append(kept)
     found = []
@@ -130,7 +134,7 @@ def _follow(
 ) -> list[DeviceDrift]:
     by_shape: dict[object, list[int]] = {}
     for number, history in enumerate(devices):
-        by_shape.setdefault(_shape(history.sketches[0]), []).append(number)
+        by_shape.setdefault(_shape(history.sketches[0].sketch), []).append(number)
     found: dict[int, DeviceDrift] = {}
     for numbers in by_shape.values():
         for start in range(0, len(numbers), BATCH):
@@ -295,7 +299,10 @@ def _moments(sketch: DataSketch) -> list[tuple[float, float]]:
     ]
 
 
-def _shape(kept: KeptSketch) -> tuple[object, ...]:
-    sketch = kept.sketch
+def _alike(first: KeptSketch, second: KeptSketch) -> bool:
+    return first.release == second.release and _shape(first.sketch) == _shape(second.sketch)
+
+
+def _shape(sketch: DataSketch) -> tuple[object, ...]:
     inputs = tuple((name, len(channels)) for name, channels in sketch.inputs.items())
     return len(sketch.classes), len(sketch.confidence), inputs
