@@ -17,6 +17,7 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 
 from edgewright_converters.execution import Execution
+from edgewright_converters.fine_tune.rung import Tuner
 from edgewright_converters.float_graph import FloatGraph
 from edgewright_converters.layer_cost import LayerCosts
 from edgewright_converters.observation import TensorStatistics, histograms, observe
@@ -86,6 +87,12 @@ ADAPTIVE = Rung(
     "1 sensitivity pass, some minutes of gradient descent",
     "thorough",
 )
+FINE_TUNING = Rung(
+    "fine-tuning",
+    "weights and ranges trained on --training-data with the rounding in place, the float model as teacher",
+    "minutes of gradient descent, in time of its own",
+    "quick",
+)
 MIXED = Rung(
     "mixed precision",
     # Not at 16 bits: no layer is faster so than in float, in either runtime (benchmarks/sixteen_bit.py).
@@ -95,13 +102,14 @@ MIXED = Rung(
     "standard",
     costs_run_time=True,
 )
-RUNGS = (MIN_MAX, RANGES, EQUALISATION, CORRECTION, RECONSTRUCTION, ADAPTIVE, MIXED)
+RUNGS = (MIN_MAX, RANGES, EQUALISATION, CORRECTION, RECONSTRUCTION, ADAPTIVE, FINE_TUNING, MIXED)
 _EFFORTS: tuple[Effort, ...] = ("quick", "standard", "thorough")
 
 
-def climbed(effort: Effort) -> tuple[Rung, ...]:
-    """The rungs that an effort may climb."""
-    return tuple(r for r in RUNGS if _EFFORTS.index(r.effort) <= _EFFORTS.index(effort))
+def climbed(effort: Effort, *, training: bool = False) -> tuple[Rung, ...]:
+    """The rungs that an effort may climb; fine-tuning only where there is `training` data."""
+    rungs = (r for r in RUNGS if _EFFORTS.index(r.effort) <= _EFFORTS.index(effort))
+    return tuple(r for r in rungs if training or r is not FINE_TUNING)
 
 
 @dataclass(frozen=True)
@@ -126,6 +134,8 @@ class Climb:
     """What `decision` repairs: equalised where that was kept, its weights unrounded as float has them."""
     costs: LayerCosts | None = None
     """What each layer costs in float, where mixed precision was tried."""
+    notes: tuple[str, ...] = ()
+    """What came of the training data, where there was some."""
 
 
 @dataclass(frozen=True)
@@ -155,13 +165,14 @@ def climb(
     costs: Callable[[Decision], LayerCosts],
     *,
     symmetric: bool = False,
+    tuner: Tuner | None = None,
 ) -> Climb:
     """Climb until the goal is met, the effort is spent or the rungs are.
 
     `attempt` judges what was fitted on each of `fits`. Where there are several, what a kept rung makes of all
     `samples` is the decision. Minimum and maximum are those of all samples: a range is to hold whatever was seen.
     `costs` says what a layer left in float takes. `symmetric` is for a target whose grids have nought in the
-    middle. Raises `DataError` where the data drives a tensor to infinity.
+    middle; `tuner` takes time beside the effort. Raises `DataError` where the data drives a tensor to infinity.
     """
     started = time.perf_counter()
     allowed = climbed(effort)
@@ -242,6 +253,15 @@ def climb(
             return replace(decision, graph=found)
 
         judge(ADAPTIVE, learnt, begun)
+    notes: tuple[str, ...] = ()
+    if tuner is not None and (tuner.always or not goal.met(trial)):
+        on_rung(FINE_TUNING)
+        begun = time.perf_counter()
+        tuned = tuner(best)
+        notes = (tuned.says,)
+        if (learnt_all := tuned.decision) is not None:
+            judge(FINE_TUNING, lambda _fit, _decision: learnt_all, begun, lambda _trial: tuned.kept)
+        started += time.perf_counter() - begun
     if MIXED in allowed and goal.clearly_missed(trial) and not spent():
         on_rung(MIXED)
         begun = time.perf_counter()
@@ -263,7 +283,7 @@ def climb(
             middle = (number + too_few) // 2
             enough = judge(MIXED, left(middle), time.perf_counter(), goal.met)
             number, too_few = (middle, too_few) if enough else (number, middle)
-    return Climb(best, tuple(attempts), goal.met(trial), statistics, execution.graph, counted)
+    return Climb(best, tuple(attempts), goal.met(trial), statistics, execution.graph, counted, notes)
 
 
 def _with_ranges(

@@ -107,7 +107,7 @@ def _pool(node: onnx.NodeProto, inputs: Sequence[Value]) -> Tensor:
     average = (functional.avg_pool1d, functional.avg_pool2d, functional.avg_pool3d)[rank - 1]
     counted = bool(attribute(node, "count_include_pad", 0))
     before = tuple(padding[::-2][i] for i in range(rank))
-    mean: Tensor = average(x, tuple(kernel), strides, before, ceil, counted)  # type: ignore[operator]
+    mean: Tensor = average(x, tuple(kernel), strides, before, ceil, counted)
     return mean
 
 
@@ -128,13 +128,13 @@ def _norm(node: onnx.NodeProto, inputs: Sequence[Value]) -> Tensor:
 def _reshape(node: onnx.NodeProto, inputs: Sequence[Value]) -> Tensor:
     x, shape = inputs
     sizes = [x.shape[i] if size == 0 else size for i, size in enumerate(_integers(shape))]
-    return x.reshape(sizes)  # type: ignore[no-any-return]
+    return x.reshape(sizes)
 
 
 def _flatten(node: onnx.NodeProto, inputs: Sequence[Value]) -> Tensor:
     (x,) = inputs
     axis = attribute(node, "axis", 1)
-    return x.reshape(int(np.prod(x.shape[:axis])), -1)  # type: ignore[no-any-return]
+    return x.reshape(int(np.prod(x.shape[:axis])), -1)
 
 
 def _axes(node: onnx.NodeProto, inputs: Sequence[Value]) -> list[int]:
@@ -143,7 +143,7 @@ def _axes(node: onnx.NodeProto, inputs: Sequence[Value]) -> list[int]:
 
 def _squeeze(node: onnx.NodeProto, inputs: Sequence[Value]) -> Tensor:
     axes = tuple(_axes(node, inputs))
-    return inputs[0].squeeze(axes) if axes else inputs[0].squeeze()  # type: ignore[no-any-return]
+    return inputs[0].squeeze(axes) if axes else inputs[0].squeeze()
 
 
 def _unsqueeze(node: onnx.NodeProto, inputs: Sequence[Value]) -> Tensor:
@@ -162,14 +162,13 @@ def _slice(node: onnx.NodeProto, inputs: Sequence[Value]) -> Tensor:
     places = [slice(None)] * x.ndim
     for axis, start, end, step in zip(along, first, last, strides, strict=True):
         places[axis] = slice(start, end, step)
-    return x[tuple(places)]  # type: ignore[no-any-return]
+    return x[tuple(places)]
 
 
 def _split(node: onnx.NodeProto, inputs: Sequence[Value]) -> tuple[Tensor, ...]:
     x, axis = inputs[0], attribute(node, "axis", 0)
-    if len(inputs) > 1:
-        return torch.split(x, _integers(inputs[1]), axis)
-    return torch.split(x, -(-x.shape[axis] // len(node.output)), axis)
+    sizes = _integers(inputs[1]) if len(inputs) > 1 else -(-x.shape[axis] // len(node.output))
+    return tuple(torch.split(x, sizes, axis))
 
 
 def _pad(node: onnx.NodeProto, inputs: Sequence[Value]) -> Tensor:
@@ -180,14 +179,16 @@ def _pad(node: onnx.NodeProto, inputs: Sequence[Value]) -> Tensor:
     mode = attribute(node, "mode", b"constant").decode()
     padding = list(itertools.chain(*(by_axis.get(axis, (0, 0)) for axis in reversed(range(rank)))))
     filler = 0.0 if value is None else float(np.ravel(value)[0])
-    return functional.pad(x, padding, mode, filler) if mode == "constant" else functional.pad(x, padding, mode)
+    return (
+        functional.pad(x, padding, mode, filler) if mode == "constant" else functional.pad(x, padding, mode)
+    )
 
 
 def _gather(node: onnx.NodeProto, inputs: Sequence[Value]) -> Tensor:
     data, index = inputs
     axis, chosen = attribute(node, "axis", 0) % data.ndim, _tensor(index).long()
     picked = data.index_select(axis, chosen.reshape(-1))
-    return picked.reshape(*data.shape[:axis], *chosen.shape, *data.shape[axis + 1 :])  # type: ignore[no-any-return]
+    return picked.reshape(*data.shape[:axis], *chosen.shape, *data.shape[axis + 1 :])
 
 
 def _gelu(node: onnx.NodeProto, inputs: Sequence[Value]) -> Tensor:
@@ -241,4 +242,4 @@ OPERATORS: Mapping[str, Operator] = {
     "Transpose": lambda node, inputs: inputs[0].permute(*attribute(node, "perm", [])),
     "Unsqueeze": _unsqueeze,
 }  # fmt: skip
-"""The operators of a block as torch has them: those between the layers of a convolutional network."""
+"""By their names in ONNX. A mathematical function that is missing is a line here."""

@@ -38,7 +38,7 @@ class Student(TorchGraph):
             layer.weight: layer.channel_axis for layer in graph.layers if layer.name not in decision.in_float
         }
         self._numbers: dict[str, int] = {}
-        self.values, self._units = nn.ParameterList(), []
+        self.values = nn.ParameterList()
         for layer in graph.layers:
             if not graph.changeable(layer.weight, layer.bias):
                 continue
@@ -100,10 +100,9 @@ class Student(TorchGraph):
         return self.get_buffer("scales") * torch.exp(self.log_steps)
 
     def _train(self, name: str, value: Array, unit: Array) -> None:
-        self._numbers[name] = len(self.values)
+        number = self._numbers[name] = len(self.values)
         self.values.append(nn.Parameter(torch.from_numpy((value / unit).astype(np.float32))))
-        self.register_buffer(f"unit_{len(self._units)}", torch.from_numpy(unit.astype(np.float32)))
-        self._units.append(name)
+        self.register_buffer(f"unit_{number}", torch.from_numpy(unit.astype(np.float32)))
 
     def _value(self, number: int) -> Tensor:
         made: Tensor = self.values[number] * self.get_buffer(f"unit_{number}")

@@ -28,7 +28,7 @@ class NotTrainableError(ConversionError):
     """A graph cannot be trained here; the message says by which operator."""
 
 
-class TorchGraph(nn.Module):
+class TorchGraph(nn.Module):  # type: ignore[misc]
     """Takes its inputs in order, each with a first axis for the samples, and gives its outputs by name.
 
     Weights are buffers; `Student` makes parameters of those that are trained.
@@ -98,7 +98,9 @@ def check_trainable(graph: FloatGraph, sample: Mapping[str, Array]) -> None:
         with torch.no_grad():
             made = TorchGraph(graph)(*twice)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
-        raise NotTrainableError(f"torch does not run the graph ({str(error).splitlines()[0][:160]})") from None
+        raise NotTrainableError(
+            f"torch does not run the graph ({str(error).splitlines()[0][:160]})"
+        ) from None
     for spec in graph.outputs:
         reference = expected[spec.runtime_name]
         got = made[spec.name][: len(reference)].numpy().reshape(-1)[: reference.size].reshape(reference.shape)

@@ -2,23 +2,21 @@
 
 The unit of Li et al. 2021, "BRECQ: Pushing the Limit of Post-Training Quantization by Block Reconstruction",
 section 3.2: a residual block, and a layer with its activation where nothing runs beside it. Torch has the
-gradients that ONNX Runtime has not; it knows the operators between the layers of convolutional networks, and
-blocks with others are left out.
+gradients that ONNX Runtime has not; blocks with an operator that is not in `torch_operators` are left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from torch import Tensor
-from torch.nn import functional
 
 from edgewright_converters.execution import Execution, Step
-from edgewright_converters.float_graph import WeightLayer, attribute
-from edgewright_converters.quantise.grid import STEPS, ActivationGrid
+from edgewright_converters.float_graph import WeightLayer
+from edgewright_converters.quantise.fake_quantisation import on_grid
+from edgewright_converters.quantise.grid import ActivationGrid
+from edgewright_converters.torch_operators import OPERATORS, run_node
 
 
 @dataclass(frozen=True)
@@ -75,4 +73,3 @@ def run_block(
             grid = grids.get(name)
             values[name] = value if grid is None else on_grid(value, grid.scale, grid.zero_point)
     return values[block.output]
-
