@@ -36,6 +36,8 @@ Array = NDArray[Any]
 Effort = Literal["quick", "standard", "thorough"]
 SECONDS: Mapping[Effort, float] = {"quick": 15.0, "standard": 60.0, "thorough": 900.0}
 """When a ladder starts no further rung; a rung that has begun is finished."""
+TRAINING_SECONDS: Mapping[Effort, float] = {"quick": 60.0, "standard": 600.0, "thorough": 3600.0}
+"""What fine-tuning may take beside them."""
 CALIBRATION_SAMPLES: Mapping[Effort, int] = {"quick": 64, "standard": 256, "thorough": 2048}
 WORTH_DB = 3.0
 """What equalisation must gain. It leaves every channel without headroom, so that data unlike the calibration data
@@ -182,7 +184,7 @@ def climb(
 
     on_rung(MIN_MAX)
     statistics = observe(execution, samples.samples(samples.count), where)
-    best = Decision(graph, _min_max(statistics), symmetric=symmetric)
+    best = Decision(graph, choose_ranges(statistics, {}), symmetric=symmetric)
     fitted = [best] * len(fits)
     trial = attempt(fitted)
     attempts.append(Attempt(MIN_MAX.name, trial, True, time.perf_counter() - started))
@@ -292,7 +294,3 @@ def _with_ranges(
     """The graph of `execution`, unrepaired, with ranges chosen anew."""
     counts = histograms(execution, fit.samples(fit.count), statistics)
     return replace(decision, graph=execution.graph, ranges=choose_ranges(statistics, counts))
-
-
-def _min_max(statistics: Mapping[str, TensorStatistics]) -> dict[str, ActivationRange]:
-    return choose_ranges(statistics, {})

@@ -23,7 +23,15 @@ from edgewright_converters.fine_tune.rung import FineTune, Tuner
 from edgewright_converters.fine_tune.training import TrainingLimits
 from edgewright_converters.graphs import FloatGraphs
 from edgewright_converters.held_out import Part
-from edgewright_converters.ladder import CALIBRATION_SAMPLES, FINE_TUNING, Climb, Effort, Fit, climb
+from edgewright_converters.ladder import (
+    CALIBRATION_SAMPLES,
+    FINE_TUNING,
+    TRAINING_SECONDS,
+    Climb,
+    Effort,
+    Fit,
+    climb,
+)
 from edgewright_converters.layer_cost import layer_costs
 from edgewright_converters.precision_choice import Choice, choose
 from edgewright_converters.quantise import QuantisedModel, quantise_as
@@ -34,8 +42,6 @@ from edgewright_converters.targets import Setting
 from edgewright_converters.trial import Goal, Trial, Tryout
 from edgewright_profiles import HardwareProfile
 
-TRAINING_SECONDS: Mapping[Effort, float] = {"quick": 60.0, "standard": 600.0, "thorough": 3600.0}
-"""What fine-tuning may take; most models of an edge device have learnt what they can before."""
 Settings = Mapping[tuple[str, ModelFormat], Setting]
 """By the profile's name and the format."""
 
