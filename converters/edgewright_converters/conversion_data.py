@@ -18,7 +18,7 @@ from edgewright_converters import data_free
 from edgewright_converters.batches import Data
 from edgewright_converters.calibration import SampleSet, load_samples, unexercised
 from edgewright_converters.comparison import classification_output
-from edgewright_converters.fine_tune.training_data import TrainingData, share_out
+from edgewright_converters.fine_tuning.training_data import TrainingData, share_out
 from edgewright_converters.held_out import MOST, Part, parts
 from edgewright_converters.repeatability import check_repeatable
 from edgewright_converters.source import SourceModel, check_takes

@@ -17,11 +17,11 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 
 from edgewright_converters.execution import Execution
-from edgewright_converters.fine_tune.rung import Tuner
+from edgewright_converters.fine_tuning.rung import Tuner
 from edgewright_converters.float_graph import FloatGraph
 from edgewright_converters.layer_cost import LayerCosts
 from edgewright_converters.observation import TensorStatistics, histograms, observe
-from edgewright_converters.quantise.activation_range import ActivationRange, choose_ranges
+from edgewright_converters.quantise.activation_range import choose_ranges
 from edgewright_converters.quantise.adaptive_rounding import adaptively_rounded
 from edgewright_converters.quantise.bias_absorption import absorb_high_biases
 from edgewright_converters.quantise.bias_correction import corrected

@@ -19,8 +19,8 @@ from edgewright_converters.alternatives import alternatives
 from edgewright_converters.calibration import SampleSet
 from edgewright_converters.comparison import classification_output
 from edgewright_converters.conversion_data import ConversionData
-from edgewright_converters.fine_tune.rung import FineTune, Tuner
-from edgewright_converters.fine_tune.training import TrainingLimits
+from edgewright_converters.fine_tuning.rung import FineTune, Tuner
+from edgewright_converters.fine_tuning.training import TrainingLimits
 from edgewright_converters.graphs import FloatGraphs
 from edgewright_converters.held_out import Part
 from edgewright_converters.ladder import (

@@ -25,7 +25,7 @@ from edgewright_converters.batches import Data
 from edgewright_converters.comparison import classification_output
 from edgewright_converters.conversion_data import read_data
 from edgewright_converters.evidence import Evidence, gather
-from edgewright_converters.fine_tune.rung import FineTune
+from edgewright_converters.fine_tuning.rung import FineTune
 from edgewright_converters.gate import gate, worst
 from edgewright_converters.graphs import float_graphs, with_own_ranges
 from edgewright_converters.ladder import Attempt, Effort, climbed

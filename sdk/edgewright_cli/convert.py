@@ -13,7 +13,7 @@ from edgewright_cli.progress import progress
 
 if TYPE_CHECKING:
     from edgewright.artifact.manifest import Precision
-    from edgewright_converters.fine_tune.rung import FineTune
+    from edgewright_converters.fine_tuning.rung import FineTune
     from edgewright_converters.ladder import Effort
     from edgewright_converters.pipeline import ConversionReport
 

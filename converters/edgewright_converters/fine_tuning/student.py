@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgewright_converters.fine_tune.torch_graph import TorchGraph
+from edgewright_converters.fine_tuning.torch_graph import TorchGraph
 from edgewright_converters.quantise.decision import Decision
 from edgewright_converters.quantise.fake_quantisation import on_grid, weight_on_grid
 from edgewright_converters.quantise.grid import STEPS, ActivationGrid
@@ -91,6 +91,10 @@ class Student(TorchGraph):
             if node.op_type in MOVES and node.input[0] in ranges:
                 ranges.update({name: ranges[node.input[0]] for name in node.output if name in ranges})
         return replace(self._decision, graph=self.graph.with_weights(learnt), ranges=ranges, noise_db={})
+
+    def tuned(self) -> TorchGraph:
+        """The float model with what has been learnt, which `convert` takes as a source."""
+        return TorchGraph(self.decision().graph).eval()
 
     def _moved(self, name: str) -> bool:
         node = self.graph.producers.get(name)
