@@ -271,7 +271,10 @@ def climb(
         order = most_for_least(hurting(), counted.seconds)
 
         def left(number: int) -> Make:
-            return partial(swept, used or corrected, frozenset(order[:number]))
+            in_float = frozenset(order[:number])
+            if best.trained:  # a sweep would start from the weights before
+                return lambda _fit, decision: replace(decision, in_float=in_float)
+            return partial(swept, used or corrected, in_float)
 
         number, too_few = 1, 0
         while number < len(order):

@@ -55,6 +55,11 @@ class Models:
     """None: no static INT8 was asked for, or the model has no ONNX form to decide on."""
 
     @property
+    def trained(self) -> bool:
+        """Whether static INT8 has been fine-tuned."""
+        return self.climbing is not None and self.climbing.decision.trained
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What the user should know of the choice."""
         found: tuple[str, ...] = ()

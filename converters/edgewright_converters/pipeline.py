@@ -118,12 +118,7 @@ def convert(
             f"max_drop is {max_drop:g} points and min_sqnr {min_sqnr} dB",
             remedy="give a drop from 0 to 100, and a finite number of decibels",
         )
-    taught = training_data is not None and fine_tune != "never"
-    if (taught and calibration is None) or (fine_tune == "always" and training_data is None):
-        lacking = "training_data" if training_data is None else "calibration"
-        raise ConversionError(
-            f"fine-tuning takes {lacking} too", remedy=f"give {lacking}, or fine_tune='never'"
-        )
+    taught = _fine_tunes(fine_tune, training_data, calibration, precision)
     if report is not None:
         check_writable(Path(report))
     reuse_large_blocks()
@@ -172,6 +167,7 @@ def convert(
         release_version=version,
         source=model.label,
         calibration=data.samples if data.unseen is None else None,
+        training=data.training.samples if data.training is not None and models.trained else None,
         described=data.samples if data.unseen is None else judged,
         classification=classification_output(data.outputs),
     )
@@ -187,6 +183,21 @@ def convert(
 
         write_page(result, Path(report))
     return result
+
+
+def _fine_tunes(fine_tune: FineTune, training: Data | None, calibration: Data | None, precision: str) -> bool:
+    """Whether there may be fine-tuning. Raises `ConversionError` where it is asked for and cannot be."""
+    static = precision in ("auto", "int8")
+    if fine_tune == "always" and not static:
+        raise ConversionError(
+            f"fine-tuning is for static INT8 alone, not for {precision}", remedy="leave one of both out"
+        )
+    if fine_tune == "never" or not static or (training is None and fine_tune == "auto"):
+        return False
+    if training is None or calibration is None:
+        lacking = "training data" if training is None else "calibration data"
+        raise ConversionError(f"fine-tuning takes {lacking} too", remedy="give it, or do not fine-tune")
+    return True
 
 
 def _judged(

@@ -90,11 +90,14 @@ class Student(TorchGraph):
         for node in self.graph.nodes:
             if node.op_type in MOVES and node.input[0] in ranges:
                 ranges.update({name: ranges[node.input[0]] for name in node.output if name in ranges})
-        return replace(self._decision, graph=self.graph.with_weights(learnt), ranges=ranges, noise_db={})
+        return replace(
+            self._decision, graph=self.graph.with_weights(learnt), ranges=ranges, noise_db={}, trained=True
+        )
 
     def tuned(self) -> TorchGraph:
         """The float model with what has been learnt, which `convert` takes as a source."""
-        return TorchGraph(self.decision().graph).eval()
+        made: TorchGraph = TorchGraph(self.decision().graph).eval()
+        return made
 
     def _moved(self, name: str) -> bool:
         node = self.graph.producers.get(name)

@@ -24,6 +24,8 @@ WINDOW_BYTES = 256_000_000
 """Samples are shuffled within so much of them: all of a small set."""
 RATE_AT_LEAST = 1e-2
 """Of the learning rate, at the end."""
+WARM_UP = 0.1
+"""Share of the training in which the rate rises: the optimiser does not know the gradients' sizes yet."""
 NORM = 1.0
 """Longest gradient, of all parameters together: a single odd batch moves nothing far."""
 OUTPUT_SHARE = 0.1
@@ -80,6 +82,7 @@ def train(
         if progress >= 1:
             break
         rate = RATE_AT_LEAST + (1 - RATE_AT_LEAST) * (1 + np.cos(np.pi * progress)) / 2
+        rate *= min(1.0, (progress + 1 / limits.steps) / WARM_UP)
         optimiser.param_groups[0]["lr"] = limits.learning_rate * float(rate)
         inputs, labels = next(batches)
         with torch.no_grad():
