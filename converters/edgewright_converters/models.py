@@ -95,7 +95,7 @@ def make_models(
         )
         goal = data_free.GOAL
     elif precision in ("auto", "int8"):
-        tuner = _tuner(data, graphs, min(chosen.values()), effort, fine_tune, steps)
+        tuner = _tuner(data, graphs, sorted(set(chosen.values())), effort, fine_tune, steps)
         climbing = _climbed(tryout, graphs, data.samples, split, profiles, chosen, goal, effort, steps, tuner)
     steps.next("quantise", "quantising")
     choices = {
@@ -159,7 +159,7 @@ def _climbed(
 def _tuner(
     data: ConversionData,
     graphs: FloatGraphs,
-    setting: Setting,
+    wanted: Sequence[Setting],
     effort: Effort,
     fine_tune: FineTune,
     steps: Steps,
@@ -175,7 +175,7 @@ def _tuner(
         graphs.graph,
         data.training,
         data.model.run,
-        lambda decision: _quantise(decision, graphs.tflite, setting),
+        lambda decision: [_quantise(decision, graphs.tflite, setting) for setting in wanted],
         classification_output(data.outputs),
         TrainingLimits(seconds=TRAINING_SECONDS[effort]),
         fine_tune == "always",

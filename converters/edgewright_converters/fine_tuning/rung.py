@@ -53,7 +53,8 @@ class Tuner:
     data: TrainingData
     reference: Reference
     """The float model on one sample."""
-    quantise: Callable[[Decision], QuantisedModel]
+    quantise: Callable[[Decision], Sequence[QuantisedModel]]
+    """In every form that is wanted: what helps one and harms another is not kept."""
     scores: str | None
     """The output of a classifier that holds its scores."""
     limits: TrainingLimits
@@ -80,10 +81,11 @@ class Tuner:
         except ConversionError as error:
             return Tuned(None, False, f"fine-tuning was given up: {error.problem}")
         tuned = student.decision()
-        judged = _judged(
-            [self.quantise(decision), self.quantise(tuned)], self.data.judges(), self.reference, self.scores
-        )
-        return Tuned(tuned, judged.better, f"{self._did(done)}, {judged.says}")
+        pairs = zip(self.quantise(decision), self.quantise(tuned), strict=True)
+        judged = [_judged(pair, self.data.judges(), self.reference, self.scores) for pair in pairs]
+        # The form that gained nothing speaks for all.
+        worst = next((one for one in judged if not one.better), judged[0])
+        return Tuned(tuned, worst.better, f"{self._did(done)}, {worst.says}")
 
     def _did(self, done: Training) -> str:
         labels = (
@@ -134,7 +136,7 @@ def _judged(
             f" and {what} changed by {change.value * 100:+.2f} points ({change.low * 100:+.2f} to "
             f"{change.high * 100:+.2f})"
         )
-    return _Judged(better, f"{'kept' if better else 'not kept'}: {says}")
+    return _Judged(better, f"{'kept' if better else 'not kept'}: in {models[0].format} {says}")
 
 
 def _outputs(model: Model, inputs: Mapping[str, Array]) -> dict[str, Array]:

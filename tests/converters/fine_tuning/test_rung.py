@@ -49,7 +49,12 @@ def tuner(one: Prepared, samples: SampleSet, limits: TrainingLimits, scores: str
     graph = one.graphs.graph
     assert graph is not None
     return Tuner(
-        graph, share_out(samples), one.source.run, lambda decision: as_onnx(decision, "uint8"), scores, limits
+        graph,
+        share_out(samples),
+        one.source.run,
+        lambda decision: [as_onnx(decision, "uint8")],
+        scores,
+        limits,
     )
 
 
