@@ -12,10 +12,12 @@ from functools import lru_cache
 from math import isfinite
 from typing import Any, NamedTuple
 
+from edgewright.contract import from_json
 from edgewright.errors import DataError
 from edgewright.telemetry import names
 from edgewright.telemetry.histogram import ExponentialHistogram
 from edgewright.telemetry.otlp import from_bytes
+from edgewright.telemetry.sketch import DataSketch
 from edgewright.telemetry.window import TelemetryWindow, decode_otlp
 
 WIDEST = 4096
@@ -67,6 +69,7 @@ class Reading(NamedTuple):
     temperature_c: float | None
     throttled_s: float | None
     class_psi: float | None
+    sketch: DataSketch | None
 
     @property
     def inferences(self) -> int:
@@ -136,7 +139,7 @@ def _plain(part: Any) -> tuple[Reading, ...] | None:
     if release is None:
         return ()
     about = {pair.key: pair.value.string_value for pair in release.scope.attributes}
-    latency, throttled, errors, psi, end_ns = _of_release(release.metrics)
+    latency, throttled, errors, psi, sketch, end_ns = _of_release(release.metrics)
     if latency is None:
         return None
     if end_ns is None:
@@ -146,7 +149,7 @@ def _plain(part: Any) -> tuple[Reading, ...] | None:
         reading = Reading(
             who[names.FLEET], who[names.DEVICE], who[names.PROFILE], who[names.BOOT], int(sequence), end_ns,
             about[names.MODEL_NAME], about[names.MODEL_VERSION], latency, throttled, errors, int(dropped or 0),
-            energy_j, above_idle_j, estimated_j, temperature_c, throttled_s, psi,
+            energy_j, above_idle_j, estimated_j, temperature_c, throttled_s, psi, sketch,
         )  # fmt: skip
         digest = about[names.RELEASE_DIGEST]
     except KeyError as error:
@@ -159,9 +162,11 @@ def _plain(part: Any) -> tuple[Reading, ...] | None:
     return (reading,)
 
 
-def _of_release(metrics: Any) -> tuple[Durations | None, int, int, float | None, int | None]:
-    """Latency (None: of another form), throttled inferences, errors, class PSI and the end of the window."""
-    latency, throttled, errors, psi, sketched = None, 0, 0.0, None, False
+def _of_release(
+    metrics: Any,
+) -> tuple[Durations | None, int, int, float | None, DataSketch | None, int | None]:
+    """Latency (None: of another form), throttled inferences, errors, class PSI, sketch and the window's end."""
+    latency, throttled, errors, psi, sketch = None, 0, 0.0, None, None
     end_ns: int | None = None
     for metric in metrics:
         name = metric.name
@@ -182,15 +187,15 @@ def _of_release(metrics: Any) -> tuple[Durations | None, int, int, float | None,
                 elif latency is None:
                     latency = read
                 else:
-                    return None, 0, 0, None, None
+                    return None, 0, 0, None, None, None
         elif name == names.INFERENCE_ERRORS:
             for point in metric.sum.data_points or metric.gauge.data_points:
                 end_ns = point.time_unix_nano if end_ns is None else end_ns
                 errors += point.as_int or point.as_double
         elif name == names.DRIFT_SAMPLES:
-            sketched = True
             for point in metric.sum.data_points or metric.gauge.data_points:
                 end_ns = point.time_unix_nano if end_ns is None else end_ns
+                sketch = sketch or _sketch(point)
         elif name == names.DRIFT:
             for point in metric.gauge.data_points:
                 if any(
@@ -200,7 +205,12 @@ def _of_release(metrics: Any) -> tuple[Durations | None, int, int, float | None,
                     psi = float(point.as_double or point.as_int)
     if not isfinite(errors) or (psi is not None and not 0 <= psi < float("inf")):
         raise DataError("a figure is no number", where="telemetry payload")
-    return latency or Durations(), throttled, int(errors), psi if sketched else None, end_ns
+    return latency or Durations(), throttled, int(errors), psi if sketch else None, sketch, end_ns
+
+
+def _sketch(point: Any) -> DataSketch:
+    text = next((p.value.string_value for p in point.attributes if p.key == names.DRIFT_SKETCH), "")
+    return from_json(DataSketch, text.encode(), where="telemetry payload", error=DataError)
 
 
 def _durations(point: Any) -> Durations:
@@ -228,6 +238,7 @@ def _of_window(window: TelemetryWindow) -> Reading:
         window.version, _dense(window.latency), window.throttled.count, window.errors, window.dropped,
         window.energy_j, window.energy_above_idle_j, window.estimated_energy_j, window.temperature_c,
         window.throttled_s, window.drift.class_psi if window.drift else None,
+        window.sketch,
     )  # fmt: skip
 
 
