@@ -24,7 +24,6 @@ from edgewright_fleet.retraining.triggers.groups import GroupDrift, group_drift
 from edgewright_fleet.retraining.triggers.observe import drift_in_store
 from edgewright_fleet.retraining.triggers.trigger import GroupEvidence, LabelledAnswers, NotFired, Trigger
 
-
 NO_LABEL = "–"
 """The group of devices without the label, as `group_drift` has it."""
 
