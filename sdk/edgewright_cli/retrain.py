@@ -100,8 +100,8 @@ Examples:
 def watch(spec: Path, every: float, once: bool, store: Path, broker: str) -> None:
     """Look for reasons to retrain, and carry the runs out that follow, also those that were cut short.
 
-    Each run is a process of its own, which takes the modules of the model as they are then. A run that stopped, or is
-    held for a person, is left alone.
+    Each run is a process of its own, which takes the modules of the model as they are then. A run that stopped,
+    or is held for a person, is left alone.
     """
     broker_settings(broker)
     options = ["--store", str(store), "--broker", broker]

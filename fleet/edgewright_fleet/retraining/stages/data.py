@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -19,6 +19,7 @@ from edgewright_fleet.retraining.releases import class_names, serving_release
 from edgewright_fleet.retraining.run import Run
 from edgewright_fleet.retraining.spec import RetrainingSpec
 from edgewright_fleet.retraining.stages.step import Step, Tools
+from edgewright_fleet.retraining.triggers.trigger import Trigger
 
 
 def gather(run: Run, spec: RetrainingSpec, tools: Tools) -> Step:
@@ -34,7 +35,7 @@ def gather(run: Run, spec: RetrainingSpec, tools: Tools) -> Step:
     folder = run.folder / "field"
     if folder.exists():
         shutil.rmtree(folder)
-    since = tools.now() - timedelta(days=spec.data.recent_days)
+    since = max(tools.now() - timedelta(days=spec.data.recent_days), _drifted_at(run))
     manifest, digest = collect(
         open_store(spec.data.samples, credentials_file=spec.data.credentials_file),
         Path(labels),
@@ -52,6 +53,17 @@ def gather(run: Run, spec: RetrainingSpec, tools: Tools) -> Step:
         f"{counts['training']} labelled samples from the field to train on, {counts['evaluation']} to judge by",
         evidence | {"field": digest, "field_counts": dict(counts), "labels": manifest.labels_digest},
     )
+
+
+def _drifted_at(run: Run) -> datetime:
+    """When the data changed that the run is for: what is older says nothing of it. The year 1: not for drift."""
+    link = run.chain.last("trigger")
+    document = link.evidence.get("trigger") if link else None
+    if not isinstance(document, dict):
+        return datetime.min.replace(tzinfo=timezone.utc)
+    trigger = Trigger.model_validate(document)
+    since_s = trigger.evidence.drift.since_s if trigger.kind == "drift" and trigger.evidence.drift else None
+    return datetime.fromtimestamp(since_s or 0.0, timezone.utc)
 
 
 def field_samples(run: Run) -> Iterator[LabelledSample]:
