@@ -1,14 +1,16 @@
 # make demo   the whole loop on this machine: convert, verify, roll out, observe, roll back
 # make test   the whole test-suite
+# make explore  the property tests, each over a thousand examples that are new each time
 # make check  lint, format, types, layers
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 # Debian packages that the tests (not the demo) use; where we are not root, the line says what to install. Without
-# the last two, the tests of the hub's alerts, dashboard and pages are skipped.
-DEBIAN := mosquitto prometheus chromium
+# prometheus and chromium, the tests of the hub's alerts, dashboard and pages are skipped; without ceph and radosgw,
+# those against an S3-compatible server.
+DEBIAN := mosquitto prometheus chromium ceph-mon ceph-osd ceph-common radosgw
 
-.PHONY: demo test check debian kubernetes clean
+.PHONY: demo test explore check debian kubernetes clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt demo-requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -20,7 +22,7 @@ demo: $(VENV)/.installed
 	$(BIN)/edgewright demo
 
 debian:
-	@missing=; for program in mosquitto promtool chromium; do \
+	@missing=; for program in mosquitto promtool chromium radosgw ceph-osd; do \
 	  PATH="$$PATH:/usr/sbin" command -v $$program >/dev/null || missing="$$missing $$program"; done; \
 	if [ -n "$$missing" ]; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
@@ -35,6 +37,9 @@ kubernetes:
 
 test: debian kubernetes $(VENV)/.installed
 	$(BIN)/python -m pytest
+
+explore: $(VENV)/.installed
+	$(BIN)/python -m pytest -m "hypothesis and not slow" --hypothesis-profile=explore
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

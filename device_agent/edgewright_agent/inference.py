@@ -12,16 +12,22 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from edgewright.active_slot import SlotContent
 from edgewright.errors import EdgewrightError
 from edgewright.runtime.model import Array, Model, load_artifact
+from edgewright.twin import RunningRelease
 from edgewright_agent.config import AgentConfig
 from edgewright_agent.drift import DriftWatch
 from edgewright_agent.exporter import Attributes, Exporter, model_attributes
 from edgewright_agent.feed import Feed
+from edgewright_agent.heap import give_back_free_memory
 from edgewright_agent.slots import Serving
 from edgewright_agent.tally import Tally
+
+if TYPE_CHECKING:
+    from edgewright_agent.sampling.offers import Offers
 
 log = logging.getLogger("edgewright.agent")
 MAX_LAG_S = 1.0
@@ -84,14 +90,33 @@ class Served:
     """Held while the runtime executes."""
     drift: DriftWatch | None = None
     """Sketches what the model is given and answers."""
+    offers: Offers | None = None
+    """Where its inferences may be chosen for training. None: the agent keeps none."""
+    observers: tuple[Callable[[Sequence[Array], Sequence[Array]], None], ...] = ()
+    """Told the raw inputs and outputs of each inference that succeeded."""
+
+    @property
+    def running(self) -> RunningRelease:
+        """As the fleet is told."""
+        content = self.content
+        return RunningRelease(release=content.release, artifact=content.artifact, runtime=self.model.runtime)
 
 
 def load_served(serving: Serving, config: AgentConfig) -> Served:
     """Load the artifact of a slot. Raises the error family."""
     model = load_artifact(serving.artifact, threads=config.threads)
     attributes = model_attributes(serving.content.release)
-    drift = DriftWatch(serving.artifact.manifest, attributes)
-    return Served(serving.content, model, attributes, drift=drift)
+    drift = DriftWatch(
+        serving.artifact.manifest, attributes, period_s=config.sketch_period_s, samples=config.sketch_samples
+    )
+    if config.sampling is None:
+        return Served(serving.content, model, attributes, drift=drift, observers=(drift.observe,))
+    # Only here, as most devices keep no samples.
+    from edgewright_agent.sampling.offers import Offers
+
+    offers = Offers(serving.content, serving.artifact.manifest)
+    observers = (drift.observe, offers.put)
+    return Served(serving.content, model, attributes, drift=drift, offers=offers, observers=observers)
 
 
 def serve(
@@ -112,6 +137,7 @@ def serve(
             infer(served, exporter, feed)
             if served is not announced and served.spent.inferences:
                 announced = served
+                give_back_free_memory()
                 log.info("%s: first inference done", served.content.release)
         due = max(due + period, time.monotonic() - MAX_LAG_S)
         stopping.wait(max(0.0, due - time.monotonic()))
@@ -156,8 +182,8 @@ def execute(
         spent = Durations(queue=begun - asked, run=served.tally.succeed(begun))
     finally:
         served.turn.release()
-    if served.drift is not None:
-        served.drift.observe(prepared, results)
+    for observe in served.observers:
+        observe(prepared, results)
     return results, spent
 
 

@@ -18,7 +18,9 @@ __all__ = [
     "ConversionError",
     "DataError",
     "EdgewrightError",
+    "MissingArtifactError",
     "ProfileError",
+    "RetrainingError",
     "RolloutError",
     "RuntimeUnavailableError",
     "StorageError",
@@ -28,6 +30,10 @@ __all__ = [
 
 class ArtifactError(EdgewrightError):
     """An artifact or release is missing, corrupt or not what it says it is."""
+
+
+class MissingArtifactError(ArtifactError):
+    """It is not there, or a part of it: not copied yet, or on a disk or a network that is away."""
 
 
 class DataError(EdgewrightError):
@@ -60,6 +66,10 @@ class ClusterError(EdgewrightError):
 
 class RolloutError(EdgewrightError):
     """A rollout cannot be started, found or changed."""
+
+
+class RetrainingError(EdgewrightError):
+    """A training run or a retraining cannot be started, found or carried on."""
 
 
 class StorageError(EdgewrightError):

@@ -1,1 +1,1 @@
-"""Retraining: from drift in the field to a proved release."""
+"""From a trigger to a release candidate: data, training, conversion, comparison, and the way to a rollout."""

@@ -7,6 +7,7 @@ from each other on every device, and for ever. How far it is from the latter, th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -77,7 +78,7 @@ class DeviceDrift:
     course: tuple[tuple[float, float], ...] = ()
     """(Unix seconds, effect on the classes of the block that ended then), by time."""
     drifting: tuple[StreamName, ...] = ()
-    """The streams that changed and are still away from where they were."""
+    """The streams that are another since a change, and still away from where they were."""
 
     @property
     def flapping(self) -> bool:
@@ -87,7 +88,7 @@ class DeviceDrift:
     @property
     def since_s(self) -> float | None:
         """When it left the reference; None: it is there."""
-        return next((c.at_s for c in self.changes if c.stream in self.drifting), None)
+        return self.changes[0].at_s if self.drifting else None
 
 
 def histories(
@@ -222,7 +223,12 @@ def _result(
         )
         for a in alarms
     )
+    # The stream that is first starts all of them anew, so that the others have their say about the change here.
     changed = {change.stream for change in changes}
+    if changes:
+        changed |= {
+            name for name in streams if _certain(streams[name], before[name], now[name], dispersions[name])
+        }
     return DeviceDrift(
         device=history.device,
         profile=history.profile,
@@ -239,6 +245,12 @@ def _result(
         course=course,
         drifting=tuple(n for n in streams if n in changed and effects[n] >= streams[n].least),
     )
+
+
+def _certain(evidence: Evidence, before: Sequence[float], now: Sequence[float], dispersion: Array) -> bool:
+    """Whether a stream too is another since a change that was found: by chance once in a hundred (Ville 1939)."""
+    old, new = np.array(before), np.array(now)
+    return bool(old.any() and new.any() and evidence.log_ratio(old, old + new, dispersion) >= math.log(100))
 
 
 def _blocks(history: History, block_s: float, reference: DataSketch | None) -> _Blocks:
