@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from edgewright.telemetry.window import TelemetryWindow
+from edgewright.telemetry.reading import Reading
 from edgewright.twin import ReleaseReference
 from edgewright_fleet.rollout.state import DeviceEvent, DevicePresence, DeviceReported, WindowArrived
 from edgewright_fleet.targets.target import Target
@@ -29,7 +29,7 @@ class DeviceView:
     time_zone: str | None = None
     runtime: str | None = None
     reason: str | None = None
-    window: TelemetryWindow | None = None
+    window: Reading | None = None
 
     @property
     def release(self) -> str | None:
@@ -38,7 +38,7 @@ class DeviceView:
 
     def as_document(self) -> dict[str, Any]:
         """The view for a script; durations in seconds, None where nothing was measured while we looked."""
-        latency = self.window.latency if self.window and self.window.latency.count else None
+        latency = self.window.latency if self.window and self.window.latency.events else None
         return {
             "device": self.device,
             "profile": self.profile,
@@ -50,7 +50,7 @@ class DeviceView:
             "reason": self.reason,
             "labels": dict(self.labels),
             "time_zone": self.time_zone,
-            "inferences": latency.count if latency else None,
+            "inferences": latency.events if latency else None,
             "p50_s": latency.quantile(0.5) if latency else None,
             "p99_s": latency.quantile(0.99) if latency else None,
         }

@@ -13,7 +13,8 @@ from pydantic import BaseModel, Field
 
 from edgewright.artifact.manifest import Name
 from edgewright.contract import CONTRACT
-from edgewright.telemetry.window import TelemetryWindow
+from edgewright.telemetry.reading import Reading
+from edgewright.telemetry.sketch import DataSketch
 from edgewright.twin import DesiredState, ReleaseReference, ReportedState
 from edgewright_fleet.rollout.measured import Comparison
 from edgewright_fleet.rollout.records import DeviceRecord, Devices, Stand
@@ -65,6 +66,10 @@ class DeviceReported:
 
     report: ReportedState
 
+    @property
+    def device(self) -> str:
+        return self.report.device
+
 
 @dataclass(frozen=True)
 class DevicePresence:
@@ -77,9 +82,14 @@ class DevicePresence:
 
 @dataclass(frozen=True)
 class WindowArrived:
-    """A device's measurements of one period."""
+    """A device's measurements of one period, and the sketch of its data where there is one."""
 
-    window: TelemetryWindow
+    window: Reading
+    sketch: DataSketch | None = None
+
+    @property
+    def device(self) -> str:
+        return self.window.device
 
 
 DeviceEvent = DeviceReported | DevicePresence | WindowArrived

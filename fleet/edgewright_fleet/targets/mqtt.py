@@ -20,8 +20,9 @@ import paho.mqtt.client as paho
 from edgewright.contract import from_json, to_json
 from edgewright.errors import BrokerError, DataError
 from edgewright.mqtt import CONNECT_TIMEOUT_S, BrokerSettings, connect, disconnect, make_client
+from edgewright.telemetry.reading import Reading, read_otlp
 from edgewright.telemetry.sequences import Ranges, received
-from edgewright.telemetry.window import decode_otlp
+from edgewright.telemetry.sketch import DataSketch
 from edgewright.twin import DesiredState, DeviceStatus, ReportedState, parse_topic, topic
 from edgewright_fleet.rollout.measured import KEPT_BOOTS
 from edgewright_fleet.rollout.state import DeviceEvent, DevicePresence, DeviceReported, WindowArrived
@@ -153,12 +154,15 @@ def _read_status(device: str, payload: bytes) -> list[DeviceEvent]:
 
 
 def _read_metrics(device: str, payload: bytes) -> list[DeviceEvent]:
-    windows = decode_otlp(payload, stages=False)  # gates judge the run
-    for window in windows:
-        _must_be(device, window.device)
-        # A bucket beyond what a float can hold is well-formed OTLP and would fail in a gate: refuse it here.
-        window.latency.quantile(1.0)
-    return [WindowArrived(window) for window in windows]
+    return [_arrived(device, window) for window in read_otlp(payload)]
+
+
+def _arrived(device: str, window: Reading) -> WindowArrived:
+    _must_be(device, window.device)
+    if window.sketch is None:
+        return WindowArrived(window)
+    sketch = from_json(DataSketch, window.sketch.encode(), where="telemetry payload", error=DataError)
+    return WindowArrived(window, sketch)
 
 
 def _read(where: str, payload: bytes) -> list[DeviceEvent]:

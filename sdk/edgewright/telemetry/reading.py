@@ -1,7 +1,7 @@
-"""`Reading`: what a fleet's hub keeps of a window, read from OTLP at a fraction of what `decode_otlp` costs.
+"""`Reading`: what a fleet needs of a window, read from OTLP at a fraction of what `decode_otlp` costs.
 
-A hub reads every payload of every device, and of each a few figures, so that it pays for no model of the rest. A
-payload as the agent writes it, with one release, is read straight from the message; any other is left to
+A hub and a controller read every payload of every device, and of each a few figures, so that they pay for no model
+of the rest. A payload as the agent writes it, with one release, is read straight from the message; any other is left to
 `decode_otlp`, which says the same of both (a property test holds the two together).
 """
 
@@ -38,8 +38,24 @@ class Durations(NamedTuple):
         """How many there are."""
         return self.zero_count + sum(self.counts)
 
+    @classmethod
+    def of(cls, histogram: ExponentialHistogram) -> Durations:
+        """The same as the contract's histogram. Raises `DataError` where it is too wide."""
+        scale, zeros, buckets = histogram.scale, histogram.zero_count, histogram.buckets
+        if not buckets:
+            return cls(scale, zeros, total=histogram.total)
+        low, high = min(buckets), max(buckets)
+        if high - low >= WIDEST:
+            raise DataError("a histogram holds what no device measures", where="telemetry payload")
+        counts = tuple(buckets.get(index, 0) for index in range(low, high + 1))
+        return cls(scale, zeros, low, counts, histogram.total)
+
+    def quantile(self, share: float) -> float:
+        """As `ExponentialHistogram` has it."""
+        return self.histogram().quantile(share)
+
     def histogram(self) -> ExponentialHistogram:
-        """The same as the contract's histogram."""
+        """The contract's histogram."""
         buckets = {self.offset + i: n for i, n in enumerate(self.counts) if n}
         return ExponentialHistogram.model_construct(
             scale=self.scale, zero_count=self.zero_count, buckets=buckets, total=self.total
@@ -47,26 +63,31 @@ class Durations(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """One device, one release, one period: the fields of `TelemetryWindow` that a hub needs, by the same names."""
+    """One device, one release, one period: the fields of `TelemetryWindow` that a fleet needs, by the same names."""
 
     fleet: str
     device: str
     profile: str
     boot: str
     sequence: int
+    start_ns: int
     end_ns: int
     model: str
     version: str
+    release: str
     latency: Durations
     throttled: int
     errors: int
     dropped: int
     energy_j: float | None
+    energy_sensor: str | None
     energy_above_idle_j: float | None
     estimated_energy_j: float | None
     temperature_c: float | None
     throttled_s: float | None
     class_psi: float | None
+    sketch: str | None
+    """JSON of a `DataSketch` that nobody has read yet."""
 
     @property
     def inferences(self) -> int:
@@ -91,7 +112,7 @@ def read_otlp(payload: bytes) -> tuple[Reading, ...]:
         found = _plain(parts[0])
         if found is not None:
             return found
-    return tuple(_of_window(window) for window in decode_otlp(payload))
+    return tuple(reading_of(window) for window in decode_otlp(payload))
 
 
 _DEVICE_WIDE = {
@@ -111,6 +132,7 @@ _OF_A_RELEASE = frozenset(
 def _plain(part: Any) -> tuple[Reading, ...] | None:
     """The one window of a payload of the usual form, none where it holds no release; None: of another form."""
     figures: list[float | None] = [None] * 7
+    sensor: str | None = None
     release: Any = None
     for scope in part.scope_metrics:
         if scope.scope.attributes:
@@ -123,8 +145,11 @@ def _plain(part: Any) -> tuple[Reading, ...] | None:
             place = _DEVICE_WIDE.get(name)
             if place is not None:
                 value = 0.0
-                for point in metric.gauge.data_points or metric.sum.data_points:
+                points = metric.gauge.data_points or metric.sum.data_points
+                for point in points:
                     value += point.as_double or point.as_int
+                if name == names.ENERGY and points:
+                    sensor = _text(points[0].attributes, names.SENSOR)
                 if not isfinite(value):
                     raise DataError(f"{name} is no number", where="telemetry payload")
                 figures[place] = value
@@ -136,38 +161,42 @@ def _plain(part: Any) -> tuple[Reading, ...] | None:
     if release is None:
         return ()
     about = {pair.key: pair.value.string_value for pair in release.scope.attributes}
-    latency, throttled, errors, psi, end_ns = _of_release(release.metrics)
-    if latency is None:
+    of_release = _of_release(release.metrics)
+    if of_release is None:
         return None
+    latency, throttled, errors, psi, sketch, start_ns, end_ns = of_release
     if end_ns is None:
         return ()
     who = {pair.key: pair.value.string_value for pair in part.resource.attributes}
     try:
         reading = Reading(
-            who[names.FLEET], who[names.DEVICE], who[names.PROFILE], who[names.BOOT], int(sequence), end_ns,
-            about[names.MODEL_NAME], about[names.MODEL_VERSION], latency, throttled, errors, int(dropped or 0),
-            energy_j, above_idle_j, estimated_j, temperature_c, throttled_s, psi,
+            who[names.FLEET], who[names.DEVICE], who[names.PROFILE], who[names.BOOT], int(sequence), start_ns,
+            end_ns, about[names.MODEL_NAME], about[names.MODEL_VERSION], about[names.RELEASE_DIGEST], latency,
+            throttled, errors, int(dropped or 0), energy_j, sensor, above_idle_j, estimated_j, temperature_c,
+            throttled_s, psi, sketch,
         )  # fmt: skip
-        digest = about[names.RELEASE_DIGEST]
     except KeyError as error:
         raise DataError(f"a telemetry payload cannot be read ({error})") from None
     if min(sequence, errors, dropped or 0, energy_j or 0, estimated_j or 0, throttled_s or 0) < 0:
         raise DataError("what counts up is below zero", where="telemetry payload")
-    _check_names(reading.fleet, reading.profile, reading.model, reading.version, digest)
+    _check_names(reading.fleet, reading.profile, reading.model, reading.version, reading.release)
     if not _NAME.fullmatch(reading.device):
         raise DataError(f"'{reading.device}' is no name", where="telemetry payload")
     return (reading,)
 
 
-def _of_release(metrics: Any) -> tuple[Durations | None, int, int, float | None, int | None]:
-    """Latency (None: of another form), throttled inferences, errors, class PSI and the end of the window."""
-    latency, throttled, errors, psi, sketched = None, 0, 0.0, None, False
-    end_ns: int | None = None
+def _of_release(
+    metrics: Any,
+) -> tuple[Durations, int, int, float | None, str | None, int, int | None] | None:
+    """Latency, throttled inferences, errors, class PSI, sketch, and the window's start and end; None: of another
+    form. The end is None where nothing is said of the release."""
+    latency, throttled, errors, psi, sketch = None, 0, 0.0, None, None
+    start_ns, end_ns = 0, None
     for metric in metrics:
         name = metric.name
         if name == names.INFERENCE_DURATION:
             for point in metric.exponential_histogram.data_points:
-                end_ns = point.time_unix_nano
+                start_ns, end_ns = point.start_time_unix_nano, point.time_unix_nano
                 stage, slowed = "run", False
                 for pair in point.attributes:
                     if pair.key == names.STAGE:
@@ -182,25 +211,35 @@ def _of_release(metrics: Any) -> tuple[Durations | None, int, int, float | None,
                 elif latency is None:
                     latency = read
                 else:
-                    return None, 0, 0, None, None
+                    return None
         elif name == names.INFERENCE_ERRORS:
             for point in metric.sum.data_points or metric.gauge.data_points:
-                end_ns = point.time_unix_nano if end_ns is None else end_ns
+                if end_ns is None:
+                    start_ns, end_ns = point.start_time_unix_nano, point.time_unix_nano
                 errors += point.as_int or point.as_double
         elif name == names.DRIFT_SAMPLES:
-            sketched = True
             for point in metric.sum.data_points or metric.gauge.data_points:
-                end_ns = point.time_unix_nano if end_ns is None else end_ns
+                if end_ns is None:
+                    start_ns, end_ns = point.start_time_unix_nano, point.time_unix_nano
+                if sketch is None:
+                    sketch = _text(point.attributes, names.DRIFT_SKETCH) or ""
         elif name == names.DRIFT:
             for point in metric.gauge.data_points:
-                if any(
-                    p.key == names.DRIFT_FIGURE and p.value.string_value == "class_psi"
-                    for p in point.attributes
-                ):
+                if _text(point.attributes, names.DRIFT_FIGURE) == "class_psi":
                     psi = float(point.as_double or point.as_int)
     if not isfinite(errors) or (psi is not None and not 0 <= psi < float("inf")):
         raise DataError("a figure is no number", where="telemetry payload")
-    return latency or Durations(), throttled, int(errors), psi if sketched else None, end_ns
+    if sketch is None:
+        psi = None
+    return latency or Durations(), throttled, int(errors), psi, sketch, start_ns, end_ns
+
+
+def _text(attributes: Any, key: str) -> str | None:
+    for pair in attributes:
+        if pair.key == key:
+            text: str = pair.value.string_value
+            return text
+    return None
 
 
 def _durations(point: Any) -> Durations:
@@ -222,20 +261,13 @@ def _check_names(fleet: str, profile: str, model: str, version: str, digest: str
         raise DataError("the release has no digest", where="telemetry payload")
 
 
-def _of_window(window: TelemetryWindow) -> Reading:
+def reading_of(window: TelemetryWindow) -> Reading:
+    """The same of a window."""
+    sketch, drift = window.sketch, window.drift
     return Reading(
-        window.fleet, window.device, window.profile, window.boot, window.sequence, window.end_ns, window.model,
-        window.version, _dense(window.latency), window.throttled.count, window.errors, window.dropped,
-        window.energy_j, window.energy_above_idle_j, window.estimated_energy_j, window.temperature_c,
-        window.throttled_s, window.drift.class_psi if window.drift else None,
+        window.fleet, window.device, window.profile, window.boot, window.sequence, window.start_ns,
+        window.end_ns, window.model, window.version, window.release, Durations.of(window.latency),
+        window.throttled.count, window.errors, window.dropped, window.energy_j, window.energy_sensor,
+        window.energy_above_idle_j, window.estimated_energy_j, window.temperature_c, window.throttled_s,
+        drift.class_psi if drift else None, sketch.model_dump_json() if sketch else None,
     )  # fmt: skip
-
-
-def _dense(histogram: ExponentialHistogram) -> Durations:
-    if not histogram.buckets:
-        return Durations(histogram.scale, histogram.zero_count, total=histogram.total)
-    low, high = min(histogram.buckets), max(histogram.buckets)
-    if high - low >= WIDEST:
-        raise DataError("a histogram holds what no device measures", where="telemetry payload")
-    counts = tuple(histogram.buckets.get(i, 0) for i in range(low, high + 1))
-    return Durations(histogram.scale, histogram.zero_count, low, counts, histogram.total)
