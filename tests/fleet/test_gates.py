@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from edgewright.telemetry.histogram import ExponentialHistogram
-from edgewright.telemetry.sketch import DataSketch
 from edgewright.telemetry.reading import Reading, reading_of
+from edgewright.telemetry.sketch import DataSketch
 from edgewright.telemetry.window import TelemetryWindow
 from edgewright_fleet.rollout.gates import GateResult, judge, judge_device
 from edgewright_fleet.rollout.limits import Gates
@@ -50,9 +50,7 @@ def test_passing_means_enough_was_measured_and_every_limit_was_kept(
     assert result.evidence["inferences"] == after.inferences
 
 
-def window(
-    sequence: int, latency: ExponentialHistogram, boot: str = "b", **fields: object
-) -> Reading:
+def window(sequence: int, latency: ExponentialHistogram, boot: str = "b", **fields: object) -> Reading:
     made = TelemetryWindow.model_validate(
         {
             "fleet": "f",

@@ -135,7 +135,9 @@ def _enter_wave(state: RolloutState, spec: RolloutSpec, wave: int, now_s: float,
 def _updating(state: RolloutState, spec: RolloutSpec, now_s: float) -> Step:
     before, state = state, _judge_news(state, spec)
     found = tally(state)
-    if (why := why_stop(found, state, spec, compared=state.comparisons is not before.comparisons)) is not None:
+    if (
+        why := why_stop(found, state, spec, compared=state.comparisons is not before.comparisons)
+    ) is not None:
         return stop(state, spec, now_s, why.sentence, why.evidence)
     label = f"wave {state.wave + 1}: "
     silent: list[str] = []
@@ -200,7 +202,9 @@ def _wholly_failed(
 def _observing(state: RolloutState, spec: RolloutSpec, now_s: float) -> Step:
     before, state = state, _judge_news(state, spec)
     found = tally(state)
-    if (why := why_stop(found, state, spec, compared=state.comparisons is not before.comparisons)) is not None:
+    if (
+        why := why_stop(found, state, spec, compared=state.comparisons is not before.comparisons)
+    ) is not None:
         return stop(state, spec, now_s, why.sentence, why.evidence)
     waited_s = now_s - state.since_s
     if waited_s < spec.gates.window_s:

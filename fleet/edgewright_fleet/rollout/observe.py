@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import Any
 
 from edgewright.twin import ReleaseReference, ReportedState
 from edgewright_fleet.rollout.measured import KEPT_BOOTS, Measured
@@ -56,68 +57,75 @@ def _shared(release: ReleaseReference) -> ReleaseReference:
 def _running(record: DeviceRecord, report: ReportedState) -> ReleaseReference | None:
     if report.running is None:
         return None
-    release, known = report.running.release, record.running
-    return known if known is not None and release == known else _shared(release)
+    new, known = report.running.release, record.running
+    # Written out, as `==` of pydantic's models costs more than all the rest of a report.
+    if known and new.digest == known.digest and new.version == known.version and new.name == known.name:
+        return known
+    return _shared(new)
 
 
-def _of_boot(record: DeviceRecord, boot: str) -> DeviceRecord | None:
-    """The record as of a boot; None where another boot has followed that one."""
+def _of_boot(record: DeviceRecord, boot: str) -> dict[str, Any] | None:
+    """What a message of a boot changes by itself; None where another boot has followed that one."""
     if boot == record.boot:
-        return record
+        return {}
     if boot in record.past_boots:
         return None
     past = (*record.past_boots, record.boot)[-KEPT_BOOTS:] if record.boot else ()
-    return changed(record, boot=sys.intern(boot), past_boots=past, sequence=-1)
+    return {"boot": sys.intern(boot), "past_boots": past, "sequence": -1}
 
 
 def _present(record: DeviceRecord, online: bool, boot: str) -> DeviceRecord:
-    current = _of_boot(record, boot)
-    if current is None or (current is record and record.online == online):
+    news = _of_boot(record, boot)
+    if news is None or (not news and record.online == online):
         return record
-    return changed(current, online=online)
+    return changed(record, **news, online=online)
 
 
 def _reported(record: DeviceRecord, state: RolloutState, report: ReportedState) -> DeviceRecord:
-    current = _of_boot(record, report.boot)
-    if current is None or report.sequence <= current.sequence:
+    news = _of_boot(record, report.boot)
+    if news is None or report.sequence <= news.get("sequence", record.sequence):
         return record
-    running = _running(record, report)
     until_s = report.deferred_until_s
     later = until_s is not None and until_s > (record.deferred_until_s or 0.0)
-    current = changed(
-        current,
-        sequence=report.sequence,
-        running=running,
-        time_zone=report.time_zone,
-        deferred_until_s=until_s,
-        deferrals=record.deferrals + later,
-    )
+    news |= {
+        "sequence": report.sequence,
+        "running": _running(record, report),
+        "time_zone": report.time_zone,
+        "deferred_until_s": until_s,
+        "deferrals": record.deferrals + later,
+    }
+    return changed(record, **news, **_stands(record, state, report, news["running"]))
+
+
+def _stands(
+    record: DeviceRecord, state: RolloutState, report: ReportedState, running: ReleaseReference | None
+) -> dict[str, Any]:
+    """Where a report takes a device in the rollout."""
     digest = running.digest if running else None
     ours = report.rollout == state.name
     target = report.target.digest if report.target else None
     match record.stand:
         case "waiting":
-            same = record.before is not None and digest == record.before.digest
+            if record.before is not None and digest == record.before.digest:
+                return {"before": running}
             # A baseline is of the release that it will go back to, so it begins anew with another one.
-            if same:
-                return current if running is record.before else changed(current, before=running)
-            return changed(current, before=running, baseline=Measured(), control=None)
+            return {"before": running, "baseline": Measured(), "control": None}
         case "asked" | "censored":
             if report.phase == "committed" and digest == state.release.digest:
-                return changed(current, stand="committed")
+                return {"stand": "committed"}
             if report.phase == "failed" and ours and target == state.release.digest:
-                return changed(current, stand="failed", reason=report.reason)
+                return {"stand": "failed", "reason": report.reason}
         case "committed" if digest != state.release.digest:
-            return changed(current, stand="failed", reason=report.reason or "left the release by itself")
+            return {"stand": "failed", "reason": report.reason or "left the release by itself"}
         case "reverting" | "stranded" if record.before is not None:
             # While it was still at the update it ran the old release too: only its answer to the revert counts.
             if not (ours and target == record.before.digest):
-                return current
+                return {}
             if report.phase == "committed" and digest == record.before.digest:
-                return changed(current, stand="reverted")
+                return {"stand": "reverted"}
             if report.phase == "failed":
-                return changed(current, stand="stranded", reason=report.reason)
-    return current
+                return {"stand": "stranded", "reason": report.reason}
+    return {}
 
 
 def _measured(record: DeviceRecord, state: RolloutState, event: WindowArrived) -> DeviceRecord:

@@ -80,7 +80,12 @@ class PackedHistogram:
                 counts[at] = min(counts[at] + count, LARGEST)
                 added += count
         return PackedHistogram(
-            self.scale, self.zero_count + more.zero_count, first, counts, self.total + more.total, self.count + added
+            self.scale,
+            self.zero_count + more.zero_count,
+            first,
+            counts,
+            self.total + more.total,
+            self.count + added,
         )
 
     def _plus_any(self, more: Durations) -> PackedHistogram:

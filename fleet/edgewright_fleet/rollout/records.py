@@ -65,6 +65,9 @@ class DeviceRecord:
 
 _NAMES = tuple(one.name for one in fields(DeviceRecord))
 _VALUES = attrgetter(*_NAMES)
+_KEPT = attrgetter(*(name for name in _NAMES if name not in ("sequence", "verdict")))
+"""What is to be stored when it changes: whoever goes on after a crash is told the newest report of each device
+again, and judges anew."""
 _SLOTS = {name: getattr(DeviceRecord, name).__set__ for name in _NAMES}
 
 
@@ -140,8 +143,11 @@ class Devices(Mapping[str, DeviceRecord]):
     def with_records(self, records: Mapping[str, DeviceRecord]) -> Devices:
         """With the records of some devices replaced, which costs less than one after the other."""
         stands, undecided, unjudged, past = self._stands, self.undecided, self.unjudged, self.past_a_limit
+        unsaved: dict[str, None] = {}
         for name, record in records.items():
             old = self._records[name]
+            if _KEPT(record) != _KEPT(old):
+                unsaved[name] = None
             if record.stand != old.stand:
                 stands = {
                     **stands,
@@ -166,7 +172,7 @@ class Devices(Mapping[str, DeviceRecord]):
             stands,
             undecided,
             unjudged,
-            self.unsaved.update(dict.fromkeys(records)),
+            self.unsaved.update(unsaved),
             past,
         )
 

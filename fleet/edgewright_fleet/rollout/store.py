@@ -247,8 +247,17 @@ class RolloutStore:
 
     def _put_devices(self, db: sqlite3.Connection, name: str, devices: Devices) -> None:
         number = db.execute("SELECT id FROM rollout WHERE name = ?", (name,)).fetchone()[0]
-        rows = ((number, device, RECORD.dump_json(devices[device])) for device in devices.unsaved)
-        db.executemany("INSERT OR REPLACE INTO device (rollout, name, record) VALUES (?, ?, ?)", rows)
+        # In the order of the names, which is that of the file: neighbours share a page. In place, so that the index
+        # of the names, which is a tree of its own, stays as it is.
+        rows = (
+            (number, device, RECORD.dump_json(devices[device], exclude_none=True))
+            for device in sorted(devices.unsaved)
+        )
+        db.executemany(
+            "INSERT INTO device (rollout, name, record) VALUES (?, ?, ?) "
+            "ON CONFLICT (rollout, name) DO UPDATE SET record = excluded.record",
+            rows,
+        )
 
     def _put_decisions(
         self, db: sqlite3.Connection, name: str, decisions: Sequence[Decision], now_s: float

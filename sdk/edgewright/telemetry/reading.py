@@ -12,6 +12,8 @@ from functools import lru_cache
 from math import isfinite
 from typing import Any, NamedTuple
 
+from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
+
 from edgewright.errors import DataError
 from edgewright.telemetry import names
 from edgewright.telemetry.histogram import ExponentialHistogram
@@ -144,10 +146,8 @@ def _plain(part: Any) -> tuple[Reading, ...] | None:
             name = metric.name
             place = _DEVICE_WIDE.get(name)
             if place is not None:
-                value = 0.0
                 points = metric.gauge.data_points or metric.sum.data_points
-                for point in points:
-                    value += point.as_double or point.as_int
+                value = _value(points[0]) if len(points) == 1 else sum(map(_value, points))
                 if name == names.ENERGY and points:
                     sensor = _text(points[0].attributes, names.SENSOR)
                 if not isfinite(value):
@@ -160,7 +160,9 @@ def _plain(part: Any) -> tuple[Reading, ...] | None:
         raise DataError("a telemetry payload cannot be read (no sequence)")
     if release is None:
         return ()
-    about = {pair.key: pair.value.string_value for pair in release.scope.attributes}
+    scope = release.scope.SerializeToString()
+    # A device may send as much as a payload holds, and that is not for keeping.
+    about = _kept_about(scope) if len(scope) < 512 else _about(scope)
     of_release = _of_release(release.metrics)
     if of_release is None:
         return None
@@ -171,7 +173,7 @@ def _plain(part: Any) -> tuple[Reading, ...] | None:
     try:
         reading = Reading(
             who[names.FLEET], who[names.DEVICE], who[names.PROFILE], who[names.BOOT], int(sequence), start_ns,
-            end_ns, about[names.MODEL_NAME], about[names.MODEL_VERSION], about[names.RELEASE_DIGEST], latency,
+            end_ns, *about, latency,
             throttled, errors, int(dropped or 0), energy_j, sensor, above_idle_j, estimated_j, temperature_c,
             throttled_s, psi, sketch,
         )  # fmt: skip
@@ -179,7 +181,8 @@ def _plain(part: Any) -> tuple[Reading, ...] | None:
         raise DataError(f"a telemetry payload cannot be read ({error})") from None
     if min(sequence, errors, dropped or 0, energy_j or 0, estimated_j or 0, throttled_s or 0) < 0:
         raise DataError("what counts up is below zero", where="telemetry payload")
-    _check_names(reading.fleet, reading.profile, reading.model, reading.version, reading.release)
+    _must_be_name(reading.fleet)
+    _must_be_name(reading.profile)
     if not _NAME.fullmatch(reading.device):
         raise DataError(f"'{reading.device}' is no name", where="telemetry payload")
     return (reading,)
@@ -199,9 +202,10 @@ def _of_release(
                 start_ns, end_ns = point.start_time_unix_nano, point.time_unix_nano
                 stage, slowed = "run", False
                 for pair in point.attributes:
-                    if pair.key == names.STAGE:
+                    key = pair.key
+                    if key == names.STAGE:
                         stage = pair.value.string_value
-                    elif pair.key == names.THROTTLED:
+                    elif key == names.THROTTLED:
                         slowed = pair.value.bool_value
                 if stage != "run":
                     continue
@@ -234,6 +238,11 @@ def _of_release(
     return latency or Durations(), throttled, int(errors), psi, sketch, start_ns, end_ns
 
 
+def _value(point: Any) -> float:
+    value: float = point.as_double or point.as_int
+    return value
+
+
 def _text(attributes: Any, key: str) -> str | None:
     for pair in attributes:
         if pair.key == key:
@@ -251,14 +260,30 @@ def _durations(point: Any) -> Durations:
     return Durations(scale, point.zero_count, positive.offset, counts, total)
 
 
-@lru_cache(maxsize=4096)
-def _check_names(fleet: str, profile: str, model: str, version: str, digest: str) -> None:
-    """Raises `DataError`; what passed once is known, as a fleet has few of these."""
-    for name in (fleet, profile, model, version):
-        if not _NAME.fullmatch(name):
-            raise DataError(f"'{name[:130]}' is no name", where="telemetry payload")
+def _about(scope: bytes) -> tuple[str, str, str]:
+    """Model, version and digest of a scope. Raises `DataError`."""
+    found = {pair.key: pair.value.string_value for pair in InstrumentationScope.FromString(scope).attributes}
+    try:
+        model, version = found[names.MODEL_NAME], found[names.MODEL_VERSION]
+        digest = found[names.RELEASE_DIGEST]
+    except KeyError as error:
+        raise DataError(f"a telemetry payload cannot be read ({error})") from None
+    _must_be_name(model)
+    _must_be_name(version)
     if not _DIGEST.fullmatch(digest):
         raise DataError("the release has no digest", where="telemetry payload")
+    return model, version, digest
+
+
+_kept_about = lru_cache(maxsize=256)(_about)
+"""What scopes say of their release, which a whole fleet says in the same bytes."""
+
+
+@lru_cache(maxsize=4096)
+def _must_be_name(name: str) -> None:
+    """Raises `DataError`; what passed once is known, as a fleet has few of these."""
+    if not _NAME.fullmatch(name):
+        raise DataError(f"'{name[:130]}' is no name", where="telemetry payload")
 
 
 def reading_of(window: TelemetryWindow) -> Reading:
