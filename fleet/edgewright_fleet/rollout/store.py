@@ -247,8 +247,7 @@ class RolloutStore:
 
     def _put_devices(self, db: sqlite3.Connection, name: str, devices: Devices) -> None:
         number = db.execute("SELECT id FROM rollout WHERE name = ?", (name,)).fetchone()[0]
-        # In the order of the names, which is that of the file: neighbours share a page. In place, so that the index
-        # of the names, which is a tree of its own, stays as it is.
+        # In the order of the file, as neighbours share a page; and in place, so that the index stays as it is.
         rows = (
             (number, device, RECORD.dump_json(devices[device], exclude_none=True))
             for device in sorted(devices.unsaved)

@@ -1,8 +1,8 @@
 """`Reading`: what a fleet needs of a window, read from OTLP at a fraction of what `decode_otlp` costs.
 
 A hub and a controller read every payload of every device, and of each a few figures, so that they pay for no model
-of the rest. A payload as the agent writes it, with one release, is read straight from the message; any other is left to
-`decode_otlp`, which says the same of both (a property test holds the two together).
+of the rest. A payload as the agent writes it, with one release, is read straight from the message; any other is
+left to `decode_otlp`, which says the same of both (a property test holds the two together).
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Durations(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """One device, one release, one period: the fields of `TelemetryWindow` that a fleet needs, by the same names."""
+    """One device, one release, one period: what a fleet needs of a `TelemetryWindow`, by the same names."""
 
     fleet: str
     device: str
