@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -9,14 +10,16 @@ from typing import Any
 
 from edgewright.telemetry.reading import Reading
 from edgewright.twin import ReleaseReference
+from edgewright_fleet.rollout.records import shared
 from edgewright_fleet.rollout.state import DeviceEvent, DevicePresence, DeviceReported, WindowArrived
 from edgewright_fleet.targets.target import Target
 
+_NO_LABELS: Mapping[str, str] = {}
 SETTLE_S = 0.5
 """Retained messages come in a burst after subscribing; this much silence means that it is over."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class DeviceView:
     """What is known of one device."""
 
@@ -25,7 +28,7 @@ class DeviceView:
     online: bool = False
     phase: str | None = None
     running: ReleaseReference | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=lambda: _NO_LABELS)
     time_zone: str | None = None
     runtime: str | None = None
     reason: str | None = None
@@ -64,15 +67,16 @@ def fold(views: dict[str, DeviceView], events: Iterable[DeviceEvent]) -> None:
             views[event.device] = replace(known, online=event.online)
         elif isinstance(event, DeviceReported):
             report = event.report
-            known = views.get(report.device, DeviceView(report.device))
-            views[report.device] = replace(
+            name = sys.intern(report.device)
+            known = views.get(name, DeviceView(name))
+            views[name] = replace(
                 known,
-                profile=report.profile,
-                phase=report.phase,
-                running=report.running.release if report.running else None,
-                runtime=report.running.runtime if report.running else None,
+                profile=sys.intern(report.profile),
+                phase=sys.intern(report.phase),
+                running=shared(report.running.release) if report.running else None,
+                runtime=sys.intern(report.running.runtime) if report.running else None,
                 reason=report.reason,
-                labels=report.labels,
+                labels=report.labels or _NO_LABELS,
                 time_zone=report.time_zone,
             )
         else:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import Any
 
 from edgewright.twin import ReleaseReference, ReportedState
 from edgewright_fleet.rollout.measured import KEPT_BOOTS, Measured
-from edgewright_fleet.rollout.records import ON_TRIAL, DeviceRecord, changed
+from edgewright_fleet.rollout.records import ON_TRIAL, DeviceRecord, changed, shared
 from edgewright_fleet.rollout.state import (
     DeviceEvent,
     DevicePresence,
@@ -48,12 +47,6 @@ def with_record(state: RolloutState, device: str, record: DeviceRecord) -> Rollo
     return state.model_copy(update={"devices": state.devices.with_record(device, record)})
 
 
-@lru_cache(256)
-def _shared(release: ReleaseReference) -> ReleaseReference:
-    """One object for equal releases, in place of one of 1 kB a device."""
-    return release
-
-
 def _running(record: DeviceRecord, report: ReportedState) -> ReleaseReference | None:
     if report.running is None:
         return None
@@ -61,7 +54,7 @@ def _running(record: DeviceRecord, report: ReportedState) -> ReleaseReference | 
     # Written out, as `==` of pydantic's models costs more than all the rest of a report.
     if known and new.digest == known.digest and new.version == known.version and new.name == known.name:
         return known
-    return _shared(new)
+    return shared(new)
 
 
 def _of_boot(record: DeviceRecord, boot: str) -> dict[str, Any] | None:

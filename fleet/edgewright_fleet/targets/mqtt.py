@@ -54,7 +54,7 @@ class MqttTarget:
         self.refused = 0
         self._messages: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
         self._prefix = f"{ROOT}/{fleet}/"
-        self._retained: dict[tuple[str, str], bytes] = {}
+        self._retained: dict[str, dict[str, bytes]] = {leaf: {} for leaf in _READERS}
         self._seen: dict[str, tuple[tuple[str, Ranges], ...]] = {}
         self._unsent: deque[paho.MQTTMessageInfo] = deque()
         self._client = make_client(settings, f"edgewright-fleet-{uuid.uuid4().hex[:12]}", kind=BatchClient)
@@ -89,8 +89,9 @@ class MqttTarget:
 
     def known(self) -> Iterator[DeviceEvent]:
         """The latest report and presence of every device, also where `events` gave them before."""
-        for (device, leaf), payload in self._retained.copy().items():
-            yield _READERS[leaf](device, payload)
+        for leaf, payloads in self._retained.items():
+            for device, payload in payloads.copy().items():
+                yield _READERS[leaf](device, payload)
 
     def close(self) -> None:
         """Disconnect, once the broker has every desired state or the time is over."""
@@ -126,7 +127,7 @@ class MqttTarget:
                     found += arrived
             else:
                 found.append(_READERS[leaf](device, payload))
-                self._retained[sys.intern(device), leaf] = payload
+                self._retained[leaf][sys.intern(device)] = payload
         except Exception as error:  # noqa: BLE001 - nothing that a device sends may end a rollout
             self.refused += 1
             log.warning("%s: %s", where, " ".join(str(error).split()))
@@ -139,7 +140,8 @@ class MqttTarget:
         if has is had:
             return False
         others = tuple(entry for entry in boots if entry[0] != window.boot)
-        self._seen[window.device] = (*others, (window.boot, has))[-KEPT_BOOTS:]  # the last heard of is last
+        kept = (*others, (sys.intern(window.boot), has))[-KEPT_BOOTS:]  # the last heard of is last
+        self._seen[sys.intern(window.device)] = kept
         return True
 
 
