@@ -1,8 +1,9 @@
-"""What another process has cost so far, from /proc."""
+"""What another process has cost so far, from /proc, and on what host."""
 
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -18,3 +19,11 @@ def resident_bytes(pid: int) -> int:
     """Its memory now."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))
+
+
+def host() -> str:
+    """The machine in words."""
+    return (
+        f"{platform.machine()}, {os.cpu_count()} cores shared with the broker and the devices, load average "
+        f"{os.getloadavg()[1]:.0f}, Python {platform.python_version()}"
+    )

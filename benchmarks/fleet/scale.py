@@ -20,7 +20,6 @@ import datetime
 import json
 import math
 import os
-import platform
 import resource
 import sqlite3
 import subprocess
@@ -37,7 +36,7 @@ import numpy as np
 import yaml
 
 from benchmarks.fleet.devices import FLEET, PROFILE
-from benchmarks.fleet.processes import processor_s
+from benchmarks.fleet.processes import host, processor_s
 from benchmarks.mosquitto import Mosquitto
 from edgewright.artifact.layout import MANIFEST_TYPE, Layout
 from edgewright.artifact.release import FORMAT, publish
@@ -302,8 +301,7 @@ def result_of(runs: list[Run], stop: Stop | None) -> Result:
 
     return Result(
         date=datetime.datetime.now(tz=datetime.timezone.utc).date().isoformat(),
-        host=f"{platform.machine()}, {os.cpu_count()} cores shared with the broker and the devices, load average "
-        f"{os.getloadavg()[1]:.0f}, Python {platform.python_version()}",
+        host=host(),
         runs=tuple(runs),
         stop=stop,
         microseconds_per_event=1e6
@@ -366,8 +364,8 @@ def _a_million(result: Result) -> list[str]:
         f"- Processor: {rate:,.0f} × {each:.1f} µs = {cores:.2f} cores. One Python process has one: the fleet is "
         f"split by name into {math.ceil(cores / 0.7)} controllers at 70 % of one.",
         f"- Memory: 1,000,000 × {size / 1e3:.2f} kB = {1e6 * size / 1e9:.1f} GB over all of them.",
-        f"- Broker: an event comes in and goes out to a controller and a hub, 3 × {rate:,.0f} × {packet_us:.1f} µs "
-        f"= {broker_cores:.2f} cores. mosquitto has one a process: {nodes} nodes at 70 % of it, "
+        f"- Broker: an event comes in and goes out to a controller and a hub, 3 × {rate:,.0f} × {packet_us:.1f} "
+        f"µs = {broker_cores:.2f} cores. mosquitto has one a process: {nodes} nodes at 70 % of it, "
         f"{1e6 / nodes:,.0f} connections each.",
         f"- Bytes: {rate:,.0f} × {last.event_bytes / 1e3:.2f} kB = {rate * last.event_bytes / 1e6:.1f} MB/s of "
         "payload from the devices, as much to the controllers and as much to the hubs.",
