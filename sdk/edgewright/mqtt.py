@@ -30,7 +30,7 @@ else:  # the standard library has it from 3.11 on
     import tomli as tomllib
 
 CONNECT_TIMEOUT_S = 5.0
-AHEAD = 2000
+AHEAD = 500
 """Messages that a receiver wants ahead of its acknowledgements (MQTT 5, section 3.1.2.11.3): mosquitto sends 20 to
 one that does not say, which is one for each time that it wakes up."""
 KEEPALIVE_S = 30

@@ -99,11 +99,11 @@ class Reading(NamedTuple):
     @property
     def energy_per_inference_j(self) -> float | None:
         """As `TelemetryWindow` has it."""
-        known = self.energy_above_idle_j is not None and self.inferences
+        inferences = self.inferences
         return (
-            self.energy_above_idle_j / self.inferences
-            if known and self.energy_above_idle_j is not None
-            else None
+            None
+            if self.energy_above_idle_j is None or not inferences
+            else self.energy_above_idle_j / inferences
         )
 
 
