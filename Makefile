@@ -1,5 +1,6 @@
 # make demo   the whole loop on this machine: convert, verify, roll out, observe, roll back
 # make test   the whole test-suite
+# make explore  the property tests, each over a thousand examples that are new each time
 # make check  lint, format, types, layers
 PYTHON ?= python3
 VENV   := .venv
@@ -8,7 +9,7 @@ BIN    := $(VENV)/bin
 # the last two, the tests of the hub's alerts, dashboard and pages are skipped.
 DEBIAN := mosquitto prometheus chromium
 
-.PHONY: demo test check debian kubernetes clean
+.PHONY: demo test explore check debian kubernetes clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt demo-requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -35,6 +36,9 @@ kubernetes:
 
 test: debian kubernetes $(VENV)/.installed
 	$(BIN)/python -m pytest
+
+explore: $(VENV)/.installed
+	$(BIN)/python -m pytest -m "hypothesis and not slow" --hypothesis-profile=explore
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

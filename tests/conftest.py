@@ -28,9 +28,15 @@ from edgewright.artifact.manifest import (
 from edgewright.artifact.release import Release, publish, put_artifact
 from edgewright.mqtt import BrokerSettings
 
-# How long an example takes says more of the machine than of the code; benchmarks time it.
-settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("untimed")
+# How long an example takes says more of the machine than of the code; benchmarks time it. A verdict on a change
+# must not depend on luck: the same examples each time, and `make explore` looks for new ones.
+settings.register_profile(
+    "repeatable", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
+settings.register_profile(
+    "explore", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=1000
+)
+settings.load_profile("repeatable")
 
 PROFILE = "x86-64-gateway"
 

@@ -129,8 +129,8 @@ def as_markdown(document: dict[str, Any]) -> str:
         "the hub keeps: a presence, a report, a window. "
         + (f"Windows came at {document['rate']:g} a second." if document["rate"] else "All came at once."),
         "",
-        "| devices | start-up, s | events | processor time, s | µs an event | memory a device, B | disk a window, B "
-        "|",
+        "| devices | start-up, s | events | processor time, s | µs an event | memory a device, B | "
+        "disk a window, B |",
         "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
         *(
             f"| {r['devices']:,} | {r['start_s']:.2f} | {r['events']:,} | {r['steady_s']:.2f} | "
@@ -147,7 +147,8 @@ def as_markdown(document: dict[str, Any]) -> str:
         f"- A window every {PERIOD_S:g} s: 1,000,000 / {PERIOD_S:g} = {rate:,.0f} events a second, "
         f"× {each:.1f} µs = {cores:.2f} cores: {math.ceil(cores / 0.7)} hubs at 70 % of one, which share the "
         "subscription.",
-        f"- Memory: every hub knows all devices, 1,000,000 × {size / 1e3:.2f} kB = {1e6 * size / 1e9:.1f} GB each.",
+        f"- Memory: every hub knows all devices, 1,000,000 × {size / 1e3:.2f} kB = "
+        f"{1e6 * size / 1e9:.1f} GB each.",
         f"- Disk: {rate:,.0f} × {last['disk_bytes']:.0f} B = {disk / 1e6:.1f} MB/s, "
         f"{disk * 86400 / 1e9:,.0f} GB a day over all of them.",
         f"- Bytes: {rate:,.0f} × {last['window_bytes'] / 1e3:.2f} kB = "

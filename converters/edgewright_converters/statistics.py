@@ -22,28 +22,45 @@ REASONABLE_SAMPLES = 1_000_000
 
 
 def proportion(hits: int, samples: int) -> Proportion:
-    """A share with its 95 % score interval.
+    """A share with its 95 % score interval."""
+    low, high = score_interval(hits / samples, samples)
+    return Proportion(value=hits / samples, low=low, high=high, samples=samples)
+
+
+def score_interval(share: float, samples: float, z: float = Z_95) -> tuple[float, float]:
+    """The score interval of a share, at 95 % unless `z` says otherwise. `samples` may be an effective number.
 
     Wilson 1927, "Probable inference, the law of succession, and statistical inference".
     """
-    share, z2 = hits / samples, Z_95**2
+    z2 = z**2
     centre = (share + z2 / (2 * samples)) / (1 + z2 / samples)
-    half = Z_95 / (1 + z2 / samples) * math.sqrt(share * (1 - share) / samples + z2 / (4 * samples**2))
+    half = z / (1 + z2 / samples) * math.sqrt(share * (1 - share) / samples + z2 / (4 * samples**2))
     # At 0 and 1 the formula's own bound is exact but for rounding.
-    low = 0.0 if hits == 0 else max(0.0, centre - half)
-    high = 1.0 if hits == samples else min(1.0, centre + half)
-    return Proportion(value=share, low=min(low, share), high=max(high, share), samples=samples)
+    low = 0.0 if share == 0 else max(0.0, centre - half)
+    high = 1.0 if share == 1 else min(1.0, centre + half)
+    return min(low, share), max(high, share)
 
 
 def paired_difference(*, both: int, lost: int, gained: int, neither: int) -> Difference:
     """The share right by the second model minus that by the first on the same samples, with a 95 % interval.
 
-    `both` samples are right by both models, `lost` by the first alone, `gained` by the second alone. Newcombe
-    1998, "Improved confidence intervals for the difference between binomial proportions based on paired data",
-    method 10 (score intervals with the correlation of the pairs).
+    `both` samples are right by both models, `lost` by the first alone, `gained` by the second alone.
     """
     n = both + lost + gained + neither
-    p1, p2 = proportion(both + gained, n), proportion(both + lost, n)
+    low, high = paired_interval(both=both, lost=lost, gained=gained, neither=neither)
+    return Difference(value=(gained - lost) / n, low=low, high=high, samples=n, lost=lost, gained=gained)
+
+
+def paired_interval(
+    *, both: float, lost: float, gained: float, neither: float, z: float = Z_95
+) -> tuple[float, float]:
+    """The interval of `paired_difference`, at 95 % unless `z` says otherwise; counts may be effective ones.
+
+    Newcombe 1998, "Improved confidence intervals for the difference between binomial proportions based on paired
+    data", method 10 (score intervals with the correlation of the pairs).
+    """
+    n = both + lost + gained + neither
+    p1, p2 = min(1.0, (both + gained) / n), min(1.0, (both + lost) / n)
     product = (both + gained) * (lost + neither) * (both + lost) * (gained + neither)
     if product == 0:
         phi = 0.0
@@ -53,12 +70,11 @@ def paired_difference(*, both: int, lost: int, gained: int, neither: int) -> Dif
         corrected = max(covariance - n / 2, 0.0) if covariance > 0 else float(covariance)
         phi = corrected / math.sqrt(product)
     delta = (gained - lost) / n
-    l1, u1, l2, u2 = p1.value - p1.low, p1.high - p1.value, p2.value - p2.low, p2.high - p2.value
+    (low1, high1), (low2, high2) = score_interval(p1, n, z), score_interval(p2, n, z)
+    l1, u1, l2, u2 = p1 - low1, high1 - p1, p2 - low2, high2 - p2
     low = delta - math.sqrt(max(0.0, l1**2 - 2 * phi * l1 * u2 + u2**2))
     high = delta + math.sqrt(max(0.0, u1**2 - 2 * phi * u1 * l2 + l2**2))
-    return Difference(
-        value=delta, low=max(-1.0, low), high=min(1.0, high), samples=n, lost=lost, gained=gained
-    )
+    return max(-1.0, low), min(1.0, high)
 
 
 def paired_difference_of(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Difference:
@@ -83,7 +99,7 @@ def samples_to_decide_difference(change: Difference, limit: float) -> int | None
     """
     margin = abs(change.value - limit)
     discordant = ((change.lost or 0) + (change.gained or 0)) / change.samples
-    return _samples(margin, discordant - change.value**2, Z_95**2, change.samples)
+    return samples_to_decide(margin, discordant - change.value**2, Z_95**2, change.samples)
 
 
 def samples_to_decide_share(share: Proportion, limit: float) -> int | None:
@@ -96,10 +112,15 @@ def samples_to_decide_share(share: Proportion, limit: float) -> int | None:
     if share.value >= limit:
         return None
     variance = share.value * (1 - share.value)
-    return _samples(limit - share.value, variance, Z_95**2 * (1 - limit), share.samples)
+    return samples_to_decide(limit - share.value, variance, Z_95**2 * (1 - limit), share.samples)
 
 
-def _samples(margin: float, variance: float, floor: float, seen: int) -> int | None:
+def samples_to_decide(margin: float, variance: float, floor: float, seen: float) -> int | None:
+    """How many samples would bring an interval that holds a limit to one side of it; None where none would.
+
+    `margin` is the distance to the limit, `variance` that of one sample, `floor` over the margin what the interval
+    takes where nothing varies, `seen` the samples so far.
+    """
     # Less than one sample in so many: nothing that can be counted, and its square may be nought.
     if margin * REASONABLE_SAMPLES < 1:
         return None

@@ -18,7 +18,7 @@ import threading
 import time
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import paho.mqtt.client as paho
 
@@ -41,6 +41,9 @@ from edgewright_agent.update import Updater
 from edgewright_agent.uplink import Uplink
 from edgewright_agent.vitals import Vitals
 from edgewright_profiles import load_profile
+
+if TYPE_CHECKING:
+    from edgewright_agent.sampling.threads import Sampling
 
 log = logging.getLogger("edgewright.agent")
 PUMP_PERIOD_S = 1.0
@@ -80,6 +83,18 @@ class Agent:
             self._exporter, lambda: self._updater.served, profile, threads=config.threads, root=root
         )
         self._feed = Feed.of(config, self._exporter.record_feed_error)
+        self._sampling: Sampling | None = None
+        if config.sampling is not None:
+            # Only here, as a device that keeps no samples pays nothing for it.
+            from edgewright_agent.sampling.threads import Sampling
+
+            self._sampling = Sampling(
+                config,
+                config.sampling,
+                profile.name,
+                lambda: self._updater.served.offers if self._updater.served else None,
+                self._stopping,
+            )
         self._wishes: queue.SimpleQueue[DesiredState | None] = queue.SimpleQueue()
         self._sequence = itertools.count()
         self._report_lock = threading.Lock()
@@ -109,6 +124,7 @@ class Agent:
             updates,
             threading.Thread(target=self._metrics_loop, args=(updates,), name="metrics", daemon=True),
             threading.Thread(target=self._sensing.run, args=(self._stopping,), name="sensors", daemon=True),
+            *(self._sampling.threads if self._sampling else ()),
         ]
         for thread in threads:
             thread.start()
@@ -224,6 +240,7 @@ class Agent:
             "broker": f"{self.config.broker}, {'connected' if self._client.is_connected() else 'not connected'}",
             "telemetry_waiting": len(self._spool),
             "telemetry_dropped": self._spool.dropped,
+            **(self._sampling.describe() if self._sampling else {}),
         }
 
     def _roll_back(self) -> Document:

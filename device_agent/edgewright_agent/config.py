@@ -10,7 +10,7 @@ import re
 import sys
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
@@ -25,6 +25,11 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:  # the standard library has it from 3.11 on
     import tomli as tomllib
+
+if TYPE_CHECKING:
+    from edgewright_agent.sampling_config import SamplingConfig
+else:  # `load_config` reads the table where there is one: its model costs a quarter of a megabyte
+    SamplingConfig = Any
 
 SOCKET_PATH_BYTES = 107
 """unix(7): `sun_path` holds 108, the last of which is a zero."""
@@ -81,6 +86,8 @@ class AgentConfig(BaseModel):
     sink: SinkConfig = SinkConfig()
     serving: ServingConfig | None = None
     """The inference API. None: nothing listens, as a device may serve its own sources alone."""
+    sampling: SamplingConfig | None = None
+    """Inputs for training. None: none is kept."""
     threads: Annotated[int, Field(gt=0, le=256)] = 1
     """Of the runtime. 1: small models are slower with more under load, and the device has other work."""
     telemetry_period_s: Seconds = 60.0
@@ -89,6 +96,12 @@ class AgentConfig(BaseModel):
     """`protobuf` is deflated OTLP; `json` is for people and simple receivers, at five times the size."""
     telemetry_spool_bytes: Annotated[int, Field(ge=1 << 16, le=1 << 32)] = 16 << 20
     """Bytes of disk for payloads that the broker does not have yet. 16 MiB: 2.8 days at the default period."""
+    sketch_period_s: Seconds = 300.0
+    """Seconds between two sketches of the data, 0.5 kB each, by which drift is found. 300: data drifts over hours,
+    not within a minute."""
+    sketch_samples: Annotated[int, Field(gt=0, le=1_000_000)] = 1200
+    """Inferences that a sketch looks at, evenly over its period; 50 µs of processor time each. 1200: four a
+    second, and chance alone gives ten classes a population stability index of 0.008."""
     watch_s: Seconds = 10.0
     """Seconds that a new release is watched at least before it is kept. 10: ten inferences at the default rate."""
     watch_inferences: Annotated[int, Field(ge=0)] = 12
@@ -157,6 +170,11 @@ def load_config(path: Path, device: str | None = None) -> AgentConfig:
         if isinstance(table, dict):
             _resolve(table.get("broker"), _BROKER_PATHS, path.parent)
     _resolve(document.get("serving"), ("socket",), path.parent)
+    if "sampling" in document:
+        from edgewright_agent.sampling_config import SamplingConfig
+
+        _resolve(document["sampling"], ("url", "credentials_file"), path.parent)
+        document["sampling"] = from_mapping(SamplingConfig, document["sampling"], where=f"{path}, [sampling]")
     return from_mapping(AgentConfig, document, where=str(path))
 
 
@@ -166,5 +184,5 @@ def _resolve(table: Any, keys: tuple[str, ...], folder: Path) -> None:
     for key in keys:
         value = table.get(key)
         # A profile is a name unless it looks like a file.
-        if is_path(value, key) and (key != "profile" or value.endswith(".toml")):
+        if is_path(value) and (key != "profile" or value.endswith(".toml")):
             table[key] = str(folder.resolve() / value)

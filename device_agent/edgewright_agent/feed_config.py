@@ -99,6 +99,6 @@ SOURCE_PATHS = ("path", "camera")
 SINK_PATHS = ("path",)
 
 
-def is_path(value: Any, key: str) -> TypeGuard[str]:
-    """Whether a value of such a key is a file here, and not an address elsewhere."""
-    return isinstance(value, str) and not (key == "camera" and "://" in value)
+def is_path(value: Any) -> TypeGuard[str]:
+    """Whether a value is a file here, and not an address elsewhere."""
+    return isinstance(value, str) and "://" not in value

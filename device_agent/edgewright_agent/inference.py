@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from edgewright.active_slot import SlotContent
 from edgewright.errors import EdgewrightError
@@ -22,6 +23,9 @@ from edgewright_agent.exporter import Attributes, Exporter, model_attributes
 from edgewright_agent.feed import Feed
 from edgewright_agent.slots import Serving
 from edgewright_agent.tally import Tally
+
+if TYPE_CHECKING:
+    from edgewright_agent.sampling.offers import Offers
 
 log = logging.getLogger("edgewright.agent")
 MAX_LAG_S = 1.0
@@ -84,14 +88,27 @@ class Served:
     """Held while the runtime executes."""
     drift: DriftWatch | None = None
     """Sketches what the model is given and answers."""
+    offers: Offers | None = None
+    """Where its inferences may be chosen for training. None: the agent keeps none."""
+    observers: tuple[Callable[[Sequence[Array], Sequence[Array]], None], ...] = ()
+    """Told the raw inputs and outputs of each inference that succeeded."""
 
 
 def load_served(serving: Serving, config: AgentConfig) -> Served:
     """Load the artifact of a slot. Raises the error family."""
     model = load_artifact(serving.artifact, threads=config.threads)
     attributes = model_attributes(serving.content.release)
-    drift = DriftWatch(serving.artifact.manifest, attributes)
-    return Served(serving.content, model, attributes, drift=drift)
+    drift = DriftWatch(
+        serving.artifact.manifest, attributes, period_s=config.sketch_period_s, samples=config.sketch_samples
+    )
+    if config.sampling is None:
+        return Served(serving.content, model, attributes, drift=drift, observers=(drift.observe,))
+    # Only here, as most devices keep no samples.
+    from edgewright_agent.sampling.offers import Offers
+
+    offers = Offers(serving.content, serving.artifact.manifest)
+    observers = (drift.observe, offers.put)
+    return Served(serving.content, model, attributes, drift=drift, offers=offers, observers=observers)
 
 
 def serve(
@@ -156,8 +173,8 @@ def execute(
         spent = Durations(queue=begun - asked, run=served.tally.succeed(begun))
     finally:
         served.turn.release()
-    if served.drift is not None:
-        served.drift.observe(prepared, results)
+    for observe in served.observers:
+        observe(prepared, results)
     return results, spent
 
 

@@ -42,7 +42,7 @@ class _Entry:
 
     @property
     def disk_bytes(self) -> int:
-        return 0 if self.path is None else _on_disk(self.size)
+        return 0 if self.path is None else on_disk(self.size)
 
 
 class Spool:
@@ -70,7 +70,7 @@ class Spool:
 
     def append(self, payload: bytes) -> None:
         """Keep a record; on return it survives a power cut, unless the disk failed."""
-        if _on_disk(len(payload)) > self._max_bytes:
+        if on_disk(len(payload)) > self._max_bytes:
             self.dropped += 1
             return
         self._entries[self._next] = _Entry(None, payload, len(payload))
@@ -123,7 +123,7 @@ class Spool:
         for order, entry in list(self._entries.items()):
             if entry.path is not None or entry.payload is None:
                 continue
-            self._make_room(_on_disk(entry.size))
+            self._make_room(on_disk(entry.size))
             path = self._folder / f"{order:012d}-{self.dropped:010d}-{zlib.crc32(entry.payload):08x}"
             try:
                 write_durably(path, entry.payload)
@@ -169,5 +169,6 @@ class Spool:
         return None
 
 
-def _on_disk(size: int) -> int:
+def on_disk(size: int) -> int:
+    """Bytes that a file of `size` bytes takes on the disk."""
     return -(-size // BLOCK) * BLOCK

@@ -7,11 +7,28 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from edgewright.contract import schema_text
+from edgewright_fleet.retraining.chain import Link
+from edgewright_fleet.retraining.field_data.data_set import DataSetEntry, DataSetManifest
+from edgewright_fleet.retraining.job import TrainingJob
+from edgewright_fleet.retraining.spec import RetrainingSpec
+from edgewright_fleet.retraining.triggers.policy import TriggerPolicy
+from edgewright_fleet.retraining.triggers.trigger import NotFired, Trigger
 from edgewright_fleet.rollout.spec import RolloutSpec
 from edgewright_fleet.rollout.state import RolloutState
 
 FOLDER = Path(__file__).parent / "schema"
-SCHEMAS: dict[str, type[BaseModel]] = {"rollout": RolloutSpec, "rollout-state": RolloutState}
+SCHEMAS: dict[str, type[BaseModel]] = {
+    "data-set": DataSetManifest,
+    "data-set-entry": DataSetEntry,
+    "retraining-not-fired": NotFired,
+    "retraining-trigger": Trigger,
+    "retraining-trigger-policy": TriggerPolicy,
+    "training-job": TrainingJob,
+    "retraining": RetrainingSpec,
+    "retraining-link": Link,
+    "rollout": RolloutSpec,
+    "rollout-state": RolloutState,
+}
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ __all__ = [
     "DataError",
     "EdgewrightError",
     "ProfileError",
+    "RetrainingError",
     "RolloutError",
     "RuntimeUnavailableError",
     "StorageError",
@@ -60,6 +61,10 @@ class ClusterError(EdgewrightError):
 
 class RolloutError(EdgewrightError):
     """A rollout cannot be started, found or changed."""
+
+
+class RetrainingError(EdgewrightError):
+    """A training run or a retraining cannot be started, found or carried on."""
 
 
 class StorageError(EdgewrightError):

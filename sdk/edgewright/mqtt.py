@@ -8,7 +8,6 @@ not the wishes in between, and its telemetry waits in its own spool. A receiver 
 from __future__ import annotations
 
 import ssl
-import stat
 import sys
 import threading
 from pathlib import Path
@@ -23,6 +22,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from edgewright.contract import CONTRACT, from_mapping
 from edgewright.errors import BrokerError, ConfigError
+from edgewright.secret_file import must_be_private
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -122,7 +122,7 @@ def _password(settings: BrokerSettings) -> str | None:
     path = settings.password_file
     if path is None:
         return None
-    _must_be_private(path, "password_file")
+    must_be_private(path, "password_file", BrokerError)
     try:
         return path.read_text(encoding="utf-8").strip()
     except OSError as error:
@@ -138,25 +138,14 @@ def _tls(settings: BrokerSettings) -> ssl.SSLContext:
     except OSError as error:  # ssl.SSLError is one
         raise _unusable(settings.ca_file, "ca_file", error) from None
     if certificate is not None:
-        _must_be_private(key or certificate, "key_file" if key else "certificate_file without a key_file")
+        what = "key_file" if key else "certificate_file without a key_file"
+        must_be_private(key or certificate, what, BrokerError)
         try:
             # Without a password of its own, an encrypted key would be asked for at the terminal.
             context.load_cert_chain(certificate, key, password=lambda: "")
         except OSError as error:
             raise _unusable(certificate, "certificate_file or its key_file", error) from None
     return context
-
-
-def _must_be_private(path: Path, what: str) -> None:
-    """Refuse a secret that any other user of the device could read."""
-    try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-    except OSError as error:
-        raise _unusable(path, what, error) from None
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise BrokerError(
-            f"{what} is open to other users (mode {mode:04o})", where=str(path), remedy=f"chmod 600 {path}"
-        )
 
 
 def _unusable(path: Path | None, what: str, error: OSError) -> BrokerError:

@@ -59,17 +59,25 @@ def predict(
 
 
 def top_class(scores: NDArray[Any]) -> tuple[int, float]:
-    """The greatest score's class and its probability.
+    """The greatest score's class and its probability."""
+    shares = probabilities(scores)
+    top = int(shares.argmax())
+    return top, min(float(shares[top]), 1.0)
+
+
+def probabilities(scores: NDArray[Any]) -> NDArray[np.float64]:
+    """A score a class as probabilities.
 
     Scores that are probabilities already (none negative, adding up to 1 within the rounding of 8 bits) are taken
     as they are; others are logits.
     """
     scores = np.nan_to_num(scores.astype(np.float64))
-    top = int(scores.argmax())
     if scores.min() >= 0.0 and abs(scores.sum() - 1.0) < 0.05:
-        return top, min(float(scores[top]), 1.0)
-    with np.errstate(over="ignore"):
-        return top, float(1.0 / np.exp(scores - scores[top]).sum())
+        return scores
+    # A difference beyond what a double holds is a probability of nought.
+    with np.errstate(over="ignore", under="ignore"):
+        shares = np.exp(scores - scores.max())
+        return shares / shares.sum()
 
 
 def _finite(output: NDArray[Any]) -> tuple[float | None, ...]:

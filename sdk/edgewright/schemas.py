@@ -8,7 +8,9 @@ from pydantic import BaseModel
 
 from edgewright.active_slot import SlotState
 from edgewright.artifact.manifest import ArtifactManifest
+from edgewright.artifact.model_card import ModelCard
 from edgewright.contract import schema_text
+from edgewright.field_sample import FieldSample
 from edgewright.prediction import Prediction
 from edgewright.telemetry.window import TelemetryWindow
 from edgewright.twin import DesiredState, DeviceStatus, ReportedState
@@ -17,6 +19,8 @@ FOLDER = Path(__file__).parent / "schema"
 SCHEMAS: dict[str, type[BaseModel]] = {
     "active-slot": SlotState,
     "artifact-manifest": ArtifactManifest,
+    "model-card": ModelCard,
+    "field-sample": FieldSample,
     "prediction": Prediction,
     "telemetry-window": TelemetryWindow,
     "twin-desired": DesiredState,

@@ -8,10 +8,12 @@ import click
 
 from edgewright.figures import seconds
 from edgewright_cli.broker import broker_option, broker_settings
+from edgewright_cli.drift import drift
 from edgewright_cli.fleet_kubernetes import clusters, controller, install, nodes
 from edgewright_cli.hub import hub, token
 from edgewright_cli.output import json_option, print_json, print_table
 from edgewright_cli.rollout import rollout
+from edgewright_cli.samples import samples
 
 
 @click.group(
@@ -21,6 +23,7 @@ Examples:
   edgewright fleet devices --fleet kiosks
   edgewright fleet devices --fleet kiosks --broker broker.toml
   edgewright fleet hub --fleet kiosks
+  edgewright fleet drift --by release
   edgewright fleet rollout start spec.yaml
 """
 )
@@ -70,5 +73,5 @@ def devices(fleet_name: str, wait: float, broker: str, as_json: bool) -> None:
     print_table(("device", "profile", "online", "phase", "release", "p50", "p99", "reason"), rows)
 
 
-for command in (rollout, hub, token, install, controller, clusters, nodes):
+for command in (rollout, samples, hub, drift, token, install, controller, clusters, nodes):
     fleet.add_command(command)

@@ -5,27 +5,18 @@ from __future__ import annotations
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from edgewright_cli.broker import broker_option, broker_settings
 from edgewright_cli.output import json_option, print_json, print_table
+from edgewright_cli.rollout_carrying import carry_on, finish, store_option, why_option
+from edgewright_cli.rollout_requests import abort, pause, promote
 from edgewright_cli.rollout_view import DEVICE_COLUMNS, as_document, device_rows, progress, watched
 
 if TYPE_CHECKING:
-    from edgewright_fleet.rollout.state import RolloutState
-    from edgewright_fleet.rollout.store import Wish
-
-store_option = click.option(
-    "--store",
-    type=click.Path(path_type=Path),
-    default=Path("edgewright-rollouts.sqlite"),
-    show_default=True,
-    envvar="EDGEWRIGHT_STORE",
-    help="Where rollouts are kept.",
-)
-why_option = click.option("--why", help="The reason, for the audit log.")
+    pass
 
 
 @click.group(
@@ -112,7 +103,7 @@ def start(spec: Path, store: Path, broker: str, as_json: bool) -> None:
         progress() as show,
     ):
         state = start_rollout(wanted, target, kept, show)
-    _finish(state, as_json)
+    finish(state, as_json)
 
 
 @rollout.command(epilog="Example: edgewright fleet rollout resume night-1")
@@ -125,7 +116,7 @@ def resume(name: str, store: Path, broker: str, as_json: bool) -> None:
 
     Exit codes are those of 'start'.
     """
-    _carry_on(name, store, broker, as_json)
+    carry_on(name, store, broker, as_json)
 
 
 @rollout.command(
@@ -155,7 +146,7 @@ def revert(name: str, why: str | None, store: Path, broker: str, as_json: bool) 
         progress() as show,
     ):
         state = revert_rollout(name, target, kept, show, why=why)
-    _finish(state, as_json)
+    finish(state, as_json)
 
 
 @rollout.command(epilog="Example: edgewright fleet rollout status night-1 --json")
@@ -220,7 +211,7 @@ def watch(name: str, store: Path, as_json: bool) -> None:
 
     with closing(RolloutStore(store, create=False)) as kept:
         state = watched(kept, name)
-    _finish(state, as_json)
+    finish(state, as_json)
 
 
 @rollout.command(epilog="Example: edgewright fleet rollout history night-1 --json")
@@ -242,89 +233,9 @@ def history(name: str, store: Path, as_json: bool) -> None:
     print_table(("at", "decision"), [[_at(d.at_s), d.sentence] for d in log])
 
 
-@rollout.command(
-    epilog="""\b
-Examples:
-  edgewright fleet rollout abort night-1
-  edgewright fleet rollout abort night-1 --why "smoke" --broker broker.toml
-"""
-)
-@click.argument("name")
-@why_option
-@store_option
-@broker_option
-@json_option
-def abort(name: str, why: str | None, store: Path, broker: str, as_json: bool) -> None:
-    """The emergency stop: tell nobody else, and take exposed devices back, all at once.
-
-    The controller that runs does it within a second; where none runs, this command does it and then exits as
-    'start' does.
-    """
-    if not _ask(name, "abort", why, store, as_json):
-        _carry_on(name, store, broker, as_json)
-
-
-@rollout.command(epilog='Example: edgewright fleet rollout pause night-1 --why "the shop is full"')
-@click.argument("name")
-@why_option
-@store_option
-@json_option
-def pause(name: str, why: str | None, store: Path, as_json: bool) -> None:
-    """Tell no further device anything until 'resume'; devices in mid-update finish it."""
-    if not _ask(name, "pause", why, store, as_json) and not as_json:
-        click.echo("no controller runs, so that nothing goes on before 'resume'", err=True)
-
-
-@rollout.command(epilog='Example: edgewright fleet rollout promote night-1 --why "tested by hand"')
-@click.argument("name")
-@click.option("--why", required=True, help="The reason, for the audit log.")
-@store_option
-@json_option
-def promote(name: str, why: str, store: Path, as_json: bool) -> None:
-    """Skip the rest of the observation of the present wave, also of a rollout that is paused in it."""
-    if not _ask(name, "promote", why, store, as_json) and not as_json:
-        click.echo(f"no controller runs: 'edgewright fleet rollout resume {name}' carries it out", err=True)
-
-
-def _ask(name: str, wish: Wish, why: str | None, store: Path, as_json: bool) -> bool:
-    """Leave a request for the controller; whether one is there to see it."""
-    from edgewright_fleet.rollout.controller import operator
-    from edgewright_fleet.rollout.store import RolloutStore
-
-    with closing(RolloutStore(store, create=False)) as kept:
-        kept.request(name, wish, time.time(), by=operator(), why=why)
-        held = kept.is_held(name, time.time())
-    if as_json and (held or wish != "abort"):
-        print_json({"name": name, "asked": wish, "controller": held})
-    elif not as_json:
-        click.echo(f"asked for {wish} of {name}")
-    return held
-
-
-def _carry_on(name: str, store: Path, broker: str, as_json: bool) -> None:
-    from edgewright_fleet.rollout.controller import run_rollout
-    from edgewright_fleet.rollout.store import RolloutStore
-    from edgewright_fleet.targets.mqtt import MqttTarget
-
-    settings = broker_settings(broker)
-    with (
-        closing(RolloutStore(store, create=False)) as kept,
-        closing(MqttTarget(settings, kept.load(name)[0].fleet)) as target,
-        progress() as show,
-    ):
-        state = run_rollout(name, target, kept, show)
-    _finish(state, as_json)
-
-
 def _at(at_s: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at_s))
 
 
-def _finish(state: RolloutState, as_json: bool) -> None:
-    if as_json:
-        document: dict[str, Any] = as_document(state)
-        print_json(document)
-    else:
-        click.echo(f"{state.name} {state.phase}: {state.verdict}")
-    if state.phase != "succeeded":
-        raise click.exceptions.Exit(3)
+for command in (abort, pause, promote):
+    rollout.add_command(command)

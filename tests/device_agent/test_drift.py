@@ -55,37 +55,38 @@ def sent(watch: DriftWatch, *, last: bool = True, now_s: float = 0.0) -> Telemet
     return window
 
 
-def seen(watch: DriftWatch, monkeypatch: pytest.MonkeyPatch, tops: list[int]) -> None:
-    monkeypatch.setattr(drift, "GLIMPSE_PERIOD_S", 0.0)
+ALL = 1 << 62
+"""Samples of a sketch for which every inference is looked at."""
+
+
+def seen(watch: DriftWatch, tops: list[int]) -> None:
     for top in tops:
         watch.observe(*inference(top))
         watch.add_up()
 
 
-def test_a_window_says_how_far_the_data_is_from_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
-    watch = DriftWatch(manifest(reference(0.5)), MODEL)
-    seen(watch, monkeypatch, [0, 2] * 50)
+def test_a_window_says_how_far_the_data_is_from_the_reference() -> None:
+    watch = DriftWatch(manifest(reference(0.5)), MODEL, samples=ALL)
+    seen(watch, [0, 2] * 50)
     same = sent(watch)
     assert same.sketch is not None and same.sketch.classes[0] == same.sketch.classes[2] == 50
     assert same.drift is not None and same.drift.samples == 100
     assert same.drift.class_psi == pytest.approx(0, abs=0.02)
-    seen(watch, monkeypatch, [2] * 100)
+    seen(watch, [2] * 100)
     drifted = sent(watch)
     assert drifted.drift is not None and drifted.drift.class_psi is not None and drifted.drift.class_psi > 1
 
 
-def test_without_a_reference_the_sketch_is_sent_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    watch = DriftWatch(manifest(), MODEL)
-    seen(watch, monkeypatch, [1])
+def test_without_a_reference_the_sketch_is_sent_alone() -> None:
+    watch = DriftWatch(manifest(), MODEL, samples=ALL)
+    seen(watch, [1])
     window = sent(watch)
     assert window.sketch is not None and window.drift is None
 
 
-def test_a_sketch_arrives_though_nothing_was_inferred_since_the_last_payload(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    watch = DriftWatch(manifest(), MODEL)
-    seen(watch, monkeypatch, [1])
+def test_a_sketch_arrives_though_nothing_was_inferred_since_the_last_payload() -> None:
+    watch = DriftWatch(manifest(), MODEL, samples=ALL)
+    seen(watch, [1])
     one = exporter()
     watch.report(one, 0.0, last=True)
     (window,) = decode_otlp(one.collect())
@@ -93,41 +94,39 @@ def test_a_sketch_arrives_though_nothing_was_inferred_since_the_last_payload(
 
 
 def test_without_an_inference_there_is_no_sketch() -> None:
-    assert sent(DriftWatch(manifest(), MODEL)).sketch is None
+    assert sent(DriftWatch(manifest(), MODEL, samples=ALL)).sketch is None
 
 
-def test_a_sketch_waits_for_its_period_unless_it_is_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    watch = DriftWatch(manifest(), MODEL)
-    seen(watch, monkeypatch, [1, 1])
+def test_a_sketch_waits_for_its_period_unless_it_is_the_last() -> None:
+    watch = DriftWatch(manifest(), MODEL, period_s=60, samples=ALL)
+    seen(watch, [1, 1])
     now_s = time.monotonic()
     assert sent(watch, last=False, now_s=now_s + 10).sketch is None
-    window = sent(watch, last=False, now_s=now_s + drift.SKETCH_PERIOD_S + 1)
+    window = sent(watch, last=False, now_s=now_s + 61)
     assert window.sketch is not None and window.sketch.samples == 2
 
 
-def test_of_many_inferences_a_few_a_second_are_looked_at() -> None:
-    watch = DriftWatch(manifest(), MODEL)
+def test_of_many_inferences_so_many_a_period_are_looked_at() -> None:
+    watch = DriftWatch(manifest(), MODEL, period_s=10, samples=40)
     raw = inference(1)
     start = time.monotonic()
     for _ in range(20_000):
         watch.observe(*raw)
     seconds = time.monotonic() - start
     window = sent(watch)
-    assert window.sketch is not None and 1 <= window.sketch.samples <= 1 + seconds / drift.GLIMPSE_PERIOD_S
+    assert window.sketch is not None and 1 <= window.sketch.samples <= 1 + seconds / 0.25
 
 
-def test_what_nobody_adds_up_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
-    watch = DriftWatch(manifest(), MODEL)
-    monkeypatch.setattr(drift, "GLIMPSE_PERIOD_S", 0.0)
+def test_what_nobody_adds_up_does_not_grow() -> None:
+    watch = DriftWatch(manifest(), MODEL, samples=ALL)
     for _ in range(1000):
         watch.observe(*inference(1))
     window = sent(watch)
     assert window.sketch is not None and window.sketch.samples == drift.MOST_PENDING
 
 
-def test_a_caller_may_use_its_arrays_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    watch = DriftWatch(manifest(), MODEL)
-    monkeypatch.setattr(drift, "GLIMPSE_PERIOD_S", 0.0)
+def test_a_caller_may_use_its_arrays_again() -> None:
+    watch = DriftWatch(manifest(), MODEL, samples=ALL)
     inputs, outputs = inference(1)
     watch.observe(inputs, outputs)
     outputs[0][:] = 0

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ from hypothesis import strategies as st
 import edgewright_agent.update as update_module
 import edgewright_agent.watch as watch_module
 from device_agent.updater_at_work import Device, PowerCutError, prove_here
+from edgewright.artifact.layout import Layout
+from edgewright.artifact.model_card import ArtifactOnCard, Decision, ModelCard, publish_with_card
+from edgewright.artifact.release import open_release
 from edgewright.errors import ArtifactError
 from edgewright.twin import ReleaseReference
 from edgewright_agent.slots import CUT_SHORT, Slots
@@ -93,6 +98,36 @@ def device(tmp_path: Path, registry: Any, monkeypatch: pytest.MonkeyPatch) -> It
     yield make
     for each in made:
         each.stop()
+
+
+def test_a_model_card_in_the_release_is_no_matter_of_the_device(
+    device: Any, registry: Any, tmp_path: Path
+) -> None:
+    release = registry.release("1.0.0")
+    layout = Layout.open(registry.root)
+    artifacts = tuple(open_release(layout, str(release)).artifacts.values())
+    held = ArtifactOnCard(
+        profile="x86-64-gateway", format="onnx", digest=artifacts[0].digest, model_bytes=1, gate=None
+    )
+    decided = Decision(by="hand", why="test")
+    card = ModelCard(
+        name="sorter",
+        version="1.0.0",
+        made_at=datetime(2026, 1, 1, tzinfo=timezone.utc),
+        artifacts=(held,),
+        decision=decided,
+    )
+    with_card = publish_with_card(layout, card, artifacts)
+    assert with_card.card is not None
+    manifest = json.loads(layout.read(with_card.card))
+    blobs = {with_card.card.digest, manifest["config"]["digest"], manifest["layers"][0]["digest"]}
+    for digest in blobs:
+        layout.path_of(digest).unlink()  # whoever asks for it fails
+    one = device()
+    assert one.take(ReleaseReference(name="sorter", version="1.0.0", digest=with_card.digest)) == "committed"
+    state = one.config.state_dir
+    held_there = {f"sha256:{path.name}" for path in state.rglob("blobs/sha256/*")}
+    assert held_there and not held_there & blobs
 
 
 def counting_source(tmp_path: Path, number: int) -> dict[str, Any]:

@@ -70,6 +70,7 @@ def alike(reading: Reading, window: TelemetryWindow) -> None:
         assert reading.latency.scale == window.latency.scale
     assert reading.throttled == window.throttled.count
     assert reading.class_psi == (window.drift.class_psi if window.drift else None)
+    assert reading.sketch == window.sketch
 
 
 @settings(max_examples=300, deadline=None)

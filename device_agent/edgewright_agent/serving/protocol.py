@@ -48,6 +48,7 @@ _NAMES = {dtype: name for name, dtype in DATATYPES.items()}
 REMEMBERED, REMEMBERED_BYTES = 8, 4096
 """Documents that are parsed once, and how long one may be: with binary data a client sends the same again and
 again, and parsing is most of what the protocol costs."""
+_JSON_TYPES: dict[str, set[type]] = {"b": {bool}, "i": {int}, "u": {int}, "f": {int, float}}
 _JSON_KINDS = {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}
 """The kinds of numpy array that JSON values may make for each kind of tensor: no 1.5 for an integer."""
 
@@ -235,7 +236,10 @@ def _from_json(tensor: _Input) -> Array:
     if array.size == 0:
         return np.empty(tensor.shape, dtype)
     if array.dtype.kind not in _JSON_KINDS[dtype.kind]:
-        raise DataError(f"data holds what is not {tensor.datatype}", where=where)
+        # Integers that no one integer type of NumPy holds arrive as rounded floats, or as objects.
+        array = np.asarray(tensor.data, dtype=object)
+        if not {type(value) for value in array.flat} <= _JSON_TYPES[dtype.kind]:
+            raise DataError(f"data holds what is not {tensor.datatype}", where=where)
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
         if int(array.min()) < limits.min or int(array.max()) > limits.max:
@@ -243,5 +247,5 @@ def _from_json(tensor: _Input) -> Array:
     try:
         with np.errstate(over="raise"):
             return array.astype(dtype).reshape(tensor.shape)
-    except FloatingPointError:
+    except (FloatingPointError, OverflowError):
         raise DataError(f"data holds a number beyond {tensor.datatype}", where=where) from None

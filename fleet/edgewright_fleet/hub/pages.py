@@ -26,6 +26,8 @@ from edgewright_fleet.hub.metrics import SILENT_S
 from edgewright_fleet.hub.rollouts import OPERATIONS, Rollouts
 from edgewright_fleet.hub.store import HubStore
 from edgewright_fleet.hub.view import Device, FleetView
+from edgewright_fleet.retraining.triggers.drift_test import DriftTest
+from edgewright_fleet.retraining.triggers.history import DeviceDrift, follow, histories
 
 PAGE = 100
 MAX_TILES = 60
@@ -145,6 +147,7 @@ class Pages:
         try:
             windows = store.windows(name, now_s - RANGES[span])
             events = store.events(name)
+            drift = follow(histories(list(store.sketches(name)), {}), DriftTest())
         finally:
             store.close()
         windows.sort(key=lambda window: window.end_s)
@@ -163,8 +166,12 @@ class Pages:
             line_chart("Temperature of the hottest zone", "°C", [
                 Line("temperature", [(w.end_s, t) for w in windows if (t := w.temperature_c) is not None])
             ]),
+            line_chart("Distance of its answers from those before, less what chance gives", "PSI", [
+                Line("classes", [(at, psi) for d in drift for at, psi in d.course if at >= now_s - RANGES[span]])
+            ]),
         ]  # fmt: skip
         errors = sum(w.errors for w in windows)
+        facts += [("data", _drift(d)) for d in drift]
         return self._render(
             "device.html", frame, device=name, facts=[fact for fact in facts if fact[1]],
             charts=[c for c in charts if c],
@@ -242,6 +249,14 @@ def _evidence(evidence: dict[str, Any]) -> list[tuple[str, str]]:
         said = f"{value:.6g}" if isinstance(value, float) else str(value)
         rows.append((key.replace("_", " "), said if len(said) <= 300 else f"{said[:300]}…"))
     return rows[:40]
+
+
+def _drift(drift: DeviceDrift) -> str:
+    if drift.since_s is not None:
+        return f"drifts since {_clock(drift.since_s)}: {', '.join(drift.drifting)}"
+    if drift.flapping:
+        return "goes to and fro"
+    return "as before" if drift.settled else "too little yet to see a change"
 
 
 def _clock(at_s: float) -> str:

@@ -122,6 +122,7 @@ def run_hub(settings: HubSettings, stopping: threading.Event, on_ready: Callable
                 raise ingest.failure
             if time.monotonic() - retained_s > RETAIN_EVERY_S:
                 store.retain(time.time() - settings.retention_s, settings.retention_bytes)
+                store.thin_sketches(time.time())
                 retained_s, size = time.monotonic(), store.size()
 
 

@@ -23,6 +23,8 @@ from pathlib import Path
 
 from edgewright.errors import StorageError
 from edgewright.telemetry.sequences import Ranges, received
+from edgewright_fleet.hub import sketches
+from edgewright_fleet.hub.sketches import KeptSketch
 from edgewright_fleet.hub.view import Change, Device, DeviceChanged, DeviceForgotten, NewWindow
 
 _SCHEMA = """
@@ -41,6 +43,9 @@ CREATE TABLE IF NOT EXISTS event (
   id INTEGER PRIMARY KEY, device INTEGER NOT NULL, at REAL NOT NULL, words TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS event_device ON event (device, id);
+CREATE TABLE IF NOT EXISTS label (
+  device INTEGER NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (device, name)
+) WITHOUT ROWID;
 """
 CHUNK = 5000
 """Rows that one transaction removes, so that retention never holds up what arrives for long."""
@@ -71,10 +76,12 @@ class KeptEvent:
 class HubStore:
     """The store at `path`, for any thread; `read_only` opens one that another process or thread writes.
 
+    Without a `fleet`, for reading alone, it is of whichever fleet it says.
+
     Raises `StorageError`.
     """
 
-    def __init__(self, path: Path, fleet: str, *, read_only: bool = False) -> None:
+    def __init__(self, path: Path, fleet: str | None, *, read_only: bool = False) -> None:
         self._path = path
         self._lock = threading.RLock()
         try:
@@ -88,14 +95,14 @@ class HubStore:
                 self._db.execute("PRAGMA auto_vacuum=INCREMENTAL")
                 self._db.execute("PRAGMA journal_mode=WAL")
                 self._db.execute("PRAGMA synchronous=NORMAL")
-                self._db.executescript(_SCHEMA)
+                self._db.executescript(_SCHEMA + sketches.SCHEMA)
                 if self._db.execute("SELECT 1 FROM hub").fetchone() is None:
                     self._db.execute("INSERT INTO hub VALUES (?, ?)", (uuid.uuid4().hex[:12], fleet))
             self.id, self.fleet = self._db.execute("SELECT id, fleet FROM hub").fetchone()
             self._ids = dict(self._db.execute("SELECT name, id FROM device")) if not read_only else {}
         except (sqlite3.Error, OSError) as error:
             raise StorageError(f"is not a hub's store that can be used ({error})", where=str(path)) from None
-        if self.fleet != fleet:
+        if fleet is not None and self.fleet != fleet:
             self._db.close()
             raise StorageError(f"is the store of fleet '{self.fleet}', not of '{fleet}'", where=str(path))
 
@@ -103,10 +110,12 @@ class HubStore:
         """All the changes in one transaction; a window that is there already is left as it is."""
         with self._errors(), self._db:
             self._db.execute("BEGIN IMMEDIATE")
-            windows = []
+            windows, sketched = [], list[tuple[object, ...]]()
             for change in changes:
                 if isinstance(change, NewWindow):
-                    windows.append(self._row(change))
+                    windows.append(row := self._row(change))
+                    if change.sketch is not None:
+                        sketched.append((row[0], change.at_s, *row[2:4], change.sketch))
                 elif isinstance(change, DeviceChanged):
                     self._keep_device(change)
                 else:
@@ -114,6 +123,7 @@ class HubStore:
             self._db.executemany(
                 "INSERT OR IGNORE INTO window VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", windows
             )
+            sketches.insert(self._db, sketched)
 
     def devices(self) -> list[Device]:
         """Every device as it was last kept."""
@@ -121,7 +131,15 @@ class HubStore:
             rows = self._db.execute(
                 "SELECT name, profile, release, digest, online, phase, reason, rollout FROM device"
             ).fetchall()
-        return [Device(n, p, r, d, bool(o), *rest) for n, p, r, d, o, *rest in rows]
+            labels: dict[str, list[tuple[str, str]]] = {}
+            for device, name, value in self._db.execute(
+                "SELECT device.name, label.name, value FROM label JOIN device ON device.id = device ORDER BY 1, 2"
+            ):
+                labels.setdefault(device, []).append((name, value))
+        return [
+            Device(n, p, r, d, bool(online), phase, reason, rollout, labels=tuple(labels.get(n, ())))
+            for n, p, r, d, online, phase, reason, rollout in rows
+        ]
 
     def seen(self, device: str, boot: str) -> Ranges:
         """The sequences of a boot that are kept."""
@@ -156,6 +174,17 @@ class HubStore:
             ).fetchall()
         return [KeptEvent(*row) for row in rows]
 
+    def sketches(self, device: str | None = None) -> Iterator[tuple[str, KeptSketch]]:
+        """(Device, sketch) of every device or one, by device and time."""
+        with self._errors():
+            yield from sketches.read(self._db, device)
+
+    def thin_sketches(self, now_s: float, *, every_device: bool = False) -> None:
+        """Merge old sketches; to be called every minute, each time for some of the devices."""
+        with self._errors(), self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            sketches.thin(self._db, now_s, every_device=every_device)
+
     def retain(self, oldest_s: float, max_bytes: int) -> int:
         """Remove what arrived before `oldest_s`, and the oldest beyond `max_bytes`; gives how many went."""
         removed = self._remove_before(oldest_s)
@@ -166,7 +195,7 @@ class HubStore:
                 ).fetchone()
             gone = self._remove_before(row[0] if row else float("inf"))
             removed += gone
-            if not gone:
+            if not gone and not self._remove_sketches():
                 break
         return removed
 
@@ -201,6 +230,17 @@ class HubStore:
                 self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         return removed
 
+    def _remove_sketches(self) -> int:
+        with self._errors(), self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            gone = self._db.execute(
+                "DELETE FROM sketch WHERE (device, at, sequence, release) IN "
+                "(SELECT device, at, sequence, release FROM sketch ORDER BY at LIMIT ?)",
+                (CHUNK,),
+            ).rowcount
+        self._db.executescript("PRAGMA incremental_vacuum")
+        return gone
+
     def _row(self, new: NewWindow) -> tuple[object, ...]:
         w = new.window
         return (
@@ -227,13 +267,16 @@ class HubStore:
             "UPDATE device SET profile=?, release=?, digest=?, online=?, phase=?, reason=?, rollout=? WHERE id=?",
             (d.profile, d.release, d.digest, d.online, d.phase, d.reason, d.rollout, number),
         )
+        self._db.execute("DELETE FROM label WHERE device = ?", (number,))
+        self._db.executemany("INSERT INTO label VALUES (?, ?, ?)", [(number, k, v) for k, v in d.labels])
         if change.event is not None:
             event = (number, change.at_s, change.event)
             self._db.execute("INSERT INTO event (device, at, words) VALUES (?, ?, ?)", event)
 
     def _forget(self, change: DeviceForgotten) -> None:
         number = self._ids.pop(change.device, None)
-        for table, column in (("window", "device"), ("event", "device"), ("device", "id")):
+        for table in ("window", "event", "sketch", "label", "device"):
+            column = "id" if table == "device" else "device"
             self._db.execute(f"DELETE FROM {table} WHERE {column} = ?", (number,))  # noqa: S608
 
     @contextmanager

@@ -17,7 +17,7 @@ from edgewright.errors import DataError
 from edgewright.telemetry.reading import Reading, read_otlp
 from edgewright.telemetry.sequences import Ranges, received
 from edgewright.twin import DeviceStatus, ReportedState
-from edgewright_fleet.hub import compact
+from edgewright_fleet.hub import compact, sketches
 from edgewright_fleet.hub.groups import Group
 
 MAX_GROUPS = 500
@@ -57,6 +57,7 @@ class Device:
     energy_per_inference_j: float | None = None
     drift: float | None = None
     dropped: int = 0
+    labels: tuple[tuple[str, str], ...] = ()
 
     def quantile(self, share: float) -> float | None:
         """Latency of the newest window, in seconds."""
@@ -72,6 +73,7 @@ class NewWindow:
     at_s: float
     latency: bytes
     window: Reading
+    sketch: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,7 @@ class FleetView:
 
     def _metrics(self, name: str, payload: bytes, now_s: float) -> list[Change]:
         windows = read_otlp(payload)
-        kept: list[tuple[Reading, bytes]] = []
+        kept: list[tuple[Reading, bytes, bytes | None]] = []
         for window in windows:
             if window.device != name or window.fleet != self.fleet:
                 raise DataError(f"speaks for another device, '{window.fleet}/{window.device}'")
@@ -140,9 +142,10 @@ class FleetView:
             if window.latency.scale < 0:
                 raise DataError("a histogram is coarser than a bucket for each doubling")
             try:
-                kept.append((window, compact.to_bytes(window.latency)))
-            except (OverflowError, struct.error):
-                raise DataError("a histogram holds what no device measures") from None
+                sketch = sketches.to_bytes(window.sketch) if window.sketch else None
+                kept.append((window, compact.to_bytes(window.latency), sketch))
+            except (OverflowError, ValueError, struct.error):
+                raise DataError("a histogram or a sketch holds what no device measures") from None
         if not windows:
             return []
         device, boot = self._device(name, now_s), windows[0].boot
@@ -160,7 +163,7 @@ class FleetView:
         self.counted += 1
         device.heard_s = device.quiet_since_s = now_s
         device.profile = sys.intern(windows[0].profile)
-        for window, latency in kept:
+        for window, latency, _ in kept:
             self._group(window).add(window, now_s)
             device.latency, device.errors = latency, window.errors
             device.temperature_c = window.temperature_c
@@ -168,7 +171,7 @@ class FleetView:
             device.dropped = window.dropped
             if window.class_psi is not None:
                 device.drift = window.class_psi
-        return [NewWindow(name, now_s, latency, window) for window, latency in kept]
+        return [NewWindow(name, now_s, latency, window, sketch) for window, latency, sketch in kept]
 
     def _group(self, window: Reading) -> Group:
         key = (window.profile, f"{window.model}:{window.version}")
@@ -183,14 +186,14 @@ class FleetView:
         if report.device != name:
             raise DataError(f"speaks for another device, '{report.device}'")
         device, running = self._device(name, now_s), report.running
-        before = (device.phase, device.release, device.digest, device.reason, device.rollout, device.profile)
+        before = _told(device)
         device.profile, device.phase = sys.intern(report.profile), sys.intern(report.phase)
         device.release = sys.intern(str(running.release)) if running else "nothing"
         device.digest = sys.intern(running.release.digest) if running else ""
         device.reason = sys.intern((report.reason or "")[:MAX_REASON])
         device.rollout = sys.intern(report.rollout or "")
-        after = (device.phase, device.release, device.digest, device.reason, device.rollout, device.profile)
-        if before == after:
+        device.labels = tuple(sorted((sys.intern(k), sys.intern(v)) for k, v in report.labels.items()))
+        if before == _told(device):
             return []
         words = f"{report.phase}: runs {device.release}"
         if report.target is not None and str(report.target) != device.release:
@@ -205,3 +208,9 @@ class FleetView:
             return []
         device.online, device.quiet_since_s = status.online, now_s
         return [DeviceChanged(device, now_s, "online" if status.online else "offline")]
+
+
+def _told(device: Device) -> tuple[object, ...]:
+    return (
+        device.phase, device.release, device.digest, device.reason, device.rollout, device.profile, device.labels,
+    )  # fmt: skip

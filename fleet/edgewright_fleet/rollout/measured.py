@@ -55,7 +55,7 @@ class Measured:
     def inferences(self) -> int:
         return self.latency.count + self.throttled + self.errors
 
-    def plus(self, window: Reading, sketch: DataSketch | None = None) -> Measured:
+    def plus(self, window: Reading) -> Measured:
         """With one more window of the release; itself where that window is in it already."""
         had = next((ranges for boot, ranges in self.seen if boot == window.boot), ())
         has = received(had, window.sequence)
@@ -71,7 +71,7 @@ class Measured:
             energy_j=self.energy_j + (energy_j if energy_j is not None and counted else 0.0),
             energy_inferences=self.energy_inferences + counted,
             temperature_c=_hotter(self.temperature_c, window.temperature_c),
-            sketch=_more(self.sketch, sketch),
+            sketch=_more(self.sketch, window.sketch),
             seen=(*others, (sys.intern(window.boot), has))[-KEPT_BOOTS:],
         )
 

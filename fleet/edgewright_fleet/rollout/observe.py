@@ -122,16 +122,16 @@ def _stands(
 
 
 def _measured(record: DeviceRecord, state: RolloutState, event: WindowArrived) -> DeviceRecord:
-    window, sketch = event.window, event.sketch
+    window = event.window
     if record.stand == "waiting":
         if record.before is not None and window.release == record.before.digest:
             # Once a wave has begun, what a control measures is what happens without the release.
             if record.control is not None:
-                control = record.control.plus(window, sketch)
+                control = record.control.plus(window)
                 return record if control is record.control else changed(record, control=control)
-            baseline = record.baseline.plus(window, sketch)
+            baseline = record.baseline.plus(window)
             return record if baseline is record.baseline else changed(record, baseline=baseline)
     elif record.stand in ON_TRIAL and window.release == state.release.digest:
-        after = record.after.plus(window, sketch)
+        after = record.after.plus(window)
         return record if after is record.after else changed(record, after=after)
     return record

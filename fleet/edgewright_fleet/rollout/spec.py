@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
 from pydantic import BaseModel, Field, field_validator
 
 from edgewright.artifact.manifest import Name
-from edgewright.contract import CONTRACT, from_mapping
+from edgewright.contract import CONTRACT
 from edgewright.errors import ConfigError
 from edgewright_fleet.rollout.limits import Gates
 from edgewright_fleet.rollout.maintenance import MaintenanceWindow, is_zone
+from edgewright_fleet.spec_file import read_spec
 
 Count = Annotated[int, Field(gt=0, strict=True)]
 Wave = Count | Annotated[str, Field(pattern=r"^(rest|[1-9][0-9]?%|100%)$")]
@@ -129,27 +129,8 @@ class RolloutSpec(BaseModel):
 
 def load_spec(path: Path) -> RolloutSpec:
     """Read a specification; a relative registry is relative to the file. Raises `ConfigError`."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError("does not exist", where=str(path)) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot be read ({error})", where=str(path)) from None
-    spec = from_mapping(RolloutSpec, _parse(text, str(path)), where=str(path))
+    spec = read_spec(RolloutSpec, path)
     try:
         return spec.model_copy(update={"registry": (path.parent / spec.registry).resolve()})
     except (OSError, ValueError) as error:  # a loop of links, a null byte
         raise ConfigError(f"registry: {error}", where=str(path)) from None
-
-
-def _parse(text: str, where: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise ConfigError(f"{line}{error.problem or 'is not YAML'}", where=where) from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"is not YAML ({error})", where=where) from None
-    # PyYAML's constructors let these through for a tagged scalar that does not hold, such as `!!int ""`.
-    except (ValueError, LookupError, AttributeError, TypeError, OverflowError) as error:
-        raise ConfigError(f"holds a value that YAML does not know ({error})", where=where) from None

@@ -14,7 +14,6 @@ from pydantic import BaseModel, Field
 from edgewright.artifact.manifest import Name
 from edgewright.contract import CONTRACT
 from edgewright.telemetry.reading import Reading
-from edgewright.telemetry.sketch import DataSketch
 from edgewright.twin import DesiredState, ReleaseReference, ReportedState
 from edgewright_fleet.rollout.measured import Comparison
 from edgewright_fleet.rollout.records import DeviceRecord, Devices, Stand
@@ -82,10 +81,9 @@ class DevicePresence:
 
 @dataclass(frozen=True)
 class WindowArrived:
-    """A device's measurements of one period, and the sketch of its data where there is one."""
+    """A device's measurements of one period."""
 
     window: Reading
-    sketch: DataSketch | None = None
 
     @property
     def device(self) -> str:

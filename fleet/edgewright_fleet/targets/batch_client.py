@@ -2,10 +2,10 @@
 
 paho reads a packet in four system calls, wakes from `select` for each and acknowledges each alone: 40 µs of
 processor time a message. Here messages gather, are read by one call, taken out of what it gave, and acknowledged
-by one call: 2 µs in a rush, 13 µs at 170 a second. All else (connecting, TLS, sessions, keeping alive, publishing, coming back) is paho's:
-packets that are no message of QoS 0 or 1 are given to it. It overrides `_packet_read` and looks at `_sockpairR`,
-which are private: the version is bounded in `pyproject.toml`, and `tests/fleet/test_batch_client.py` says whether
-another will do.
+by one call: 2 µs in a rush, 13 µs at 170 a second. All else (connecting, TLS, sessions, keeping alive, publishing,
+coming back) is paho's: packets that are no message of QoS 0 or 1 are given to it. It overrides `_packet_read` and
+looks at `_sockpairR`, which are private: the version is bounded in `pyproject.toml`, and
+`tests/fleet/test_batch_client.py` says whether another will do.
 """
 
 from __future__ import annotations

@@ -23,7 +23,6 @@ from edgewright.errors import BrokerError, DataError
 from edgewright.mqtt import CONNECT_TIMEOUT_S, BrokerSettings, connect, disconnect, make_client
 from edgewright.telemetry.reading import Reading, read_otlp
 from edgewright.telemetry.sequences import Ranges, received
-from edgewright.telemetry.sketch import DataSketch
 from edgewright.twin import ROOT, DesiredState, DeviceStatus, ReportedState, topic
 from edgewright_fleet.rollout.measured import KEPT_BOOTS
 from edgewright_fleet.rollout.state import DeviceEvent, DevicePresence, DeviceReported, WindowArrived
@@ -172,11 +171,7 @@ def _read_metrics(device: str, payload: bytes) -> list[WindowArrived]:
     arrived = []
     for window in read_otlp(payload):
         _must_be(device, window.device)
-        sketch = None
-        if window.sketch is not None:
-            text = window.sketch.encode()
-            sketch = from_json(DataSketch, text, where="telemetry payload", error=DataError)
-        arrived.append(WindowArrived(window, sketch))
+        arrived.append(WindowArrived(window))
     return arrived
 
 

@@ -42,6 +42,7 @@ class Descriptor(BaseModel):
     digest: Digest
     size: Size
     annotations: dict[str, str] | None = None
+    artifact_type: str | None = Field(default=None, alias="artifactType")
 
     def annotation(self, key: str) -> str:
         """An annotation's value, empty where it has none."""
@@ -86,7 +87,7 @@ def image_index(manifests: tuple[Descriptor, ...], annotations: dict[str, str] |
     )
 
 
-def digest_of(data: bytes) -> str:
+def digest_of(data: bytes | memoryview) -> str:
     """The OCI digest of `data`."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
@@ -229,6 +230,11 @@ class Layout:
             return _measured(self.path_of(descriptor.digest))[0] == descriptor.digest
         except (ArtifactError, StorageError):
             return False  # missing, or on a bad sector: it is written anew
+
+
+def digest_of_file(path: Path) -> str:
+    """The digest of a file's bytes, read a mebibyte at a time. Raises `ArtifactError`, `StorageError`."""
+    return _measured(path)[0]
 
 
 def _measured(path: Path) -> tuple[str, int]:

@@ -16,6 +16,7 @@ from edgewright.artifact.golden import GoldenVectors, golden_from_bytes
 from edgewright.artifact.layout import (
     INDEX_TYPE,
     MANIFEST_TYPE,
+    REF_NAME,
     Descriptor,
     ImageIndex,
     ImageManifest,
@@ -31,6 +32,7 @@ ARTIFACT_TYPE = "application/vnd.cncf.model.manifest.v1+json"
 CONFIG_TYPE = "application/vnd.edgewright.artifact.manifest.v1+json"
 MODEL_TYPE = "application/vnd.cncf.model.weight.v1.raw"
 GOLDEN_TYPE = "application/vnd.cncf.model.dataset.v1.raw"
+CARD_TYPE = "application/vnd.edgewright.model-card.v1+json"
 FILE_PATH = "org.cncf.model.filepath"
 PROFILE = "dev.edgewright.profile"
 FORMAT = "dev.edgewright.format"
@@ -71,6 +73,8 @@ class Release:
     name: str
     version: str
     artifacts: dict[tuple[str, str], Descriptor]
+    card: Descriptor | None = None
+    """Of its model card, which `model_card` reads; None where it has none."""
 
     @property
     def digest(self) -> str:
@@ -144,9 +148,10 @@ def _release(layout: Layout, descriptor: Descriptor, name: str) -> Release:
     if descriptor.media_type != INDEX_TYPE:
         raise ArtifactError(f"'{name}' is not a release ({descriptor.media_type})", where=where)
     index = from_json(ImageIndex, layout.read(descriptor), where=where, error=ArtifactError)
-    artifacts = {(d.annotation(PROFILE), d.annotation(FORMAT)): d for d in index.manifests}
+    cards = [d for d in index.manifests if d.artifact_type == CARD_TYPE]
+    artifacts = {(d.annotation(PROFILE), d.annotation(FORMAT)): d for d in index.manifests if d not in cards}
     model, _, version = name.partition(":")
-    return Release(layout, descriptor, model, version, artifacts)
+    return Release(layout, descriptor, model, version, artifacts, cards[0] if cards else None)
 
 
 def open_artifact(layout: Layout, descriptor: Descriptor) -> Artifact:
@@ -234,13 +239,7 @@ def find_artifact(
 
 def open_all(target: str) -> list[Artifact]:
     """Every artifact that a folder or a reference leads to, each with all its digests checked."""
-    if target.startswith("oci:"):
-        reference = parse_reference(target)
-        layout = Layout.open(reference.folder)
-        found = [(reference.name or target, _resolve(layout, reference))]
-    else:
-        layout = Layout.open(Path(target))
-        found = sorted(layout.names().items())
+    layout, found = _found(target)
     artifacts = []
     for name, descriptor in found:
         if descriptor.media_type == INDEX_TYPE:
@@ -249,6 +248,22 @@ def open_all(target: str) -> list[Artifact]:
         else:
             artifacts.append(open_artifact(layout, descriptor))
     return artifacts
+
+
+def open_releases(target: str) -> list[Release]:
+    """Every release that a folder or a reference leads to."""
+    layout, found = _found(target)
+    return [_release(layout, d, name) for name, d in found if d.media_type == INDEX_TYPE]
+
+
+def _found(target: str) -> tuple[Layout, list[tuple[str, Descriptor]]]:
+    if target.startswith("oci:"):
+        reference = parse_reference(target)
+        layout = Layout.open(reference.folder)
+        descriptor = _resolve(layout, reference)
+        return layout, [(reference.name or descriptor.annotation(REF_NAME) or target, descriptor)]
+    layout = Layout.open(Path(target))
+    return layout, sorted(layout.names().items())
 
 
 def _resolve(layout: Layout, reference: Reference) -> Descriptor:

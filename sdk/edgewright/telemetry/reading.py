@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 
 from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
 
+from edgewright.contract import from_json
 from edgewright.errors import DataError
 from edgewright.telemetry import names
 from edgewright.telemetry.histogram import ExponentialHistogram
 from edgewright.telemetry.otlp import from_bytes
+from edgewright.telemetry.sketch import DataSketch
 from edgewright.telemetry.window import TelemetryWindow, decode_otlp
 
 WIDEST = 4096
@@ -88,8 +90,7 @@ class Reading(NamedTuple):
     temperature_c: float | None
     throttled_s: float | None
     class_psi: float | None
-    sketch: str | None
-    """JSON of a `DataSketch` that nobody has read yet."""
+    sketch: DataSketch | None
 
     @property
     def inferences(self) -> int:
@@ -190,7 +191,7 @@ def _plain(part: Any) -> tuple[Reading, ...] | None:
 
 def _of_release(
     metrics: Any,
-) -> tuple[Durations, int, int, float | None, str | None, int, int | None] | None:
+) -> tuple[Durations, int, int, float | None, DataSketch | None, int, int | None] | None:
     """Latency, throttled inferences, errors, class PSI, sketch, and the window's start and end; None: of another
     form. The end is None where nothing is said of the release."""
     latency, throttled, errors, psi, sketch = None, 0, 0.0, None, None
@@ -225,8 +226,7 @@ def _of_release(
             for point in metric.sum.data_points or metric.gauge.data_points:
                 if end_ns is None:
                     start_ns, end_ns = point.start_time_unix_nano, point.time_unix_nano
-                if sketch is None:
-                    sketch = _text(point.attributes, names.DRIFT_SKETCH) or ""
+                sketch = sketch or _sketch(point)
         elif name == names.DRIFT:
             for point in metric.gauge.data_points:
                 if _text(point.attributes, names.DRIFT_FIGURE) == "class_psi":
@@ -236,6 +236,11 @@ def _of_release(
     if sketch is None:
         psi = None
     return latency or Durations(), throttled, int(errors), psi, sketch, start_ns, end_ns
+
+
+def _sketch(point: Any) -> DataSketch:
+    text = _text(point.attributes, names.DRIFT_SKETCH) or ""
+    return from_json(DataSketch, text.encode(), where="telemetry payload", error=DataError)
 
 
 def _value(point: Any) -> float:
@@ -288,11 +293,11 @@ def _must_be_name(name: str) -> None:
 
 def reading_of(window: TelemetryWindow) -> Reading:
     """The same of a window."""
-    sketch, drift = window.sketch, window.drift
+    drift = window.drift
     return Reading(
         window.fleet, window.device, window.profile, window.boot, window.sequence, window.start_ns,
         window.end_ns, window.model, window.version, window.release, Durations.of(window.latency),
         window.throttled.count, window.errors, window.dropped, window.energy_j, window.energy_sensor,
         window.energy_above_idle_j, window.estimated_energy_j, window.temperature_c, window.throttled_s,
-        drift.class_psi if drift else None, sketch.model_dump_json() if sketch else None,
+        drift.class_psi if drift else None, window.sketch,
     )  # fmt: skip

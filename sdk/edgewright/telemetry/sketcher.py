@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewright.artifact.manifest import TensorSpec
-from edgewright.prediction import top_class
+from edgewright.prediction import probabilities
 from edgewright.runtime.quantised_io import dequantise
 from edgewright.telemetry.sketch import CLASS_BINS, CONFIDENCE_EDGES, ChannelSketch, DataSketch, Moments
 
@@ -68,17 +68,26 @@ class Sketcher:
         for."""
         elements, scores = glimpse
         self._samples += 1
-        for index, (spec, few) in enumerate(zip(self._inputs, elements, strict=True)):
-            real = _real(few, spec)
-            statistics = np.stack([real.mean(axis=1), real.std(axis=1)])
+        for index, statistics in enumerate(self.statistics(elements)):
             pair = np.stack([statistics, statistics**2])
             total = self._sums[index]
             self._sums[index] = pair if total is None else total + pair
-        if self._scores is not None and scores is not None:
-            real = _real(scores, self._scores)
-            top, confidence = top_class(real.reshape(-1, real.shape[-1])[0])
+        shares = self.shares(scores)
+        if shares is not None:
+            top = int(shares.argmax())
             self._classes[top % CLASS_BINS] += 1
-            self._confidence[np.searchsorted(_EDGES, confidence, side="left")] += 1
+            self._confidence[np.searchsorted(_EDGES, min(shares[top], 1.0), side="left")] += 1
+
+    def statistics(self, elements: Sequence[Array]) -> list[Array]:
+        """Of each input, from its elements in a glimpse: level and spread, each by channel."""
+        reals = [_real(few, spec) for spec, few in zip(self._inputs, elements, strict=True)]
+        return [np.stack([real.mean(axis=1), real.std(axis=1)]) for real in reals]
+
+    def shares(self, scores: Array | None) -> Array | None:
+        """Probabilities of the classes, from the scores in a glimpse; None for what is no classifier."""
+        if self._scores is None or scores is None:
+            return None
+        return probabilities(_real(scores, self._scores).reshape(-1, scores.shape[-1])[0])
 
     def take(self) -> DataSketch | None:
         """The sketch since the last call, which starts a new one; None without a sample."""

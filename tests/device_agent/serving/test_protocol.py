@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
@@ -55,11 +55,34 @@ def test_binary_tensors_of_every_datatype_arrive_bit_for_bit_and_aligned(arrays:
 
 
 @given(ARRAYS.filter(lambda array: array.dtype != np.float16 and np.isfinite(array).all()), st.booleans())
+@example(np.array([2**63, 0], np.uint64), False)
 def test_json_tensors_arrive_exactly_flat_or_nested(array: np.ndarray, flat: bool) -> None:
     data = array.ravel().tolist() if flat else array.tolist()
     got = read({"inputs": [tensor(array, data=data)], **WANTED}).inputs["x"]
     assert (got.dtype, got.shape) == (array.dtype, array.shape)
     assert np.array_equal(got, array)
+
+
+@pytest.mark.parametrize(
+    ("datatype", "data", "problem"),
+    [
+        ("INT64", [2**63, -1], "beyond INT64"),
+        ("UINT64", [2**64, 0], "beyond UINT64"),
+        ("UINT64", [2**63, 0.5], "not UINT64"),
+        ("FP32", [2**70, 10**400], "beyond FP32"),
+    ],
+)
+def test_integers_that_no_one_type_holds_are_refused_for_what_they_are(
+    datatype: str, data: list[Any], problem: str
+) -> None:
+    x = {"name": "x", "datatype": datatype, "shape": [2], "data": data}
+    with pytest.raises(DataError, match=problem):
+        read({"inputs": [x], **WANTED})
+
+
+def test_a_float_tensor_takes_integers_of_any_length() -> None:
+    x = {"name": "x", "datatype": "FP64", "shape": [2], "data": [2**70, 0.5]}
+    assert read({"inputs": [x], **WANTED}).inputs["x"].tolist() == [2.0**70, 0.5]
 
 
 JSON = st.recursive(

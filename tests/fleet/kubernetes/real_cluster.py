@@ -147,3 +147,19 @@ def agent_pod(cluster: RealCluster, node: str) -> dict[str, Any]:
     selector = f"app.kubernetes.io/name={AGENT}"
     pods = cluster.api.get(cluster.api.named("pods"), labelSelector=selector)["items"]
     return next(pod for pod in pods if pod["spec"].get("nodeName") == node)
+
+
+def may(api: Cluster, verb: str, group: str, resource: str, namespace: str, name: str = "") -> bool:
+    """Whether the API server lets whoever `api` is do this."""
+    kind, _, part = resource.partition("/")
+    wish = {
+        "verb": verb,
+        "group": group,
+        "resource": kind,
+        "subresource": part,
+        "namespace": namespace,
+        "name": name,
+    }
+    body = {"spec": {"resourceAttributes": wish}, "apiVersion": "authorization.k8s.io/v1"}
+    path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+    return bool(api.create(path, body | {"kind": "SelfSubjectAccessReview"})["status"]["allowed"])

@@ -7,7 +7,8 @@ Credentials, TLS and kubeconfig files are the client's.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,20 @@ class Cluster:
         query = {"fieldManager": FIELD_MANAGER, "force": "true"}
         return self._call("PATCH", path, query, body, "application/apply-patch+yaml")
 
-    def delete(self, path: str) -> Json:
-        """Delete an object."""
-        return self._call("DELETE", path)
+    def delete(self, path: str, **query: str) -> Json:
+        """Delete an object; the query may say what becomes of those that it owns."""
+        return self._call("DELETE", path, query)
+
+    def lines(self, path: str, **query: str) -> Iterator[str]:
+        """A text, line by line as it comes, without a limit on the time between two lines."""
+        response = self._send("GET", path, query, timeout_s=(TIMEOUT_S[0], None), _preload_content=False)
+        with closing(response), self._failures("GET", path):
+            rest = b""
+            for part in response.stream():
+                *whole, rest = (rest + part).split(b"\n")
+                yield from (line.decode(errors="replace") for line in whole)
+            if rest:
+                yield rest.decode(errors="replace")
 
     def named(self, plural: str, name: str = "", *, api: str = "v1") -> str:
         """The path of a collection of our namespace, or of one object in it."""
@@ -76,21 +88,43 @@ class Cluster:
         body: Json | None = None,
         content: str = "application/json",
     ) -> Json:
+        kinds = dict.fromkeys((200, 201, 202), "object")
+        answer = self._send(method, path, query, body, content, response_types_map=kinds)
+        if not isinstance(answer, dict):
+            raise ClusterError(f"{method} {path}: the answer is no JSON object", where=str(self))
+        return answer
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, str] | None = None,
+        body: Json | None = None,
+        content: str = "application/json",
+        timeout_s: tuple[float, float | None] = TIMEOUT_S,
+        **options: Any,
+    ) -> Any:
+        with self._failures(method, path):
+            return self._client.call_api(
+                path,
+                method,
+                query_params=query or {},
+                header_params={"Accept": "application/json, */*", "Content-Type": content},
+                body=body,
+                auth_settings=["BearerToken"],
+                _return_http_data_only=True,
+                _request_timeout=timeout_s,
+                **options,
+            )
+
+    @contextmanager
+    def _failures(self, method: str, path: str) -> Iterator[None]:
+        """Turn what the client raises into our one line."""
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
 
         try:
-            answer = self._client.call_api(
-                path,
-                method,
-                query_params=query or {},
-                header_params={"Accept": "application/json", "Content-Type": content},
-                body=body,
-                auth_settings=["BearerToken"],
-                response_types_map=dict.fromkeys((200, 201, 202), "object"),
-                _return_http_data_only=True,
-                _request_timeout=TIMEOUT_S,
-            )
+            yield
         except ApiException as error:
             status = int(error.status or UNREACHABLE)
             raise ClusterError(
@@ -101,9 +135,6 @@ class Cluster:
             raise ClusterError(
                 f"does not answer at {self.server} ({_short(reason)})", where=str(self)
             ) from None
-        if not isinstance(answer, dict):
-            raise ClusterError(f"{method} {path}: the answer is no JSON object", where=str(self))
-        return answer
 
 
 def in_cluster(name: str, namespace: str) -> Cluster:

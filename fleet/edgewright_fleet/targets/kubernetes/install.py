@@ -21,11 +21,15 @@ _PLURALS = {
     "CustomResourceDefinition": "customresourcedefinitions",
     "DaemonSet": "daemonsets",
     "Deployment": "deployments",
+    "Job": "jobs",
     "Namespace": "namespaces",
     "PodDisruptionBudget": "poddisruptionbudgets",
     "Role": "roles",
     "RoleBinding": "rolebindings",
+    "Service": "services",
     "ServiceAccount": "serviceaccounts",
+    "TrainJob": "trainjobs",
+    "TrainingRuntime": "trainingruntimes",
 }
 
 
@@ -41,10 +45,15 @@ def _text(dumper: yaml.SafeDumper, text: str) -> Any:
 _Dumper.add_representer(str, _text)
 
 
+def as_yaml(objects: list[Json]) -> str:
+    """Objects as a YAML stream."""
+    return str(yaml.dump_all(objects, Dumper=_Dumper, sort_keys=False))
+
+
 def write(installation: Installation, folder: Path) -> list[Path]:
     """Write the manifests and a kustomization over them. Raises `StorageError`."""
     files = render(installation)
-    texts = {name: yaml.dump_all(objects, Dumper=_Dumper, sort_keys=False) for name, objects in files.items()}
+    texts = {name: as_yaml(objects) for name, objects in files.items()}
     texts["kustomization.yaml"] = yaml.safe_dump(kustomization(files), sort_keys=False)
     for name, text in texts.items():
         write_durably(folder / name, text.encode())

@@ -92,14 +92,14 @@ def _namespace(installation: Installation) -> Json:
 
 def _rbac(installation: Installation) -> list[Json]:
     namespace, api = installation.namespace, "rbac.authorization.k8s.io"
-    rules = [_rule("", ["pods"], ["list"])]
+    rules = [rule("", ["pods"], ["list"])]
     if installation.with_controller:
         rules += [
-            _rule(resource.GROUP, [resource.PLURAL], ["get", "list"]),
-            _rule(resource.GROUP, [f"{resource.PLURAL}/status"], ["update"]),
+            rule(resource.GROUP, [resource.PLURAL], ["get", "list"]),
+            rule(resource.GROUP, [f"{resource.PLURAL}/status"], ["update"]),
             # A name cannot be asked for where an object does not exist yet.
-            _rule("coordination.k8s.io", ["leases"], ["create"]),
-            _rule("coordination.k8s.io", ["leases"], ["get", "update"]) | {"resourceNames": [LEASE]},
+            rule("coordination.k8s.io", ["leases"], ["create"]),
+            rule("coordination.k8s.io", ["leases"], ["get", "update"]) | {"resourceNames": [LEASE]},
         ]
     cluster_wide = f"{CONTROLLER}-{namespace}"
     subjects = [{"kind": "ServiceAccount", "name": CONTROLLER, "namespace": namespace}]
@@ -123,7 +123,7 @@ def _rbac(installation: Installation) -> list[Json]:
         },
         {
             "apiVersion": f"{api}/v1", "kind": "ClusterRole", "metadata": {"name": cluster_wide, **labels},
-            "rules": [_rule("", ["nodes"], ["list"])],
+            "rules": [rule("", ["nodes"], ["list"])],
         },
         {
             "apiVersion": f"{api}/v1", "kind": "ClusterRoleBinding", "metadata": {"name": cluster_wide, **labels},
@@ -132,7 +132,8 @@ def _rbac(installation: Installation) -> list[Json]:
     ]  # fmt: skip
 
 
-def _rule(group: str, resources: list[str], verbs: list[str]) -> Json:
+def rule(group: str, resources: list[str], verbs: list[str]) -> Json:
+    """A rule of a Role."""
     return {"apiGroups": [group], "resources": resources, "verbs": verbs}
 
 
@@ -153,7 +154,7 @@ def _agent(installation: Installation, profile: str) -> list[Json]:
             "periodSeconds": PROBE_S, "timeoutSeconds": 10,
         },
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}},
-        "securityContext": _locked_down() | {"runAsUser": 0},
+        "securityContext": locked_down() | {"runAsUser": 0},
         "volumeMounts": [
             {"name": "config", "mountPath": "/etc/edgewright", "readOnly": True},
             {"name": "state", "mountPath": f"{HOME}/state"},
@@ -221,7 +222,7 @@ def _controller(installation: Installation) -> Json:
             "--registry", f"{HOME}/registry",
         ],
         "resources": {"requests": {"cpu": "50m", "memory": "96Mi"}},
-        "securityContext": _locked_down() | {"runAsNonRoot": True, "runAsUser": 65532},
+        "securityContext": locked_down() | {"runAsNonRoot": True, "runAsUser": 65532},
         "volumeMounts": [{"name": "registry", "mountPath": f"{HOME}/registry", "readOnly": True}],
     }  # fmt: skip
     return {
@@ -248,7 +249,8 @@ def _registry(installation: Installation) -> Json:
     return {"name": "registry", "persistentVolumeClaim": claim}
 
 
-def _locked_down() -> Json:
+def locked_down() -> Json:
+    """The security context of a container that needs no privilege and writes to volumes alone."""
     return {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,

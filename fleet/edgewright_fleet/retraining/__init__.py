@@ -1,0 +1,1 @@
+"""From a trigger to a release candidate: data, training, conversion, comparison, and the way to a rollout."""

@@ -1,0 +1,1 @@
+"""Training runs in a Kubernetes cluster, one pod a node."""

@@ -1,0 +1,152 @@
+"""`RetrainingSpec`: what is retrained when, on what, how, and what it takes to be released, as YAML.
+
+Unknown keys are errors. Paths are relative to the file. The JSON Schema file in `schema/` is generated from here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field, JsonValue, model_validator
+
+from edgewright.artifact.comparison import Criteria
+from edgewright.artifact.manifest import ModelFormat, Name, Precision
+from edgewright.contract import CONTRACT
+from edgewright_fleet.retraining.job import Function
+from edgewright_fleet.retraining.kubernetes.settings import KubernetesSettings
+from edgewright_fleet.retraining.triggers.policy import TriggerPolicy
+from edgewright_fleet.spec_file import read_spec
+
+
+class Training(BaseModel):
+    """The user's training function, and the ranks that it runs on."""
+
+    model_config = CONTRACT
+    function: Function = Field(description="`train(context)` in plain PyTorch, as module:function")
+    parameters: dict[Name, JsonValue] = Field(default_factory=dict, description="what the function reads")
+    backend: Literal["local", "kubernetes"] = "local"
+    nodes: Annotated[int, Field(gt=0)] = 1
+    processes_per_node: Annotated[int, Field(gt=0)] = 1
+    max_restarts: Annotated[int, Field(ge=0)] = 3
+    checkpoint_period_s: Annotated[float, Field(gt=0)] = 60.0
+    seed: Annotated[int, Field(ge=0)] = 0
+    kubernetes: KubernetesSettings | None = None
+
+    @model_validator(mode="after")
+    def _has_its_settings(self) -> Training:
+        if (self.backend == "kubernetes") != (self.kubernetes is not None):
+            raise ValueError("backend: kubernetes takes a table `kubernetes`, and no other does")
+        return self
+
+
+class TrainingData(BaseModel):
+    """Where the data is. The training function gets `training` and, where there are any, `field` samples."""
+
+    model_config = CONTRACT
+    training: str = Field(description="what the model was trained on so far: a path, or a URL")
+    evaluation: str = Field(
+        description="labelled data that is never trained on, as 'edgewright convert --evaluation' takes it"
+    )
+    calibration: str | None = Field(
+        default=None, description="to set INT8 ranges by; None: field samples, or `training` without any"
+    )
+    samples: str | None = Field(
+        default=None, description="store of samples from the devices; None: no data from the field"
+    )
+    credentials_file: Path | None = Field(default=None, description="of that store; None: the environment's")
+    labels: str | None = Field(default=None, description="file of labels of those samples")
+    held_out_share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.3, description="of the labelled samples, never trained on; the recent ones of them judge"
+    )
+    recent_days: Annotated[float, Field(gt=0)] = Field(
+        default=30.0, description="how old a sample may be to judge a candidate by"
+    )
+
+
+class Conversion(BaseModel):
+    """How the trained model becomes artifacts; every key as the option of 'edgewright convert'."""
+
+    model_config = CONTRACT
+    profiles: Annotated[tuple[str, ...], Field(min_length=1)]
+    formats: tuple[ModelFormat, ...] | None = Field(default=None, description="None: all that a profile runs")
+    max_drop: Annotated[float, Field(ge=0, le=100)] = 1.0
+    precision: Precision | Literal["auto"] = "auto"
+    effort: Literal["quick", "standard", "thorough"] = "standard"
+
+
+class Promotion(BaseModel):
+    """What it takes for a candidate to be released, and the rollout that it is handed to."""
+
+    model_config = CONTRACT
+    criteria: Criteria = Criteria()
+    by_hand: bool = Field(default=False, description="whether a better candidate waits for a person too")
+    rollout: Path | None = Field(
+        default=None, description="rollout YAML whose name and release are replaced; None: no rollout"
+    )
+    start: bool = Field(
+        default=False, description="whether the rollout is carried out at once. false: its file is written"
+    )
+
+
+class RetrainingSpec(BaseModel):
+    """The retraining of one model of one fleet."""
+
+    model_config = CONTRACT
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    name: Name
+    fleet: Name
+    code: Path = Field(
+        default=Path(), description="folder of the modules named here; the file's own by default"
+    )
+    model: Function = Field(description="module:function that builds the nn.Module, without its weights")
+    weights: Path | None = Field(
+        default=None,
+        description="what training begins with; the last released run's from then on. None: the function's own",
+    )
+    release: Name = Field(description="name of the releases; each gets the next version")
+    registry: Path = Field(description="folder of the OCI layout that devices pull from")
+    runs: Path = Field(default=Path("runs"), description="folder for the runs")
+    triggers: TriggerPolicy = TriggerPolicy()
+    hub: Path | None = Field(
+        default=None, description="store of 'edgewright fleet hub', which knows of drift"
+    )
+    by: str = Field(
+        default="profile", description="what makes a group: profile, release, or a device's label"
+    )
+    inferences_per_day: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="of a group, for `triggers.benefit`"
+    )
+    training: Training
+    data: TrainingData
+    conversion: Conversion
+    promotion: Promotion = Promotion()
+    intended_use: str = Field(default="", description="for the model card: what the model is for")
+    limits: str = Field(default="", description="for the model card: where it must not be used")
+
+
+def load_spec(path: Path) -> RetrainingSpec:
+    """Read a specification; relative paths are relative to the file. Raises `ConfigError`."""
+    spec = read_spec(RetrainingSpec, path)
+    folder = path.absolute().parent
+    return spec.model_copy(
+        update={
+            "code": folder / spec.code,
+            "hub": folder / spec.hub if spec.hub else None,
+            "registry": folder / spec.registry,
+            "runs": folder / spec.runs,
+            "weights": folder / spec.weights if spec.weights else None,
+            "data": spec.data.model_copy(update=_resolved(spec.data, folder)),
+            "promotion": spec.promotion.model_copy(
+                update={"rollout": folder / spec.promotion.rollout if spec.promotion.rollout else None}
+            ),
+        }
+    )
+
+
+def _resolved(data: TrainingData, folder: Path) -> dict[str, str | None]:
+    """Data by key, with what names a file made absolute; URLs and module:function stay."""
+    return {
+        key: str(folder / value) if isinstance(value, str) and ":" not in value else value
+        for key, value in data
+    }

@@ -1,0 +1,1 @@
+"""What each stage of a run does, from its data to the rollout that it is handed to."""

@@ -1,0 +1,74 @@
+"""The stage `data`: labelled samples from the field, frozen, beside the training and evaluation data there are."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from edgewright.artifact.layout import digest_of_file
+from edgewright.object_store import open_store
+from edgewright_fleet.retraining.field_data.collect import collect
+from edgewright_fleet.retraining.field_data.data_set import SplitRule
+from edgewright_fleet.retraining.field_data.reading import open_data_set
+from edgewright_fleet.retraining.promotion.samples import LabelledSample
+from edgewright_fleet.retraining.releases import class_names, serving_release
+from edgewright_fleet.retraining.run import Run
+from edgewright_fleet.retraining.spec import RetrainingSpec
+from edgewright_fleet.retraining.stages.step import Step, Tools
+
+
+def gather(run: Run, spec: RetrainingSpec, tools: Tools) -> Step:
+    evidence: dict[str, JsonValue] = {
+        "training": data_digest(spec.data.training),
+        "evaluation": data_digest(spec.data.evaluation),
+    }
+    labels = spec.data.labels
+    if spec.data.samples is None or labels is None:
+        return Step("no data from the field was asked for", evidence)
+    if not Path(labels).is_file():
+        return Step(f"no data from the field: there are no labels in {labels} yet", evidence)
+    folder = run.folder / "field"
+    if folder.exists():
+        shutil.rmtree(folder)
+    since = tools.now() - timedelta(days=spec.data.recent_days)
+    manifest, digest = collect(
+        open_store(spec.data.samples, credentials_file=spec.data.credentials_file),
+        Path(labels),
+        folder,
+        SplitRule(held_out_share=spec.data.held_out_share, recent_since=since),
+        fleet=spec.fleet,
+        model=spec.release,
+        names=class_names(serving_release(spec)),
+        progress=lambda done, of: tools.show(done, of, "collecting samples from the field", 0.0),
+    )
+    counts = {part: manifest.counts.get(part, 0) for part in ("training", "evaluation", "held-out")}
+    if counts["training"]:
+        open_data_set(folder).write_npz("training", run.folder / "field.npz")
+    return Step(
+        f"{counts['training']} labelled samples from the field to train on, {counts['evaluation']} to judge by",
+        evidence | {"field": digest, "field_counts": dict(counts), "labels": manifest.labels_digest},
+    )
+
+
+def field_samples(run: Run) -> Iterator[LabelledSample]:
+    """The recent labelled samples that were never trained on."""
+    if not (run.folder / "field").is_dir():
+        return
+    for sample in open_data_set(run.folder / "field").read("evaluation"):
+        entry = sample.entry
+        groups = {"profile": entry.profile, "device": entry.device, **entry.device_labels}
+        yield LabelledSample(
+            {name: array[None] for name, array in sample.inputs.items()},
+            sample.label,
+            groups,
+            entry.inclusion_probability,
+        )
+
+
+def data_digest(data: str) -> str | None:
+    """Of a data set that is a file; a folder, a URL or a function has none that would hold."""
+    return digest_of_file(Path(data)) if Path(data).is_file() else None

@@ -1,0 +1,1 @@
+"""What runs on every rank of a training job: the context, its checkpoints, the worker, and the launcher."""

@@ -1,0 +1,306 @@
+"""`edgewright retrain`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgewright.errors import EdgewrightError
+from edgewright_cli.broker import broker_option, broker_settings
+from edgewright_cli.output import json_option, print_json, print_table
+from edgewright_cli.progress import progress
+from edgewright_cli.rollout_carrying import carried_out, store_option, why_option
+
+if TYPE_CHECKING:
+    from edgewright.mqtt import BrokerSettings
+    from edgewright_fleet.retraining.run import Run
+
+runs_option = click.option(
+    "--runs",
+    type=click.Path(path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    envvar="EDGEWRIGHT_RUNS",
+    help="Folder of the runs, as the specification says.",
+)
+spec_argument = click.argument("spec", type=click.Path(path_type=Path))
+EXIT_CODES = "Exit codes: 0 released (or ready to be), 3 held for a person or stopped, 2 bad input."
+
+
+@click.group(
+    epilog="""\b
+Examples:
+  edgewright retrain check kiosks.yaml             # would a trigger fire?
+  edgewright retrain submit kiosks.yaml --why "new labels"
+  edgewright retrain status
+  edgewright retrain logs kiosks-0001 --follow
+  edgewright retrain history kiosks-0001
+  edgewright retrain watch kiosks.yaml --every 3600
+"""
+)
+def retrain() -> None:
+    """Retrain a model when the field drifts, prove it better, and hand it to a rollout."""
+
+
+@retrain.command(epilog="Example: edgewright retrain check kiosks.yaml --json")
+@spec_argument
+@json_option
+def check(spec: Path, as_json: bool) -> None:
+    """Show for each group of devices whether there is a reason to retrain, and why or why not. Starts nothing.
+
+    Exit code 0 where there is one, 3 where there is none.
+    """
+    from edgewright_fleet.retraining.look import look
+    from edgewright_fleet.retraining.spec import load_spec
+    from edgewright_fleet.retraining.triggers.trigger import Trigger
+
+    found = look(load_spec(spec), _now())
+    if as_json:
+        print_json([one.model_dump(mode="json", by_alias=True, exclude_none=True) for one in found])
+    else:
+        print_table(
+            ("group", "retrain", "why"),
+            [
+                [one.evidence.group, one.kind, one.says]
+                if isinstance(one, Trigger)
+                else [one.evidence.group, "no", "; ".join(one.because)]
+                for one in found
+            ],
+        )
+    if not any(isinstance(one, Trigger) for one in found):
+        raise click.exceptions.Exit(3)
+
+
+@retrain.command(
+    epilog=f"""\b
+Examples:
+  edgewright retrain watch kiosks.yaml
+  edgewright retrain watch kiosks.yaml --once      # from cron, or a systemd timer
+\b
+{EXIT_CODES} Without --once it runs until Ctrl-C.
+"""
+)
+@spec_argument
+@click.option(
+    "--every",
+    default=3600.0,
+    show_default=True,
+    type=click.FloatRange(1),
+    help="Seconds between two looks; looking often raises no more false alarms.",
+)
+@click.option("--once", is_flag=True, help="Look once, do what follows, and end.")
+@store_option
+@broker_option
+def watch(spec: Path, every: float, once: bool, store: Path, broker: str) -> None:
+    """Look for reasons to retrain, and carry the runs out that follow, also those that were cut short.
+
+    Each run is a process of its own, which takes the modules of the model as they are then. A run that stopped, or is
+    held for a person, is left alone.
+    """
+    broker_settings(broker)
+    options = ["--store", str(store), "--broker", broker]
+    if once:
+        raise click.exceptions.Exit(_look_once(spec, options))
+    while True:
+        try:
+            _look_once(spec, options)
+        except EdgewrightError as error:  # a store that is away for a while ends no watch
+            click.echo(f"edgewright: {error}", err=True)
+        time.sleep(every)
+
+
+def _look_once(spec: Path, options: list[str]) -> int:
+    """Begin what a trigger asks for and carry out what is under way; the greatest exit code of the runs."""
+    from edgewright_fleet.retraining.look import begin_run, look, under_way
+    from edgewright_fleet.retraining.spec import load_spec
+    from edgewright_fleet.retraining.triggers.trigger import Trigger
+
+    wanted = load_spec(spec)
+    runs = under_way(wanted)
+    if not runs:
+        for one in look(wanted, _now()):
+            if isinstance(one, Trigger):
+                click.echo(f"{one.evidence.group}: {one.kind}: {one.says}", err=True)
+                runs.append(begin_run(wanted, one, _now()))
+                break  # one training serves all groups, and each trigger after it is cooling down
+            click.echo(f"{one.evidence.group}: no, {'; '.join(one.because)}", err=True)
+    command = [sys.executable, "-m", "edgewright_cli.main", "retrain", "resume", *options]
+    return max(
+        (subprocess.run([*command, str(run.folder)], check=False).returncode for run in runs), default=0
+    )
+
+
+@retrain.command(
+    epilog=f"""\b
+Examples:
+  edgewright retrain submit kiosks.yaml
+  edgewright retrain submit kiosks.yaml --why "the cameras were cleaned" --json
+\b
+{EXIT_CODES}
+"""
+)
+@spec_argument
+@why_option
+@store_option
+@broker_option
+@json_option
+def submit(spec: Path, why: str | None, store: Path, broker: str, as_json: bool) -> None:
+    """Retrain now, by hand: data, training, conversion, comparison, release, rollout.
+
+    Ctrl-C ends this command and not the training: 'edgewright retrain resume' takes the run up again.
+    """
+    from edgewright_fleet.retraining.loop import by_hand
+    from edgewright_fleet.retraining.spec import load_spec
+    from edgewright_fleet.rollout.controller import operator
+
+    settings = broker_settings(broker)
+    run = by_hand(load_spec(spec), why or "", operator(), _now())
+    click.echo(f"{run.name}: {run.folder}", err=True)
+    _drive(run, store, settings, as_json)
+
+
+@retrain.command(epilog=f"Example: edgewright retrain resume kiosks-0001\n\n{EXIT_CODES}")
+@click.argument("run")
+@runs_option
+@store_option
+@broker_option
+@json_option
+def resume(run: str, runs: Path, store: Path, broker: str, as_json: bool) -> None:
+    """Go on with a run that was cut short, stopped or cancelled, at the stage that it is in.
+
+    Training goes on from its newest whole checkpoint.
+    """
+    from edgewright_fleet.rollout.controller import operator
+
+    found, settings = _run(run, runs), broker_settings(broker)
+    with found.held():
+        found.resume(f"resumed by {operator()}", _now())
+    _drive(found, store, settings, as_json)
+
+
+@retrain.command(epilog="Example: edgewright retrain status kiosks-0001 --json")
+@click.argument("run", required=False)
+@runs_option
+@json_option
+def status(run: str | None, runs: Path, as_json: bool) -> None:
+    """Show where a run is; without RUN, where all are."""
+    from edgewright_fleet.retraining.loop import described
+    from edgewright_fleet.retraining.run import Run, names
+
+    found = [_run(run, runs)] if run else [Run(runs / name) for name in names(runs)]
+    documents = [described(each) for each in found]
+    if as_json:
+        print_json(documents[0] if run else documents)
+        return
+    print_table(
+        ("run", "is", "stage", "step", "loss", "left", "says"),
+        [
+            [
+                d["run"],
+                d["standing"],
+                d["stage"] or "",
+                "" if d["step"] is None else f"{d['step']} of {d['steps'] or '?'}",
+                "" if d["loss"] is None else f"{d['loss']:.4g}",
+                "" if d["left_s"] is None else f"{d['left_s']:.0f} s",
+                d["says"],
+            ]
+            for d in documents
+        ],
+    )
+
+
+@retrain.command(epilog="Example: edgewright retrain logs kiosks-0001 --follow")
+@click.argument("run")
+@click.option("--follow", "-f", is_flag=True, help="Until the training ends.")
+@runs_option
+def logs(run: str, follow: bool, runs: Path) -> None:
+    """Print what the ranks of a run's training wrote, each line after its rank."""
+    from edgewright_fleet.retraining.loop import training_logs
+
+    for line in training_logs(_run(run, runs), follow=follow):
+        click.echo(line)
+
+
+@retrain.command(epilog='Example: edgewright retrain cancel kiosks-0001 --why "too dear"')
+@click.argument("run")
+@why_option
+@runs_option
+def cancel(run: str, why: str | None, runs: Path) -> None:
+    """Stop a run; training writes a checkpoint first. 'resume' takes it up again."""
+    from edgewright_fleet.retraining.loop import cancel as stop
+    from edgewright_fleet.rollout.controller import operator
+
+    click.echo(stop(_run(run, runs), f"cancelled by {operator(why)}", _now()))
+
+
+@retrain.command(
+    epilog=f'Example: edgewright retrain promote kiosks-0001 --why "tried by hand"\n\n{EXIT_CODES}'
+)
+@click.argument("run")
+@click.option("--why", required=True, help="The reason, for the record.")
+@runs_option
+@store_option
+@broker_option
+@json_option
+def promote(run: str, why: str, runs: Path, store: Path, broker: str, as_json: bool) -> None:
+    """Release a candidate that is held: one that was not found better for certain, or waits for a person."""
+    from edgewright_fleet.rollout.controller import operator
+
+    found, settings = _run(run, runs), broker_settings(broker)
+    with found.held():
+        found.approve(why, operator(), _now())
+    _drive(found, store, settings, as_json)
+
+
+@retrain.command(epilog="Example: edgewright retrain history kiosks-0001 --json")
+@click.argument("run")
+@runs_option
+@json_option
+def history(run: str, runs: Path, as_json: bool) -> None:
+    """Show what led to what in a run, from its trigger on; as JSON with the evidence of each link."""
+    found = _run(run, runs)
+    if as_json:
+        print_json([link.model_dump(mode="json", by_alias=True) for link in found.chain.links])
+        return
+    rows = [[f"{link.at.astimezone():%Y-%m-%d %H:%M:%S}", link.kind, link.says] for link in found.chain.links]
+    print_table(
+        ("at", "link", "what happened"), rows, title=f"{found.name}; the chain ends in {found.chain.head}"
+    )
+
+
+def _drive(run: Run, store: Path, settings: BrokerSettings, as_json: bool) -> None:
+    """Do the stages of a run with progress, say what came of it, and exit as the epilogs say."""
+    from edgewright_fleet.retraining.drive import drive
+    from edgewright_fleet.retraining.loop import backend_of, described
+    from edgewright_fleet.retraining.stages.step import Tools
+
+    def roll_out(path: Path) -> tuple[str, str]:
+        return carried_out(path, store, settings, lambda line: click.echo(line, err=True))
+
+    with progress(run.name) as show:
+        standing = drive(run, Tools(backend_of, show, roll_out))
+    if as_json:
+        print_json(described(run))
+    else:
+        click.echo(f"{run.name} is {standing}: {run.chain.links[-1].says}")
+    if standing == "held":
+        click.echo(f"release it all the same: edgewright retrain promote {run.folder} --why ...", err=True)
+    if standing != "done":
+        raise click.exceptions.Exit(3)
+
+
+def _run(text: str, runs: Path) -> Run:
+    """A run by its name below `runs`, or by its folder."""
+    from edgewright_fleet.retraining.run import Run
+
+    return Run(Path(text) if "/" in text else runs / text)
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)

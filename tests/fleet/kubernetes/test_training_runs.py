@@ -1,0 +1,378 @@
+"""Training runs in a real cluster. Its API server is 1.20: no Indexed Job, no failure policy, no suspend.
+
+A run on one node goes the whole way. What several nodes need is refused with a word; their pods, whose objects the
+test makes itself, are real to the Job controller. Containers do not run in hollow nodes, so that a pod's end is
+written into its status, as a kubelet would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kubeflow_trainer_api.models as trainer
+import pytest
+
+from edgewright.errors import ClusterError
+from edgewright_fleet.retraining.job import TrainingJob
+from edgewright_fleet.retraining.kubernetes.backend import KubernetesBackend
+from edgewright_fleet.retraining.kubernetes.objects import job_objects
+from edgewright_fleet.retraining.kubernetes.rights import SUBMITTER, submitter_rights
+from edgewright_fleet.retraining.kubernetes.settings import KubernetesSettings
+from edgewright_fleet.targets.kubernetes.install import path_of
+from edgewright_fleet.targets.kubernetes.schema import structural
+from fleet.kubernetes.real_cluster import RealCluster, may, until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+SETTINGS = KubernetesSettings(
+    image="edgewright:test", claim="edgewright-registry", cpu="10m", memory="16Mi", shared_memory="8Mi"
+)
+TRAINJOB = SETTINGS.model_copy(update={"api": "trainjob"})
+
+
+def job(name: str, **given: Any) -> TrainingJob:
+    return TrainingJob(name=name, function="shapes:train", folder=Path("/edgewright/runs") / name, **given)
+
+
+def submitter(cluster: RealCluster, settings: KubernetesSettings = SETTINGS) -> KubernetesBackend:
+    """With the rights that the manifest gives a submitter, and no others."""
+    for document in submitter_rights(settings):
+        cluster.api.apply(path_of(document), document)
+    return KubernetesBackend(settings, cluster.as_service_account(SUBMITTER))
+
+
+@pytest.fixture
+def backend(berlin: RealCluster) -> Iterator[KubernetesBackend]:
+    yield submitter(berlin)
+    label = "edgewright.dev/training-run"
+    for config in berlin.api.get(berlin.api.named("configmaps"), labelSelector=label)["items"]:
+        berlin.api.delete(berlin.api.named("configmaps", config["metadata"]["name"]))
+    until(lambda: not berlin.api.get(berlin.api.named("pods"), labelSelector=label)["items"], 180)
+
+
+def pods(cluster: RealCluster, run: TrainingJob) -> list[dict[str, Any]]:
+    """The run's pods that are not on their way out."""
+    selector = f"edgewright.dev/training-run={run.name}"
+    found = cluster.api.get(cluster.api.named("pods"), labelSelector=selector)["items"]
+    return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+
+
+def running_pod(cluster: RealCluster, run: TrainingJob, *, but: str = "") -> dict[str, Any]:
+    def look() -> dict[str, Any] | None:
+        running = [pod for pod in pods(cluster, run) if pod["status"]["phase"] == "Running"]
+        return next((pod for pod in running if pod["metadata"]["name"] != but), None)
+
+    return until(look, 180)  # type: ignore[no-any-return]
+
+
+def end(cluster: RealCluster, pod: dict[str, Any], code: int) -> None:
+    """Have a pod's container end, and the pod with it."""
+    ended = {
+        "exitCode": code,
+        "reason": "Error" if code else "Completed",
+        "finishedAt": "2026-01-01T00:00:00Z",
+    }
+    container = {"name": "node", "image": "i", "imageID": "i", "ready": False, "restartCount": 0}
+    said = {
+        "phase": "Failed" if code else "Succeeded",
+        "containerStatuses": [container | {"state": {"terminated": ended}}],
+    }
+    path = f"{cluster.api.named('pods', pod['metadata']['name'])}/status"
+    cluster.api.patch(path, {"status": said})
+
+
+def test_a_run_goes_from_submission_to_its_end_with_the_rights_of_a_submitter(
+    berlin: RealCluster, backend: KubernetesBackend
+) -> None:
+    run = job("whole-way")
+    backend.submit(run)
+    backend.submit(run)  # which changes nothing
+    until(lambda: backend.status(run).state == "running")
+    pod = running_pod(berlin, run)
+    assert pod["spec"]["containers"][0]["securityContext"]["readOnlyRootFilesystem"]
+    end(berlin, pod, 0)
+    until(lambda: backend.status(run).state == "succeeded")
+    backend.submit(run)
+    assert len(pods(berlin, run)) == 1
+    with pytest.raises(ClusterError, match="has succeeded: there is nothing to resume"):
+        backend.resume(run)
+    backend.clean_up(run)
+    until(lambda: not pods(berlin, run))
+    with pytest.raises(ClusterError, match="run whole-way: was never submitted"):
+        backend.status(run)
+
+
+def test_a_pod_that_ends_is_replaced_until_the_retries_are_used_up_and_the_status_says_why(
+    berlin: RealCluster, backend: KubernetesBackend
+) -> None:
+    run = job("fails", max_restarts=1)
+    backend.submit(run)
+    first = running_pod(berlin, run)
+    end(berlin, first, 137)
+    until(lambda: backend.status(run).restarts == 1)
+    second = running_pod(berlin, run, but=first["metadata"]["name"])
+    status = until(lambda: (s := backend.status(run)).state == "running" and s)
+    assert f"replaced pod {first['metadata']['name']}" in status.why and "exit code 137" in status.why
+    with pytest.raises(ClusterError, match="run fails: has not ended"):
+        backend.clean_up(run)
+    end(berlin, second, 1)
+    status = until(lambda: (s := backend.status(run)).state == "failed" and s, 120)
+    assert status.why.startswith("BackoffLimitExceeded: pod fails-") and "exit code 1" in status.why
+    backend.resume(run)
+    running_pod(berlin, run, but=second["metadata"]["name"])
+    assert until(lambda: (s := backend.status(run)).state == "running" and s).restarts == 0
+
+
+def test_a_run_is_cancelled_says_so_and_is_resumed(berlin: RealCluster, backend: KubernetesBackend) -> None:
+    run = job("cancelled")
+    backend.submit(run)
+    before = running_pod(berlin, run)["metadata"]["name"]
+    backend.cancel(run)
+    backend.cancel(run)
+    until(lambda: (s := backend.status(run)).state == "cancelled" and s.why == "cancelled")
+    until(lambda: not pods(berlin, run))
+    backend.submit(run)
+    assert backend.status(run).state == "cancelled"  # to go on is for `resume`
+    backend.resume(run)
+    backend.resume(run)
+    running_pod(berlin, run, but=before)
+    until(lambda: backend.status(run).state == "running")
+
+
+def test_a_pod_that_is_evicted_and_one_whose_node_is_lost_are_replaced(
+    berlin: RealCluster, backend: KubernetesBackend
+) -> None:
+    run = job("lost")
+    backend.submit(run)
+    pod = running_pod(berlin, run)
+    name = pod["metadata"]["name"]
+    eviction = {"apiVersion": "policy/v1beta1", "kind": "Eviction", "metadata": {"name": name}}
+    berlin.api.create(berlin.api.named("pods", f"{name}/eviction"), eviction)
+    pod = running_pod(berlin, run, but=name)
+    lost, name = pod["spec"]["nodeName"], pod["metadata"]["name"]
+    berlin.kill(lost)
+    try:
+        berlin.api.delete(f"/api/v1/nodes/{lost}")  # as a cloud does whose machine is gone
+        again = running_pod(berlin, run, but=name)
+        assert again["spec"]["nodeName"] != lost
+        until(lambda: backend.status(run).state == "running")
+    finally:
+        berlin.start(lost)
+        label = {"metadata": {"labels": {"edgewright.dev/profile": "gateway"}}}
+        until(lambda: berlin.api.patch(f"/api/v1/nodes/{lost}", label), 1) if _node(berlin, lost) else None
+
+
+def _node(cluster: RealCluster, name: str) -> bool:
+    """Whether a kubelet that was started again has registered its node and is ready."""
+
+    def ready() -> bool:
+        nodes = cluster.api.get("/api/v1/nodes")["items"]
+        [conditions] = [
+            n["status"].get("conditions", []) for n in nodes if n["metadata"]["name"] == name
+        ] or [[]]
+        return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+    return bool(until(ready, 180))
+
+
+def test_a_run_that_waits_says_for_what(berlin: RealCluster, backend: KubernetesBackend) -> None:
+    settings = SETTINGS.model_copy(update={"spot": "gke"})
+    run = job("waits")
+    elsewhere = submitter(berlin, settings)
+    elsewhere.submit(run)
+    status = until(lambda: (s := elsewhere.status(run)).why.startswith("pod waits-") and s)
+    assert status.state == "queued" and "nodes are available" in status.why
+
+
+def test_what_another_run_or_anyone_else_has_made_is_left_alone(
+    berlin: RealCluster, backend: KubernetesBackend
+) -> None:
+    backend.submit(job("taken"))
+    with pytest.raises(ClusterError, match="run taken: another job of this name was submitted"):
+        backend.submit(job("taken", seed=7))
+    foreign = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "foreign"},
+        "data": {"mine": "1"},
+    }
+    berlin.api.create(berlin.api.named("configmaps"), foreign)
+    try:
+        with pytest.raises(ClusterError, match="there is a ConfigMap 'foreign' that this run did not make"):
+            backend.submit(job("foreign"))
+    finally:
+        berlin.api.delete(berlin.api.named("configmaps", "foreign"))
+    _, theirs = job_objects(job("strangers"), SETTINGS)
+    berlin.api.create(berlin.api.named("jobs", api="batch/v1"), theirs)
+    try:
+        with pytest.raises(ClusterError, match="there is a Job 'strangers' that this run did not make"):
+            backend.submit(job("strangers"))
+    finally:
+        berlin.api.delete(path_of(theirs), propagationPolicy="Background")
+
+
+def test_what_an_old_server_would_drop_without_a_word_is_refused_before_anything_is_made(
+    berlin: RealCluster, backend: KubernetesBackend
+) -> None:
+    with pytest.raises(
+        ClusterError, match=r"cluster berlin: is v1\.20\.2: the pods of a run on several nodes"
+    ):
+        backend.submit(job("several", nodes=2))
+    with pytest.raises(ClusterError, match=r"cluster berlin: is v1\.20\.2: a Job that waits in a queue"):
+        submitter(berlin, SETTINGS.model_copy(update={"queue": "night"})).submit(job("several"))
+    with pytest.raises(ClusterError, match="was never submitted"):
+        backend.status(job("several"))
+
+
+def test_the_server_takes_the_objects_and_drops_only_what_is_newer_than_it(berlin: RealCluster) -> None:
+    settings = SETTINGS.model_copy(update={"queue": "night", "gpus": 2, "spot": "aks"})
+    for document in job_objects(job("dry", nodes=2), settings):
+        kept = berlin.api.create(path_of(document).rsplit("/", 1)[0] + "?dryRun=All", document)
+        dropped = set(missing(document, kept))
+        newer = {"completionMode", "podFailurePolicy", "podReplacementPolicy", "suspend"}
+        assert dropped == ({f"spec.{name}" for name in newer} if document["kind"] == "Job" else set())
+
+
+def missing(wanted: Any, kept: Any, path: str = "") -> Iterator[str]:
+    """Where `kept` lacks what `wanted` has, or has it otherwise."""
+    if isinstance(wanted, dict) and isinstance(kept, dict):
+        for key, value in wanted.items():
+            yield from missing(value, kept.get(key), f"{path}.{key}".lstrip("."))
+    elif isinstance(wanted, list) and isinstance(kept, list) and len(wanted) == len(kept):
+        for number, pair in enumerate(zip(wanted, kept, strict=True)):
+            yield from missing(*pair, f"{path}[{number}]")
+    elif wanted != kept:
+        yield path
+
+
+def test_two_pods_are_a_run_that_runs_once_both_do(berlin: RealCluster, backend: KubernetesBackend) -> None:
+    run = job("both", nodes=2)
+    for document in job_objects(run, SETTINGS):
+        berlin.api.create(path_of(document).rsplit("/", 1)[0], document)
+    until(lambda: backend.status(run).state == "running")
+    both = pods(berlin, run)
+    assert len(both) == 2
+    for pod in both:
+        end(berlin, pod, 0)
+    until(lambda: backend.status(run).state == "succeeded")
+    service = berlin.api.get(berlin.api.named("services", run.name))["spec"]
+    assert service["clusterIP"] == "None" and service["publishNotReadyAddresses"]
+    berlin.api.delete(berlin.api.named("jobs", run.name, api="batch/v1"), propagationPolicy="Background")
+    berlin.api.delete(berlin.api.named("services", run.name))
+
+
+def test_a_submitter_may_do_what_runs_need_and_nothing_else(
+    berlin: RealCluster, backend: KubernetesBackend
+) -> None:
+    account, mine = berlin.as_service_account(SUBMITTER), berlin.api.namespace
+    verbs = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
+    kinds = [
+        ("", "configmaps"), ("", "services"), ("", "pods"), ("", "pods/log"), ("", "pods/exec"),
+        ("", "pods/eviction"), ("", "secrets"), ("", "serviceaccounts"), ("", "nodes"), ("batch", "jobs"),
+        ("apps", "deployments"), ("trainer.kubeflow.org", "trainjobs"), ("rbac.authorization.k8s.io", "roles"),
+    ]  # fmt: skip
+    allowed = {
+        (verb, kind) for verb in verbs for group, kind in kinds if may(account, verb, group, kind, mine)
+    }
+    assert allowed == {
+        *((verb, "configmaps") for verb in ("create", "get", "patch", "delete")),
+        *((verb, "services") for verb in ("create", "get")),
+        *((verb, "jobs") for verb in ("create", "get", "delete", "patch")),
+        ("list", "pods"), ("get", "pods/log"),
+    }  # fmt: skip
+    elsewhere = {
+        (verb, kind) for verb in verbs for group, kind in kinds if may(account, verb, group, kind, "default")
+    }
+    assert not elsewhere
+
+
+def test_a_cluster_that_is_gone_is_said_in_one_line(berlin: RealCluster, backend: KubernetesBackend) -> None:
+    backend.submit(job("gone"))
+    berlin.kill("kube-apiserver")
+    try:
+        for ask in (
+            backend.submit,
+            backend.status,
+            backend.cancel,
+            backend.resume,
+            lambda run: list(backend.logs(run)),
+        ):
+            with pytest.raises(ClusterError, match="cluster berlin: does not answer at") as said:
+                ask(job("gone"))
+            assert "\n" not in str(said.value)
+    finally:
+        berlin.start("kube-apiserver")
+    until(lambda: backend.status(job("gone")).state == "running")
+
+
+def test_a_train_job_needs_kubeflow_trainer(berlin: RealCluster, backend: KubernetesBackend) -> None:
+    with pytest.raises(ClusterError, match="has no TrainJob: Kubeflow Trainer is not installed"):
+        submitter(berlin, TRAINJOB).submit(job("kubeflow"))
+
+
+def test_a_train_job_is_taken_by_kubeflows_own_schema_and_its_conditions_are_read(
+    berlin: RealCluster, backend: KubernetesBackend
+) -> None:
+    kinds = [
+        definition("TrainJob", trainer.TrainerV1alpha1TrainJobSpec),
+        definition("TrainingRuntime", trainer.TrainerV1alpha1TrainingRuntimeSpec),
+    ]
+    for kind in kinds:
+        berlin.api.create("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", kind)
+    try:
+        run, kubeflow = job("kubeflow", nodes=2), submitter(berlin, TRAINJOB)
+        path = berlin.api.named("trainjobs", run.name, api="trainer.kubeflow.org/v1alpha1")
+        until(lambda: _served(berlin, path))
+        kubeflow.submit(run)
+        kubeflow.submit(run)
+        assert kubeflow.status(run).state == "queued"
+        for condition, state in (("Complete", "succeeded"), ("Failed", "failed")):
+            one = {"type": condition, "status": "True", "reason": "Seen", "message": "m"}
+            berlin.api.patch(f"{path}/status", {"status": {"conditions": [one]}})
+            assert kubeflow.status(run).state == state
+        assert kubeflow.status(run).why == "Seen: m"
+        kubeflow.resume(run)
+        assert kubeflow.status(run).state == "queued"
+        wrong = job_objects(run, TRAINJOB)[-1]
+        wrong["spec"]["trainer"]["numNodes"] = "two"
+        with pytest.raises(ClusterError, match=r"spec\.trainer\.numNodes"):
+            berlin.api.create(path.rsplit("/", 1)[0] + "?dryRun=All", wrong | {"metadata": {"name": "wrong"}})
+    finally:
+        for kind in kinds:
+            berlin.api.delete(path_of(kind))
+
+
+def _served(cluster: RealCluster, path: str) -> bool:
+    try:
+        return bool(cluster.api.get(path.rsplit("/", 1)[0]))
+    except ClusterError:
+        return False
+
+
+def definition(kind: str, spec: Any) -> dict[str, Any]:
+    """A CustomResourceDefinition whose specification has the schema of Kubeflow's own models."""
+    plural, group = f"{kind.lower()}s", "trainer.kubeflow.org"
+    schema = {
+        "type": "object",
+        "properties": {
+            "spec": structural(spec),
+            "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+        },
+    }
+    version = {
+        "name": "v1alpha1", "served": True, "storage": True, "subresources": {"status": {}},
+        "schema": {"openAPIV3Schema": schema},
+    }  # fmt: skip
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {
+            "name": f"{plural}.{group}",
+            "annotations": {"api-approved.kubernetes.io": "unapproved, for a test"},
+        },
+        "spec": {
+            "group": group, "scope": "Namespaced", "versions": [version],
+            "names": {"kind": kind, "listKind": f"{kind}List", "plural": plural, "singular": kind.lower()},
+        },
+    }  # fmt: skip

@@ -1,0 +1,63 @@
+"""The specification of a retraining: what it means is absolute, what it does not know is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from edgewright.contract import to_json
+from edgewright.errors import ConfigError
+from edgewright_fleet.retraining.spec import load_spec
+
+SMALLEST = {
+    "name": "night",
+    "fleet": "kiosks",
+    "model": "models.vision:net",
+    "release": "net",
+    "registry": "registry",
+    "training": {"function": "models.vision:train"},
+    "data": {"training": "train.npz", "evaluation": "test.npz"},
+    "conversion": {"profiles": ["raspberry-pi-5"]},
+}
+
+
+def written(path: Path, **changes: object) -> Path:
+    path.write_text(yaml.safe_dump(SMALLEST | changes))
+    return path
+
+
+def test_paths_are_relative_to_the_file_and_urls_are_left_alone(tmp_path: Path) -> None:
+    data = {"training": "s3://bucket/train", "evaluation": "my.data:batches", "samples": "samples"}
+    spec = load_spec(written(tmp_path / "spec.yaml", data=data, promotion={"rollout": "night.yaml"}))
+    assert (spec.registry, spec.runs, spec.code) == (tmp_path / "registry", tmp_path / "runs", tmp_path)
+    assert spec.promotion.rollout == tmp_path / "night.yaml"
+    assert (spec.data.training, spec.data.evaluation) == ("s3://bucket/train", "my.data:batches")
+    assert spec.data.samples == str(tmp_path / "samples")
+    assert spec.weights is None
+
+
+def test_what_a_run_keeps_of_it_reads_as_the_same_anywhere(tmp_path: Path) -> None:
+    spec = load_spec(written(tmp_path / "spec.yaml"))
+    kept = tmp_path / "elsewhere" / "spec.yaml"
+    kept.parent.mkdir()
+    kept.write_bytes(to_json(spec))
+    assert load_spec(kept) == spec
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"epochs": 3}, "epochs: no such key"),
+        ({"model": "vision.py"}, "model: String should match"),
+        ({"training": {"function": "m:f", "nodes": 0}}, r"training\.nodes: Input should be greater than 0"),
+        ({"data": {"training": "train.npz"}}, r"data\.evaluation: Field required"),
+        ({"conversion": {"profiles": []}}, r"conversion\.profiles: "),
+    ],
+)
+def test_a_mistake_is_one_line_with_its_place(
+    tmp_path: Path, changes: dict[str, object], problem: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"spec\.yaml: {problem}"):
+        load_spec(written(tmp_path / "spec.yaml", **changes))
