@@ -6,8 +6,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 # Debian packages that the tests (not the demo) use; where we are not root, the line says what to install. Without
-# the last two, the tests of the hub's alerts, dashboard and pages are skipped.
-DEBIAN := mosquitto prometheus chromium
+# prometheus and chromium, the tests of the hub's alerts, dashboard and pages are skipped; without ceph and radosgw,
+# those against an S3-compatible server.
+DEBIAN := mosquitto prometheus chromium ceph-mon ceph-osd ceph-common radosgw
 
 .PHONY: demo test explore check debian kubernetes clean
 
@@ -21,7 +22,7 @@ demo: $(VENV)/.installed
 	$(BIN)/edgewright demo
 
 debian:
-	@missing=; for program in mosquitto promtool chromium; do \
+	@missing=; for program in mosquitto promtool chromium radosgw ceph-osd; do \
 	  PATH="$$PATH:/usr/sbin" command -v $$program >/dev/null || missing="$$missing $$program"; done; \
 	if [ -n "$$missing" ]; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \

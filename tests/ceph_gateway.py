@@ -42,11 +42,21 @@ class Gateway:
     folder: Path
     monitor: int = field(default_factory=free_port)
     port: int = field(default_factory=free_port)
+    tls_port: int = field(default_factory=free_port)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def tls_endpoint(self) -> str:
+        return f"https://127.0.0.1:{self.tls_port}"
+
+    @property
+    def certificate(self) -> Path:
+        """Of the endpoint with TLS, which vouches for itself."""
+        return self.folder / "certificate.pem"
 
     def url(self, bucket: str, prefix: str = "") -> str:
         return f"s3://{bucket}/{prefix}?endpoint={self.endpoint}"
@@ -64,6 +74,7 @@ class Gateway:
         for name in ("mon", "osd"):
             (self.folder / name).mkdir(parents=True)
         (self.folder / "keyring").touch()
+        self._make_certificate()
         (self.folder / "ceph.conf").write_text(self._configuration())
         address = f"[v2:127.0.0.1:{self.monitor}/0]"
         self._do("ceph-mon", "--mkfs", "-i", "a", "--public-addrv", address)
@@ -73,14 +84,17 @@ class Gateway:
         self._run("ceph-osd", "-i", "0", "-f")
         self._until("the store", lambda: "1 up" in self._do("ceph", "osd", "stat"))
         self.start_gateway()
+        self.make_user("device", CREDENTIALS)
+
+    def make_user(self, name: str, credentials: Credentials) -> None:
         self._do(
             "radosgw-admin",
             "user",
             "create",
-            "--uid=device",
-            "--display-name=device",
-            f"--access-key={CREDENTIALS.access_key}",
-            f"--secret-key={CREDENTIALS.secret_key}",
+            f"--uid={name}",
+            f"--display-name={name}",
+            f"--access-key={credentials.access_key}",
+            f"--secret-key={credentials.secret_key}",
         )
 
     def start_gateway(self) -> None:
@@ -97,6 +111,15 @@ class Gateway:
         for process in self.processes.values():
             process.kill()
             process.wait(30)
+
+    def _make_certificate(self) -> None:
+        key = self.folder / "key.pem"
+        subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
+        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *subject]
+        subprocess.run(
+            [*command, "-keyout", str(key), "-out", str(self.certificate)], check=True, capture_output=True
+        )
+        (self.folder / "both.pem").write_bytes(key.read_bytes() + self.certificate.read_bytes())
 
     def _answers(self) -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
@@ -130,6 +153,7 @@ class Gateway:
 
     def _configuration(self) -> str:
         here = self.folder
+        tls = f"ssl_endpoint=127.0.0.1:{self.tls_port} ssl_certificate={here}/both.pem"
         return f"""
 [global]
 fsid = {uuid.uuid4()}
@@ -162,7 +186,7 @@ paxos min wait = 0.01
 mon osd cache size = 10
 
 [client.rgw]
-rgw frontends = beast endpoint=127.0.0.1:{self.port}
+rgw frontends = beast endpoint=127.0.0.1:{self.port} {tls}
 rgw thread pool size = 8
 rgw enable gc threads = false
 rgw enable lc threads = false

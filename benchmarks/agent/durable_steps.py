@@ -78,6 +78,7 @@ class FlushedDisk:
         self._files: dict[int, bytes] = {}
         self._folders: dict[int, dict[str, int]] = {}
         self._flush = os.fsync
+        self._is_cut = False
         for folder, _, names in os.walk(root):
             self._keep_folder(folder)
             for name in names:
@@ -100,6 +101,9 @@ class FlushedDisk:
 
     def cut(self, chance: random.Random | None) -> None:
         """Leave in the folder what survives, by `chance` more than must, and end this process."""
+        if self._is_cut:  # a step of its own, below
+            return
+        self._is_cut = True
         now_files: dict[int, bytes] = {}
         now_folders: dict[int, dict[str, int]] = {}
         for folder, _, names in os.walk(self._root):

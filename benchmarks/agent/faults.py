@@ -1,4 +1,4 @@
-"""The fault test: `python -m benchmarks.agent.faults`, some 2,000 devices that lose power, disk or registry.
+"""The fault test: `python -m benchmarks.agent.faults`, 3,500 devices that lose power, disk or registry.
 
 Each trial lets a device update, start or roll back while one fault strikes, starts it again without faults, and
 demands: what serves is the release before or the new one and computes its golden vectors; nothing half-written is
@@ -8,10 +8,8 @@ left; a later update is taken and kept.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
-import random
 import resource
 import select
 import shutil
@@ -25,41 +23,13 @@ from pathlib import Path
 
 import onnxruntime  # noqa: F401 - imported before the forks, so that none of them has to
 
+from benchmarks.agent.fault_plan import AT_STEPS, CASES, OTHERS, Place, coverage, plan
 from benchmarks.agent.fault_trial import Before, Never, Outcome, Trial, Work, World, run_trial, wish
 from benchmarks.agent.faulty_device import leave, start, take
 from benchmarks.agent.toy_releases import toy_release
 
 RESULTS = Path(__file__).parents[1] / "results"
 TRIAL_TIMEOUT_S = 120
-CASES: tuple[tuple[Before, Work], ...] = (
-    ("two", "update"),
-    ("one", "update"),
-    ("new", "update"),
-    ("two", "bad update"),
-    ("watched", "start"),
-    ("two", "roll back by hand"),
-)
-AT_STEPS = (
-    "kill at a durable step",
-    "power cut: what was flushed alone survives",
-    "power cut: of the rest, some survives",
-    "disk error ENOSPC",
-    "disk error EIO",
-    "disk error EROFS",
-)
-"""Kinds for every durable step of every case, and after the last; with few trials, for a random part of them."""
-OTHERS: dict[str, float] = {
-    "kill at random": 0.14,
-    "bit flipped": 0.12,
-    "file truncated": 0.08,
-    "registry damaged": 0.05,
-    "registry gone": 0.05,
-    "disk full": 0.06,
-    "disk read-only": 0.05,
-    "clock set back": 0.02,
-    "broker gone": 0.02,
-}
-"""Further kinds, with their share of all trials."""
 
 
 def in_a_fork(task: Callable[[], object]) -> str:
@@ -125,33 +95,13 @@ def count_steps(world: World, before: Before, work: Work) -> int:
     return int(in_a_fork(task))
 
 
-def plan(world: World, trials: int, seed: int) -> list[Trial]:
-    """The kinds at durable steps, as many as there is room for, and the others by their shares, shuffled."""
-    chance = random.Random(seed)
-    at_steps = [
-        Trial(kind, before, work, step, seed)
+def places(world: World) -> list[Place]:
+    """Every durable step of every case."""
+    return [
+        Place(before, work, step)
         for before, work in CASES
         for step in range(1, count_steps(world, before, work) + 2)
-        for kind in AT_STEPS
     ]
-    others = []
-    for kind, share in OTHERS.items():
-        for _ in range(max(1, round(share * trials))):
-            before, work = chance.choice(CASES[:3] if kind != "clock set back" else CASES[:1])
-            if kind in ("bit flipped", "file truncated"):
-                before, work = chance.choice((("two", "start"), ("two", "start"), ("one", "start")))
-            step = chance.randint(1, {"kill at random": 150, "disk full": 20}.get(kind, 80))
-            others.append(Trial(kind, before, work, step, chance.randrange(Never)))
-    left = max(0, trials - len(others))
-    if left < len(at_steps):
-        at_steps = chance.sample(at_steps, left)
-    more = (
-        Trial(trial.kind, trial.before, trial.work, trial.step, chance.randrange(Never))
-        for trial in itertools.cycle(at_steps)
-    )
-    chosen = at_steps + list(itertools.islice(more, max(0, left - len(at_steps)))) + others
-    chance.shuffle(chosen)
-    return chosen
 
 
 @dataclass
@@ -224,7 +174,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
 def main() -> None:
     """Run the trials, write `results/agent-faults-DATE.md`, exit with 1 where any device failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.agent.faults", description=__doc__)
-    parser.add_argument("--trials", type=int, default=2000, help="how many (default: 2000)")
+    parser.add_argument("--trials", type=int, default=3500, help="how many (default: 3500)")
     parser.add_argument("--seed", type=int, default=1, help="of what is chosen at random (default: 1)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="trials at a time")
     parser.add_argument("--no-file", action="store_true", help="print the table alone")
@@ -235,7 +185,8 @@ def main() -> None:
     outcomes: list[Outcome] = []
     try:
         world = make_world(scratch)
-        trials = plan(world, given.trials, given.seed)
+        at = places(world)
+        trials = plan(at, given.trials, given.seed)
         for outcome in run_all(world, trials, given.workers):
             outcomes.append(outcome)
             if outcome.problem is not None:
@@ -252,7 +203,7 @@ def main() -> None:
 
 `python -m benchmarks.agent.faults --trials {given.trials} --seed {given.seed}`: {len(outcomes)} trials in
 {seconds:.0f} s ({used.ru_utime + used.ru_stime:.0f} s of processor time, {given.workers} at a time),
-{len(failed)} problems.
+{len(failed)} problems. {coverage(at, trials)}
 
 A trial: a device updates, starts, or is rolled back by hand; a fault strikes; the device is started again without
 faults. It must serve the release before or the new one, proved by its golden vectors there and then, hold nothing

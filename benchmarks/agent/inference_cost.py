@@ -43,7 +43,7 @@ class Added:
     calls: int
 
 
-class _Clocked:
+class Clocked:
     """Notes how long calls of the runtime take, to tell the agent's own part of an inference from it."""
 
     def __init__(self, session: Any) -> None:
@@ -58,17 +58,28 @@ class _Clocked:
             self.seconds = time.perf_counter() - begun
 
 
-def added_by_the_agent(folder: Path, calls: int, *, rate_hz: float | None = None) -> Added:
-    """The agent's loop beside the runtime; with `rate_hz` not at full speed, but so often a second."""
+def loaded(folder: Path) -> tuple[Served, Feed]:
+    """A device's model and source, as its agent has them."""
     install(folder)
     config = load_config(folder / "agent.toml")
     served = Slots.open(config.state_dir).start(lambda serving: load_served(serving, config))[0]
     assert served is not None
-    exporter = Exporter(fleet=config.fleet, device=config.device, profile=config.profile, boot="0")
-    feed = Feed.of(config, exporter.record_feed_error)
-    session, image = _session_and_input(served)
-    clocked = _Clocked(session)
+    return served, Feed.of(config, lambda error: None)
+
+
+def clock(served: Served) -> Clocked:
+    """Have a served model's runtime clocked from now on."""
+    clocked = Clocked(vars(served.model)["_session"])
     vars(served.model)["_session"] = clocked
+    return clocked
+
+
+def added_by_the_agent(folder: Path, calls: int, *, rate_hz: float | None = None) -> Added:
+    """The agent's loop beside the runtime; with `rate_hz` not at full speed, but so often a second."""
+    served, feed = loaded(folder)
+    exporter = Exporter(fleet="bench", device="one", profile="x86-64-gateway", boot="0")
+    session, image = _session_and_input(served)
+    clocked = clock(served)
     own: list[float] = []
 
     def agents() -> None:
@@ -89,7 +100,7 @@ def added_by_following(folder: Path, calls: int) -> Added:
     model = FollowingModel(artifact.manifest.name, folder / "state")
     session = vars(model.current)["_session"]
     image = artifact.golden().inputs["image"][0]
-    clocked = _Clocked(session)
+    clocked = Clocked(session)
     vars(model.current)["_session"] = clocked
     own: list[float] = []
 

@@ -18,7 +18,8 @@ from edgewright_converters import data_free
 from edgewright_converters.batches import Data
 from edgewright_converters.calibration import SampleSet, load_samples, unexercised
 from edgewright_converters.comparison import classification_output
-from edgewright_converters.held_out import Part, parts
+from edgewright_converters.fine_tuning.training_data import TrainingData, share_out
+from edgewright_converters.held_out import MOST, Part, parts
 from edgewright_converters.repeatability import check_repeatable
 from edgewright_converters.source import SourceModel, check_takes
 
@@ -43,6 +44,8 @@ class ConversionData:
     outputs: Mapping[str, Array]
     """Of the model for the first example."""
     warnings: tuple[str, ...]
+    training: TrainingData | None = None
+    """To fine-tune on; it holds nothing of `judged`, and nothing that judges a rung."""
 
     @property
     def parts(self) -> Sequence[Part]:
@@ -56,8 +59,9 @@ def read_data(
     evaluation: Data | None,
     input_shapes: Mapping[str, Sequence[int]] | None,
     input_range: tuple[float, float] | None,
+    training: Data | None = None,
 ) -> ConversionData:
-    """Read both data sets. Raises `DataError` where they do not fit the model, `ConversionError` for a model that
+    """Read the data sets. Raises `DataError` where they do not fit the model, `ConversionError` for a model that
     is no function of its inputs."""
     unseen: data_free.Generated | None = None
     warnings: tuple[str, ...] = ()
@@ -79,7 +83,29 @@ def read_data(
     kind: DataKind = "evaluation"
     if evaluation is None or (calibration is not None and _same(evaluation, calibration)):
         kind = "calibration" if unseen is None else "generated"
-    return ConversionData(model, samples, judged, kind, unseen, examples, outputs, warnings)
+    taught = None
+    if training is not None:
+        taught = _training(training, model, samples, judged if kind == "evaluation" else None, outputs)
+    return ConversionData(model, samples, judged, kind, unseen, examples, outputs, warnings, taught)
+
+
+def _training(
+    training: Data,
+    model: SourceModel,
+    calibration: SampleSet,
+    evaluation: SampleSet | None,
+    outputs: Mapping[str, Array],
+) -> TrainingData:
+    samples = load_samples(training, model.input_names)
+    given, expected = samples.head(1)[0].inputs, calibration.head(1)[0].inputs
+    for name, array in expected.items():
+        if (given[name].dtype, given[name].shape) != (array.dtype, array.shape):
+            one, other = (f"{a.dtype}{list(a.shape[1:])}" for a in (given[name], array))
+            problem = f"'{name}' is {one} here, and {other} in the calibration data"
+            raise DataError(problem, where=samples.where, remedy="prepare both alike")
+    _check_labels(samples, outputs)
+    steering = (sample for part in parts(calibration) for sample in part.judged.spread(MOST))
+    return share_out(samples, steering, evaluation)
 
 
 def _check_labels(samples: SampleSet, outputs: Mapping[str, Array]) -> None:

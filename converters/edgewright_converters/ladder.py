@@ -17,10 +17,11 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 
 from edgewright_converters.execution import Execution
+from edgewright_converters.fine_tuning.rung import Tuner
 from edgewright_converters.float_graph import FloatGraph
 from edgewright_converters.layer_cost import LayerCosts
 from edgewright_converters.observation import TensorStatistics, histograms, observe
-from edgewright_converters.quantise.activation_range import ActivationRange, choose_ranges
+from edgewright_converters.quantise.activation_range import choose_ranges
 from edgewright_converters.quantise.adaptive_rounding import adaptively_rounded
 from edgewright_converters.quantise.bias_absorption import absorb_high_biases
 from edgewright_converters.quantise.bias_correction import corrected
@@ -35,6 +36,8 @@ Array = NDArray[Any]
 Effort = Literal["quick", "standard", "thorough"]
 SECONDS: Mapping[Effort, float] = {"quick": 15.0, "standard": 60.0, "thorough": 900.0}
 """When a ladder starts no further rung; a rung that has begun is finished."""
+TRAINING_SECONDS: Mapping[Effort, float] = {"quick": 60.0, "standard": 600.0, "thorough": 3600.0}
+"""What fine-tuning may take beside them."""
 CALIBRATION_SAMPLES: Mapping[Effort, int] = {"quick": 64, "standard": 256, "thorough": 2048}
 WORTH_DB = 3.0
 """What equalisation must gain. It leaves every channel without headroom, so that data unlike the calibration data
@@ -86,6 +89,12 @@ ADAPTIVE = Rung(
     "1 sensitivity pass, some minutes of gradient descent",
     "thorough",
 )
+FINE_TUNING = Rung(
+    "fine-tuning",
+    "weights and ranges trained on --training-data with the rounding in place, the float model as teacher",
+    "minutes of gradient descent, in time of its own",
+    "quick",
+)
 MIXED = Rung(
     "mixed precision",
     # Not at 16 bits: no layer is faster so than in float, in either runtime (benchmarks/sixteen_bit.py).
@@ -95,13 +104,14 @@ MIXED = Rung(
     "standard",
     costs_run_time=True,
 )
-RUNGS = (MIN_MAX, RANGES, EQUALISATION, CORRECTION, RECONSTRUCTION, ADAPTIVE, MIXED)
+RUNGS = (MIN_MAX, RANGES, EQUALISATION, CORRECTION, RECONSTRUCTION, ADAPTIVE, FINE_TUNING, MIXED)
 _EFFORTS: tuple[Effort, ...] = ("quick", "standard", "thorough")
 
 
-def climbed(effort: Effort) -> tuple[Rung, ...]:
-    """The rungs that an effort may climb."""
-    return tuple(r for r in RUNGS if _EFFORTS.index(r.effort) <= _EFFORTS.index(effort))
+def climbed(effort: Effort, *, training: bool = False) -> tuple[Rung, ...]:
+    """The rungs that an effort may climb; fine-tuning only where there is `training` data."""
+    rungs = (r for r in RUNGS if _EFFORTS.index(r.effort) <= _EFFORTS.index(effort))
+    return tuple(r for r in rungs if training or r is not FINE_TUNING)
 
 
 @dataclass(frozen=True)
@@ -126,6 +136,8 @@ class Climb:
     """What `decision` repairs: equalised where that was kept, its weights unrounded as float has them."""
     costs: LayerCosts | None = None
     """What each layer costs in float, where mixed precision was tried."""
+    notes: tuple[str, ...] = ()
+    """What came of the training data, where there was some."""
 
 
 @dataclass(frozen=True)
@@ -155,13 +167,14 @@ def climb(
     costs: Callable[[Decision], LayerCosts],
     *,
     symmetric: bool = False,
+    tuner: Tuner | None = None,
 ) -> Climb:
     """Climb until the goal is met, the effort is spent or the rungs are.
 
     `attempt` judges what was fitted on each of `fits`. Where there are several, what a kept rung makes of all
     `samples` is the decision. Minimum and maximum are those of all samples: a range is to hold whatever was seen.
     `costs` says what a layer left in float takes. `symmetric` is for a target whose grids have nought in the
-    middle. Raises `DataError` where the data drives a tensor to infinity.
+    middle; `tuner` takes time beside the effort. Raises `DataError` where the data drives a tensor to infinity.
     """
     started = time.perf_counter()
     allowed = climbed(effort)
@@ -171,7 +184,7 @@ def climb(
 
     on_rung(MIN_MAX)
     statistics = observe(execution, samples.samples(samples.count), where)
-    best = Decision(graph, _min_max(statistics), symmetric=symmetric)
+    best = Decision(graph, choose_ranges(statistics, {}), symmetric=symmetric)
     fitted = [best] * len(fits)
     trial = attempt(fitted)
     attempts.append(Attempt(MIN_MAX.name, trial, True, time.perf_counter() - started))
@@ -242,6 +255,15 @@ def climb(
             return replace(decision, graph=found)
 
         judge(ADAPTIVE, learnt, begun)
+    notes: tuple[str, ...] = ()
+    if tuner is not None and (tuner.always or not goal.met(trial)):
+        on_rung(FINE_TUNING)
+        begun = time.perf_counter()
+        tuned = tuner(best)
+        notes = (tuned.says,)
+        if (learnt_all := tuned.decision) is not None:
+            judge(FINE_TUNING, lambda _fit, _decision: learnt_all, begun, lambda _trial: tuned.kept)
+        started += time.perf_counter() - begun
     if MIXED in allowed and goal.clearly_missed(trial) and not spent():
         on_rung(MIXED)
         begun = time.perf_counter()
@@ -249,7 +271,10 @@ def climb(
         order = most_for_least(hurting(), counted.seconds)
 
         def left(number: int) -> Make:
-            return partial(swept, used or corrected, frozenset(order[:number]))
+            in_float = frozenset(order[:number])
+            if best.trained:  # a sweep would start from the weights before
+                return lambda _fit, decision: replace(decision, in_float=in_float)
+            return partial(swept, used or corrected, in_float)
 
         number, too_few = 1, 0
         while number < len(order):
@@ -263,7 +288,7 @@ def climb(
             middle = (number + too_few) // 2
             enough = judge(MIXED, left(middle), time.perf_counter(), goal.met)
             number, too_few = (middle, too_few) if enough else (number, middle)
-    return Climb(best, tuple(attempts), goal.met(trial), statistics, execution.graph, counted)
+    return Climb(best, tuple(attempts), goal.met(trial), statistics, execution.graph, counted, notes)
 
 
 def _with_ranges(
@@ -272,7 +297,3 @@ def _with_ranges(
     """The graph of `execution`, unrepaired, with ranges chosen anew."""
     counts = histograms(execution, fit.samples(fit.count), statistics)
     return replace(decision, graph=execution.graph, ranges=choose_ranges(statistics, counts))
-
-
-def _min_max(statistics: Mapping[str, TensorStatistics]) -> dict[str, ActivationRange]:
-    return choose_ranges(statistics, {})

@@ -17,10 +17,21 @@ from edgewright_converters import data_free
 from edgewright_converters.accuracy_gate import GateLimits
 from edgewright_converters.alternatives import alternatives
 from edgewright_converters.calibration import SampleSet
+from edgewright_converters.comparison import classification_output
 from edgewright_converters.conversion_data import ConversionData
+from edgewright_converters.fine_tuning.rung import FineTune, Tuner
+from edgewright_converters.fine_tuning.training import TrainingLimits
 from edgewright_converters.graphs import FloatGraphs
 from edgewright_converters.held_out import Part
-from edgewright_converters.ladder import CALIBRATION_SAMPLES, Climb, Effort, Fit, climb
+from edgewright_converters.ladder import (
+    CALIBRATION_SAMPLES,
+    FINE_TUNING,
+    TRAINING_SECONDS,
+    Climb,
+    Effort,
+    Fit,
+    climb,
+)
 from edgewright_converters.layer_cost import layer_costs
 from edgewright_converters.precision_choice import Choice, choose
 from edgewright_converters.quantise import QuantisedModel, quantise_as
@@ -44,6 +55,11 @@ class Models:
     """None: no static INT8 was asked for, or the model has no ONNX form to decide on."""
 
     @property
+    def trained(self) -> bool:
+        """Whether static INT8 has been fine-tuned."""
+        return self.climbing is not None and self.climbing.decision.trained
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What the user should know of the choice."""
         found: tuple[str, ...] = ()
@@ -51,6 +67,7 @@ class Models:
         if climbing is not None and climbing.costs is not None and climbing.decision.in_float:
             layers, how = len(climbing.decision.in_float), climbing.costs.how
             found = (f"{layers} layers are left in float, as few as meet the goal by their time ({how})",)
+        found += climbing.notes if climbing is not None else ()
         return found + tuple(f"{s.format}: {c.reason}" for s, c in self.choices.items() if c.reason)
 
 
@@ -63,6 +80,7 @@ def make_models(
     effort: Effort,
     precision: Precision | Literal["auto"],
     steps: Steps,
+    fine_tune: FineTune = "auto",
 ) -> Models:
     """Decide, and quantise for every setting in `chosen`. Raises the error family."""
     split = data.parts
@@ -77,7 +95,8 @@ def make_models(
         )
         goal = data_free.GOAL
     elif precision in ("auto", "int8"):
-        climbing = _climbed(tryout, graphs, data.samples, split, profiles, chosen, goal, effort, steps)
+        tuner = _tuner(data, graphs, sorted(set(chosen.values())), effort, fine_tune, steps)
+        climbing = _climbed(tryout, graphs, data.samples, split, profiles, chosen, goal, effort, steps, tuner)
     steps.next("quantise", "quantising")
     choices = {
         setting: _chosen(
@@ -105,6 +124,7 @@ def _climbed(
     goal: Goal,
     effort: Effort,
     steps: Steps,
+    tuner: Tuner | None,
 ) -> Climb | None:
     """The decision that the ladder comes to; None for a model that has no ONNX form to decide on."""
     graph = graphs.graph
@@ -132,6 +152,34 @@ def _climbed(
             decision.graph, _quantise(decision, graphs.tflite, first), alike, samples.head(1)[0].inputs
         ),
         symmetric=all(setting.symmetric for setting in settings.values()),
+        tuner=tuner,
+    )
+
+
+def _tuner(
+    data: ConversionData,
+    graphs: FloatGraphs,
+    wanted: Sequence[Setting],
+    effort: Effort,
+    fine_tune: FineTune,
+    steps: Steps,
+) -> Tuner | None:
+    """What the ladder's last rung trains with; None where there is nothing to train, or on."""
+    if data.training is None or graphs.graph is None or fine_tune == "never":
+        return None
+
+    def show(done: int, of: int, loss: float, left: float) -> None:
+        steps.during(f"{FINE_TUNING.name}: step {done} of {of}, loss {loss:.3g}", left)
+
+    return Tuner(
+        graphs.graph,
+        data.training,
+        data.model.run,
+        lambda decision: [_quantise(decision, graphs.tflite, setting) for setting in wanted],
+        classification_output(data.outputs),
+        TrainingLimits(seconds=TRAINING_SECONDS[effort]),
+        fine_tune == "always",
+        show,
     )
 
 

@@ -54,17 +54,20 @@ def package(
     release_version: str,
     source: str,
     calibration: SampleSet | None,
+    training: SampleSet | None,
     described: SampleSet,
     classification: str | None,
 ) -> tuple[Release | None, list[ArtifactManifest]]:
     """Describe the artifacts, and unless `output` is None write them and name the release over them.
 
-    The release appears in one step at the end; after an error nothing that was added is left. Raises
-    `StorageError`.
+    `training` is what static INT8 was fine-tuned on. The release appears in one step at the end; after an error
+    nothing that was added is left. Raises `StorageError`.
     """
     goldens = [golden_to_bytes(packable.verified.golden) for packable in packables]
     manifests = [
-        _manifest(packable, golden, name, release_version, source, calibration, described, classification)
+        _manifest(
+            packable, golden, name, release_version, source, calibration, training, described, classification
+        )
         for packable, golden in zip(packables, goldens, strict=True)
     ]
     if output is None:
@@ -91,10 +94,12 @@ def _manifest(
     release_version: str,
     source: str,
     calibration: SampleSet | None,
+    training: SampleSet | None,
     described: SampleSet,
     classification: str | None,
 ) -> ArtifactManifest:
     verified, model = packable.verified, packable.verified.model
+    taught = training if model.precision == "int8" else None
     return ArtifactManifest(
         name=name,
         version=release_version,
@@ -127,6 +132,8 @@ def _manifest(
             source=source,
             calibration_samples=calibration.count if calibration else 0,
             calibration_digest=calibration.digest() if calibration else None,
+            training_samples=taught.count if taught else 0,
+            training_digest=taught.digest() if taught else None,
             tools=_tool_versions(),
         ),
     )

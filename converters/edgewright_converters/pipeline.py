@@ -25,6 +25,7 @@ from edgewright_converters.batches import Data
 from edgewright_converters.comparison import classification_output
 from edgewright_converters.conversion_data import read_data
 from edgewright_converters.evidence import Evidence, gather
+from edgewright_converters.fine_tuning.rung import FineTune
 from edgewright_converters.gate import gate, worst
 from edgewright_converters.graphs import float_graphs, with_own_ranges
 from edgewright_converters.ladder import Attempt, Effort, climbed
@@ -75,6 +76,8 @@ def convert(
     output: str | Path,
     weights: str | Path | None = None,
     evaluation: Data | None = None,
+    training_data: Data | None = None,
+    fine_tune: FineTune = "auto",
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     input_range: tuple[float, float] | None = None,
     format: ModelFormat | Sequence[ModelFormat] | None = None,  # noqa: A002 - the word of the command
@@ -99,6 +102,10 @@ def convert(
     measured unless there is `evaluation`; `input_shapes` by input name are then needed for an `nn.Module`, and
     `input_range`, the least and greatest value of its float inputs, helps.
 
+    `training_data` is what INT8 is fine-tuned on where the ladder of repairs misses its goal: by `fine_tune`
+    "auto", or "always" or "never". The float model teaches; labels, where there are some, do too. It must not
+    hold evaluation samples.
+
     The report's `verdict` is the gate's: accuracy may drop by `max_drop` points, each output's SQNR must reach
     `min_sqnr` decibels where given, and the profile's budgets hold. `effort` bounds how far the ladder of repairs
     is climbed for it. `precision` is INT8 unless that turns out slower than float or too far from it. After a
@@ -111,6 +118,7 @@ def convert(
             f"max_drop is {max_drop:g} points and min_sqnr {min_sqnr} dB",
             remedy="give a drop from 0 to 100, and a finite number of decibels",
         )
+    taught = _fine_tunes(fine_tune, training_data, calibration, precision)
     if report is not None:
         check_writable(Path(report))
     reuse_large_blocks()
@@ -120,18 +128,22 @@ def convert(
     wanted = formats(model, profiles, format)
     name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", model.name).strip("-._") or "model"
     chosen = settings(profiles, wanted)
-    rungs = (rung.name for rung in (climbed(effort) if calibration is not None else data_free.RUNGS))
+    ladder = climbed(effort, training=taught) if calibration is not None else data_free.RUNGS
     look = () if report is None else ("look",)
-    steps = Steps(on_step, ("read", "export", *rungs, "quantise", "verify", *look, "package"))
+    steps = Steps(
+        on_step, ("read", "export", *(rung.name for rung in ladder), "quantise", "verify", *look, "package")
+    )
 
     steps.next("read", "reading the data")
-    data = read_data(model, calibration, evaluation, input_shapes, input_range)
+    data = read_data(
+        model, calibration, evaluation, input_shapes, input_range, training_data if taught else None
+    )
     model, judged = data.model, data.judged
     steps.expect("verify", VERIFY_S + VERIFY_SAMPLE_S * judged.count)
 
     steps.next("export", f"exporting to {' and '.join(wanted)}")
     graphs = with_own_ranges(float_graphs(model, data.examples, data.outputs, wanted), data.samples)
-    models = make_models(data, graphs, profiles, chosen, limits, effort, precision, steps)
+    models = make_models(data, graphs, profiles, chosen, limits, effort, precision, steps, fine_tune)
 
     quantised = {setting: choice.model for setting, choice in models.choices.items()}
     steps.next("verify", f"verifying {len(quantised)} artifacts against float on {judged.count} samples")
@@ -155,6 +167,7 @@ def convert(
         release_version=version,
         source=model.label,
         calibration=data.samples if data.unseen is None else None,
+        training=data.training.samples if data.training is not None and models.trained else None,
         described=data.samples if data.unseen is None else judged,
         classification=classification_output(data.outputs),
     )
@@ -170,6 +183,21 @@ def convert(
 
         write_page(result, Path(report))
     return result
+
+
+def _fine_tunes(fine_tune: FineTune, training: Data | None, calibration: Data | None, precision: str) -> bool:
+    """Whether there may be fine-tuning. Raises `ConversionError` where it is asked for and cannot be."""
+    static = precision in ("auto", "int8")
+    if fine_tune == "always" and not static:
+        raise ConversionError(
+            f"fine-tuning is for static INT8 alone, not for {precision}", remedy="leave one of both out"
+        )
+    if fine_tune == "never" or not static or (training is None and fine_tune == "auto"):
+        return False
+    if training is None or calibration is None:
+        lacking = "training data" if training is None else "calibration data"
+        raise ConversionError(f"fine-tuning takes {lacking} too", remedy="give it, or do not fine-tune")
+    return True
 
 
 def _judged(

@@ -155,6 +155,9 @@ def _from_code(
     module = module.eval()
     if isinstance(module, torch.jit.ScriptModule):
         return _from_module(module, label, name, script_inputs(module))
+    if own := getattr(module, "input_names", ()):
+        # Its forward takes any number of inputs, and so does not tell their names.
+        return _from_module(module, label, name, tuple(own))
     parameters = inspect.signature(module.forward).parameters.values()
     named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     if not named:

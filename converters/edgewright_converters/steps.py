@@ -21,6 +21,7 @@ TYPICAL = {
     "bias correction": 8.0,
     "reconstruction": 18.0,
     "adaptive rounding": 300.0,
+    "fine-tuning": 120.0,
     "mixed precision": 25.0,
     "quantise": 2.0,
     "verify": 20.0,
@@ -30,6 +31,8 @@ TYPICAL = {
 """Seconds on two cores for EfficientNet-Lite0 with 256 calibration samples."""
 VERIFY_S, VERIFY_SAMPLE_S = 10.0, 0.06
 OTHER = 10.0
+EVERY = 10.0
+"""Seconds between two words about a long step: they may go into a log."""
 PRIOR = 20.0
 """Seconds for which the typical ones are believed: the first steps alone say little of those that follow."""
 
@@ -43,6 +46,7 @@ class Steps:
         self._on_step, self._plan, self._clock = on_step, tuple(plan), clock
         self._typical = dict(TYPICAL)
         self._started = clock()
+        self._told = self._started
         self._behind = 0.0
         self._now: str | None = None
 
@@ -55,7 +59,19 @@ class Steps:
         if self._now is not None:
             self._behind += self._typical.get(self._now, OTHER)
         self._now, done = key, self._plan.index(key)
+        self._told = self._clock()
         if self._on_step is not None:
-            ahead = sum(self._typical.get(step, OTHER) for step in self._plan[done:])
-            stretch = (self._clock() - self._started + PRIOR) / (self._behind + PRIOR)
-            self._on_step(done, len(self._plan), what, ahead * stretch)
+            self._on_step(done, len(self._plan), what, self._ahead(done))
+
+    def during(self, what: str, seconds: float) -> None:
+        """A long step is under way and takes so many seconds more."""
+        assert self._now is not None
+        done = self._plan.index(self._now)
+        if self._on_step is not None and self._clock() - self._told >= EVERY:
+            self._told = self._clock()
+            self._on_step(done, len(self._plan), what, seconds + self._ahead(done + 1))
+
+    def _ahead(self, done: int) -> float:
+        typical = sum(self._typical.get(step, OTHER) for step in self._plan[done:])
+        stretch = (self._clock() - self._started + PRIOR) / (self._behind + PRIOR)
+        return typical * stretch

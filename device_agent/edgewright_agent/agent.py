@@ -26,7 +26,7 @@ from edgewright.contract import from_json, to_json
 from edgewright.errors import EdgewrightError
 from edgewright.mqtt import KEEPALIVE_S, make_client
 from edgewright.telemetry import names
-from edgewright.twin import DesiredState, DeviceStatus, Leaf, ReportedState, RunningRelease, topic
+from edgewright.twin import DesiredState, DeviceStatus, Leaf, ReportedState, topic
 from edgewright.version import __version__
 from edgewright_agent.config import AgentConfig
 from edgewright_agent.control import Document, answering
@@ -36,6 +36,7 @@ from edgewright_agent.heap import share_one_heap
 from edgewright_agent.inference import serve
 from edgewright_agent.sensing import Sensing
 from edgewright_agent.spool import Spool
+from edgewright_agent.status import summary, update_status
 from edgewright_agent.supervisor import tell, watchdog_period_s
 from edgewright_agent.update import Updater
 from edgewright_agent.uplink import Uplink
@@ -71,6 +72,7 @@ class Agent:
             stopping=self._stopping,
             on_change=self._report,
             read_heat=lambda: self._sensing.heat(),  # there before the first update
+            overtaken=lambda: not self._wishes.empty(),
         )
         self._exporter = Exporter(
             fleet=config.fleet,
@@ -117,6 +119,9 @@ class Agent:
         """Serve until `stop` is called. A broker that is down is waited for; the last good model serves."""
         share_one_heap()
         self._updater.restore()
+        log.info(
+            "Edgewright %s starts: %s", __version__, summary(self._updater.served, self._updater.progress)
+        )
         self._client.connect_async(self.config.broker.host, self.config.broker.port, keepalive=KEEPALIVE_S)
         self._client.loop_start()
         updates = threading.Thread(target=self._update_loop, name="updates", daemon=True)
@@ -147,6 +152,7 @@ class Agent:
                 )
         finally:
             tell("STOPPING=1")
+            log.info("stops")
             self._stopping.set()
             self._wishes.put(None)
             for thread in threads:
@@ -203,7 +209,7 @@ class Agent:
             self._uplink.pump()
             if time.monotonic() >= sign_due and self._lives(updates):
                 sign_due = time.monotonic() + (sign_period_s or math.inf)
-                tell("WATCHDOG=1", f"STATUS={self._summary()}")
+                tell("WATCHDOG=1", f"STATUS={summary(self._updater.served, self._updater.progress)}")
 
     def _lives(self, updates: threading.Thread) -> bool:
         """Whether a supervisor may hear from us: else it restarts the agent, and the last good model serves."""
@@ -211,15 +217,8 @@ class Agent:
         hangs = served is not None and served.tally.longest_running_s() > self.config.watch_hang_s
         return updates.is_alive() and not hangs
 
-    def _summary(self) -> str:
-        served = self._updater.served
-        doing = f"serving {served.content.release}" if served else "no model"
-        return f"{self._updater.progress.phase}, {doing}"
-
     def _describe(self) -> Document:
         """What `edgewright agent status` shows."""
-        served, progress = self._updater.served, self._updater.progress
-        release = served.content.release if served else None
         return {
             "agent": f"running, Edgewright {__version__}",
             "pid": os.getpid(),
@@ -227,16 +226,7 @@ class Agent:
             "fleet": self.config.fleet,
             "device": self.config.device,
             "profile": self._profile,
-            "phase": progress.phase,
-            "release": str(release) if release else None,
-            "digest": release.digest if release else None,
-            "slot": served.content.slot if served else None,
-            "runtime": served.model.runtime if served else None,
-            "inferences": served.tally.inferences if served else None,
-            "errors": served.tally.errors if served else None,
-            "target": str(progress.target) if progress.target else None,
-            "rollout": progress.rollout,
-            "reason": progress.reason,
+            **update_status(self._updater.served, self._updater.progress),
             "broker": f"{self.config.broker}, {'connected' if self._client.is_connected() else 'not connected'}",
             "telemetry_waiting": len(self._spool),
             "telemetry_dropped": self._spool.dropped,
@@ -266,19 +256,13 @@ class Agent:
             return
         with self._report_lock:  # sequence and order of sending must agree
             served, progress = self._updater.served, self._updater.progress
-            running = None
-            if served is not None:
-                content = served.content
-                running = RunningRelease(
-                    release=content.release, artifact=content.artifact, runtime=served.model.runtime
-                )
             report = ReportedState(
                 device=self.config.device,
                 profile=self._profile,
                 boot=self._boot,
                 sequence=next(self._sequence),
                 phase=progress.phase,
-                running=running,
+                running=served.running if served else None,
                 target=progress.target,
                 rollout=progress.rollout,
                 reason=progress.reason,

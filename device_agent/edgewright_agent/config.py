@@ -96,6 +96,9 @@ class AgentConfig(BaseModel):
     """`protobuf` is deflated OTLP; `json` is for people and simple receivers, at five times the size."""
     telemetry_spool_bytes: Annotated[int, Field(ge=1 << 16, le=1 << 32)] = 16 << 20
     """Bytes of disk for payloads that the broker does not have yet. 16 MiB: 2.8 days at the default period."""
+    download_retry_s: Annotated[float, Field(ge=0)] = 600.0
+    """Seconds for which a registry that is away is asked again; a newer wish ends it. 600: shorter than a rollout
+    waits for a device, so that it is told the reason. 0: the update fails at once."""
     sketch_period_s: Seconds = 300.0
     """Seconds between two sketches of the data, 0.5 kB each, by which drift is found. 300: data drifts over hours,
     not within a minute."""
@@ -157,7 +160,7 @@ def load_config(path: Path, device: str | None = None) -> AgentConfig:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError("does not exist", where=str(path)) from None
+        raise ConfigError("does not exist", where=str(path), remedy=_where_the_template_is()) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"cannot be read ({error})", where=str(path)) from None
     if device is not None:
@@ -176,6 +179,13 @@ def load_config(path: Path, device: str | None = None) -> AgentConfig:
         _resolve(document["sampling"], ("url", "credentials_file"), path.parent)
         document["sampling"] = from_mapping(SamplingConfig, document["sampling"], where=f"{path}, [sampling]")
     return from_mapping(AgentConfig, document, where=str(path))
+
+
+def _where_the_template_is() -> str:
+    import sysconfig  # for this error alone
+
+    template = Path(sysconfig.get_path("data"), "share/edgewright/agent.toml")
+    return f"copy {template} and name fleet, device and profile" if template.exists() else "see --config"
 
 
 def _resolve(table: Any, keys: tuple[str, ...], folder: Path) -> None:

@@ -22,7 +22,7 @@ from typing import Literal
 from edgewright.artifact.layout import Layout
 from edgewright.artifact.release import open_artifact, open_release
 from edgewright.durable_file import check_writable
-from edgewright.errors import EdgewrightError
+from edgewright.errors import EdgewrightError, MissingArtifactError
 from edgewright.mqtt import connect, disconnect, make_client
 from edgewright.runtime.session import RUNTIMES, installed_runtimes
 from edgewright_agent.config import AgentConfig
@@ -175,7 +175,12 @@ def _disk(config: AgentConfig) -> Finding:
 
 
 def _registry(config: AgentConfig) -> Finding:
-    layout, profile = Layout.open(config.registry), load_profile(config.profile)
+    try:
+        layout = Layout.open(config.registry)
+    except MissingArtifactError as error:
+        remedy = "set 'registry' to what 'edgewright convert --output' wrote, or mount or copy that here"
+        return Finding("registry", "failed", f"{config.registry} {error.problem}", remedy)
+    profile = load_profile(config.profile)
     names = sorted(layout.names())
     if not names:
         return Finding("registry", "warning", f"{config.registry} holds no release", "copy one into it")

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING
 from edgewright.active_slot import SlotContent
 from edgewright.errors import EdgewrightError
 from edgewright.runtime.model import Array, Model, load_artifact
+from edgewright.twin import RunningRelease
 from edgewright_agent.config import AgentConfig
 from edgewright_agent.drift import DriftWatch
 from edgewright_agent.exporter import Attributes, Exporter, model_attributes
 from edgewright_agent.feed import Feed
+from edgewright_agent.heap import give_back_free_memory
 from edgewright_agent.slots import Serving
 from edgewright_agent.tally import Tally
 
@@ -93,6 +95,12 @@ class Served:
     observers: tuple[Callable[[Sequence[Array], Sequence[Array]], None], ...] = ()
     """Told the raw inputs and outputs of each inference that succeeded."""
 
+    @property
+    def running(self) -> RunningRelease:
+        """As the fleet is told."""
+        content = self.content
+        return RunningRelease(release=content.release, artifact=content.artifact, runtime=self.model.runtime)
+
 
 def load_served(serving: Serving, config: AgentConfig) -> Served:
     """Load the artifact of a slot. Raises the error family."""
@@ -129,6 +137,7 @@ def serve(
             infer(served, exporter, feed)
             if served is not announced and served.spent.inferences:
                 announced = served
+                give_back_free_memory()
                 log.info("%s: first inference done", served.content.release)
         due = max(due + period, time.monotonic() - MAX_LAG_S)
         stopping.wait(max(0.0, due - time.monotonic()))

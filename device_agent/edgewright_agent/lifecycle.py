@@ -18,6 +18,7 @@ Event = Literal[
     "desired",
     "satisfied",
     "refused",
+    "interrupted",
     "fetched",
     "verified",
     "proved",
@@ -42,6 +43,11 @@ TABLE: dict[tuple[Phase, Event], Phase] = {
     ("committed", "undone"): "rolling-back",
     ("failed", "undone"): "rolling-back",
     ("downloading", "fetched"): "verifying",
+    # The registry is away: it is asked again, unless a newer wish comes first.
+    ("downloading", "interrupted"): "downloading",
+    ("downloading", "desired"): "downloading",
+    ("downloading", "satisfied"): "committed",
+    ("downloading", "refused"): "failed",
     ("downloading", "failed"): "failed",
     ("verifying", "verified"): "proving",
     ("verifying", "failed"): "failed",
@@ -74,18 +80,18 @@ _REST_BEFORE: frozenset[Phase] = frozenset({"idle", "committed"})
 MEANING: dict[Phase, Meaning] = {
     "idle": Meaning("nothing but the state folder", "starts idle again", frozenset({"idle"})),
     "downloading": Meaning(
-        "the active slot and the pointer to it",
-        "serves the active slot; the download starts anew",
+        "the active slot and the pointer to it, whole blobs of the new artifact",
+        "serves the active slot; the download goes on with the blobs that it lacks",
         RESTING,
     ),
     "verifying": Meaning(
         "the new artifact in the idle slot; nothing names it",
-        "serves the active slot; the download starts anew",
+        "serves the active slot; the update starts anew, with nothing left to download",
         _REST_BEFORE,
     ),
     "proving": Meaning(
         "the new artifact, every digest checked; nothing names it",
-        "serves the active slot; the update starts anew",
+        "serves the active slot; the update starts anew, with nothing left to download",
         _REST_BEFORE,
     ),
     "switching": Meaning(

@@ -38,6 +38,8 @@ class ProofLimits:
     p99_s: float | None
     memory_bytes: int | None
     """Of the model alone, beyond the runtime, as the converter's gate counts it."""
+    bit_exact: tuple[str, ...] = ()
+    """Formats whose integers the profile wants equal to the converter's; else the manifest says how near."""
 
 
 def limits_for(config: AgentConfig, profile: HardwareProfile) -> ProofLimits:
@@ -48,7 +50,8 @@ def limits_for(config: AgentConfig, profile: HardwareProfile) -> ProofLimits:
     else:
         p99_s = p99_s or profile.budgets.latency_p99_s
         memory_bytes = memory_bytes or profile.budgets.peak_memory_bytes
-    return ProofLimits(config.prove_timeout_s, config.prove_runs, p99_s, memory_bytes)
+    bit_exact = tuple(runtime.format for runtime in profile.runtimes if runtime.bit_exact)
+    return ProofLimits(config.prove_timeout_s, config.prove_runs, p99_s, memory_bytes, bit_exact)
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ def prove_in_process_of_its_own(slot: Path, *, threads: int, limits: ProofLimits
     command = [sys.executable, "-m", "edgewright_agent.proving_process", str(slot)]
     command += ["--threads", str(threads), "--parent", str(os.getpid()), "--runs", str(limits.runs)]
     command += ["--seconds", str(limits.timeout_s / 4)]
+    command += [f"--bit-exact={model_format}" for model_format in limits.bit_exact]
     if limits.memory_bytes is not None:
         command += ["--memory-bytes", str(limits.memory_bytes)]
     try:

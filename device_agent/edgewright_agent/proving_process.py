@@ -18,6 +18,7 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -67,16 +68,25 @@ def measure(model: Model, golden: GoldenVectors, *, runs: int, at_most_s: float)
 
 
 def examine(
-    artifact: Artifact, *, threads: int, runs: int, at_most_s: float, memory_bytes: int | None
+    artifact: Artifact,
+    *,
+    threads: int,
+    runs: int,
+    at_most_s: float,
+    memory_bytes: int | None,
+    bit_exact: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Prove an artifact and measure it: what the agent is told."""
+    """Prove an artifact and measure it: what the agent is told. Of `bit_exact` formats no bit may differ."""
     import_runtime(artifact.manifest.format)
     before = own_memory()
     if memory_bytes is not None:
         limit_memory(memory_bytes, threads)
     model = load_artifact(artifact, threads=threads)
     golden = artifact.golden()
-    verdict = prove(golden, artifact.manifest.golden, model.run_raw)
+    policy = artifact.manifest.golden
+    if artifact.manifest.format in bit_exact:
+        policy = policy.model_copy(update={"max_lsb": 0})
+    verdict = prove(golden, policy, model.run_raw)
     times = measure(model, golden, runs=runs, at_most_s=at_most_s) if verdict.passed else []
     peak = own_memory()
     return {
@@ -97,6 +107,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--runs", type=int, default=300, help="inferences to measure the latency by")
     parser.add_argument("--seconds", type=float, default=15.0, help="after which no further one is begun")
     parser.add_argument("--memory-bytes", type=int, help="that the model may take beyond its runtime")
+    parser.add_argument("--bit-exact", action="append", default=[], metavar="FORMAT")
     given = parser.parse_args(arguments)
     if given.parent is not None:
         end_with(given.parent)
@@ -107,6 +118,7 @@ def main(arguments: list[str] | None = None) -> None:
             runs=given.runs,
             at_most_s=given.seconds,
             memory_bytes=given.memory_bytes,
+            bit_exact=given.bit_exact,
         )
     except EdgewrightError as error:
         answer = {

@@ -7,7 +7,6 @@ and a start in that state goes back to the slot before.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import shutil
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from edgewright.active_slot import POINTER, FailedUpdate, SlotContent, SlotName, SlotState, open_slot
-from edgewright.artifact.layout import Layout
+from edgewright.artifact.layout import Layout, is_away
 from edgewright.artifact.release import Artifact, copy_artifact
 from edgewright.durable_file import storage_error
 from edgewright.errors import ArtifactError, EdgewrightError, StorageError
@@ -95,7 +94,8 @@ class Slots:
     def install(self, artifact: Artifact, release: ReleaseReference) -> SlotContent:
         """Copy an artifact into the slot that does not serve. Raises `ArtifactError`, `StorageError`.
 
-        Nothing of it stays where that fails, so that a disk that it filled has room again.
+        Where its source fails, the next attempt goes on with the blobs that were copied; where this disk fails,
+        nothing of it stays, so that a disk that it filled has room again.
         """
         slot: SlotName = "b" if self.state.active is not None and self.state.active.slot == "a" else "a"
         folder = self.root / slot
@@ -104,11 +104,11 @@ class Slots:
             # From here on there is nothing to go back to but the active slot.
             self._write(self.state.model_copy(update={"previous": None, "failure": None}))
         try:
-            _remove(folder)
-            copied = copy_artifact(artifact, Layout.create(folder))
+            digests = [blob.digest for blob in (*artifact.blobs, artifact.descriptor)]
+            copied = copy_artifact(artifact, Layout.anew(folder, keep=digests))
         except BaseException as error:
-            with contextlib.suppress(OSError):
-                _remove(folder)
+            if not is_away(error, artifact.layout.root):
+                shutil.rmtree(folder, ignore_errors=True)
             if isinstance(error, OSError):
                 raise storage_error(error, folder) from None
             raise
@@ -199,10 +199,3 @@ def _check_room(folder: Path, needed: int) -> None:
 
 def _held(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-
-
-def _remove(folder: Path) -> None:
-    if folder.is_dir():
-        shutil.rmtree(folder)
-    else:
-        folder.unlink(missing_ok=True)

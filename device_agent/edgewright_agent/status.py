@@ -5,8 +5,9 @@ from __future__ import annotations
 from edgewright.errors import ArtifactError
 from edgewright_agent.config import AgentConfig
 from edgewright_agent.control import Document, ask, state_folder_held
+from edgewright_agent.inference import Served
 from edgewright_agent.slots import Slots
-from edgewright_agent.update import BY_HAND
+from edgewright_agent.update import BY_HAND, Progress
 
 
 def status_of(config: AgentConfig) -> Document:
@@ -32,6 +33,28 @@ def status_of(config: AgentConfig) -> Document:
         "rollout": failure.desired.rollout if failure else None,
         "reason": slots.damage if slots and slots.damage else failure.reason if failure else None,
         "telemetry_waiting": sum(1 for _ in spool.iterdir()) if spool.exists() else 0,
+    }
+
+
+def summary(served: Served | None, progress: Progress) -> str:
+    """What an agent does, in a few words."""
+    return f"{progress.phase}, {f'serving {served.content.release}' if served else 'no model'}"
+
+
+def update_status(served: Served | None, progress: Progress) -> Document:
+    """What an agent serves, and where it is with an update."""
+    release = served.content.release if served else None
+    return {
+        "phase": progress.phase,
+        "release": str(release) if release else None,
+        "digest": release.digest if release else None,
+        "slot": served.content.slot if served else None,
+        "runtime": served.model.runtime if served else None,
+        "inferences": served.tally.inferences if served else None,
+        "errors": served.tally.errors if served else None,
+        "target": str(progress.target) if progress.target else None,
+        "rollout": progress.rollout,
+        "reason": progress.reason,
     }
 
 

@@ -47,7 +47,8 @@ class Tally:
 
     def longest_running_s(self) -> float:
         """For how many seconds the oldest inference that has not ended has run; 0 where none runs."""
-        return time.perf_counter() - min(self._running.copy().values(), default=time.perf_counter())
+        running = self._running.copy()
+        return time.perf_counter() - min(running.values()) if running else 0.0
 
     def _end(self, errors: int) -> None:
         with self._lock:

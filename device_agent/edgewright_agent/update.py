@@ -16,12 +16,11 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from edgewright.active_slot import FailedUpdate, SlotContent
-from edgewright.artifact.layout import Layout
-from edgewright.artifact.manifest import failed_checks
-from edgewright.artifact.release import open_artifact, open_release_by_digest
+from edgewright.artifact.layout import is_away
 from edgewright.errors import EdgewrightError, StorageError
 from edgewright.twin import GOLDEN_REFUSAL, DesiredState, Phase, ReleaseReference
 from edgewright_agent.config import AgentConfig
+from edgewright_agent.download import download
 from edgewright_agent.inference import Served, load_served
 from edgewright_agent.lifecycle import RESTING, Event, step
 from edgewright_agent.prove import limits_for, prove_in_process_of_its_own
@@ -58,6 +57,10 @@ class _Stopping(Exception):  # noqa: N818 - not an error: the agent ends while a
     pass
 
 
+class _Overtaken(Exception):  # noqa: N818 - not an error: a newer wish came while the registry is away
+    pass
+
+
 @dataclass(frozen=True)
 class Progress:
     """Where the device is with what it was asked for; replaced as a whole, so that no reader sees half."""
@@ -71,7 +74,8 @@ class Progress:
 class Updater:
     """Owns the slots and decides what is served. The attributes may be read by all threads.
 
-    `read_heat` looks at the device's sensors; `leave` ends the process at once, for a supervisor to start it anew.
+    `read_heat` looks at the device's sensors; `leave` ends the process at once, for a supervisor to start it anew;
+    `overtaken` says whether a newer wish waits, which ends an attempt to reach the registry.
     """
 
     def __init__(
@@ -83,6 +87,7 @@ class Updater:
         on_change: Callable[[], None],
         read_heat: ReadHeat = no_heat_sensor,
         leave: Callable[[int], None] = os._exit,
+        overtaken: Callable[[], bool] = lambda: False,
     ) -> None:
         self._config = config
         self._profile = profile
@@ -90,6 +95,7 @@ class Updater:
         self._on_change = on_change
         self._read_heat = read_heat
         self._leave = leave
+        self._overtaken = overtaken
         self._busy = threading.Lock()
         self._undo: str | None = None
         self._slots = Slots.open(config.state_dir)
@@ -100,6 +106,10 @@ class Updater:
         """Serve the last good model after a start; where that is another than it was, say why."""
         self.served, reason = self._slots.start(lambda serving: load_served(serving, self._config))
         failure = self._slots.state.failure
+        if reason is not None:
+            log.warning("%s", reason)
+        elif failure is not None:
+            log.info("the update to %s failed before: %s", failure.desired.release, failure.reason)
         if failure is not None:
             reason = reason or failure.reason
             self.progress = Progress("failed", failure.desired.release, failure.desired.rollout, reason)
@@ -107,8 +117,6 @@ class Updater:
             self.progress = Progress("failed", reason=reason)
         elif self.served is not None:
             self.progress = Progress("committed", self.served.content.release)
-        if reason is not None:
-            log.warning("%s", reason)
 
     def take(self, desired: DesiredState) -> None:
         """Bring the device to a desired state, or keep it where it is with the reason reported.
@@ -161,8 +169,12 @@ class Updater:
                 self._update(desired)
             except _Stopping:
                 self._roll_back(before, None)
+            except _Overtaken:
+                return
             except EdgewrightError as error:
-                self._fail(desired, before, str(error))
+                # A registry that is away says nothing of the release: the same wish, delivered anew, is taken.
+                away = is_away(error, self._config.registry)
+                self._fail(None if away else desired, before, str(error))
                 if isinstance(error, _HangingError):
                     log.error("restarting: %s", error)
                     time.sleep(LAST_WORDS_S)
@@ -172,7 +184,7 @@ class Updater:
 
     def _update(self, desired: DesiredState) -> None:
         heat = HeatWatch(self._read_heat, self._config.watch_max_heating_c)
-        content = self._download(desired)
+        content = download(desired.release, self._config, self._profile, self._slots, self._away)
         self._proceed("fetched")
         self._slots.verify(content)
         self._proceed("verified")
@@ -189,19 +201,15 @@ class Updater:
         self._slots.commit()
         self._advance("kept")
 
-    def _download(self, desired: DesiredState) -> SlotContent:
-        registry = Layout.open(self._config.registry)
-        release = open_release_by_digest(registry, str(desired.release), desired.release.digest)
-        artifact = open_artifact(registry, release.choose(self._profile.name, self._profile.formats))
-        manifest = artifact.manifest
-        found = f"{manifest.name}:{manifest.version} for {manifest.profile}"
-        wanted = f"{desired.release} for {self._profile.name}"
-        if found != wanted:
-            raise UpdateFailedError(f"the release holds {found}, not {wanted}")
-        failed = failed_checks(manifest)
-        if failed and not self._config.accept_failed_artifacts:
-            raise UpdateFailedError(f"the artifact failed its gate: {failed}")
-        return self._slots.install(artifact, desired.release)
+    def _away(self, problem: str, wait_s: float) -> None:
+        """The registry is away: say so, and wait; a newer wish ends the wait."""
+        self._advance("interrupted", f"{problem}; it is tried again")
+        end = time.monotonic() + wait_s
+        while (left_s := end - time.monotonic()) > 0:
+            if self._stopping.wait(min(left_s, WATCH_POLL_S)):
+                raise _Stopping
+            if self._overtaken():
+                raise _Overtaken
 
     def _prove(self, content: SlotContent) -> None:
         verdict = prove_in_process_of_its_own(
@@ -238,10 +246,11 @@ class Updater:
         if reason := latency_reason(known, tally.latencies(), max_slowdown=slow, budget_s=budget_s):
             raise UpdateFailedError(reason)
 
-    def _fail(self, desired: DesiredState, before: Served | None, reason: str) -> None:
-        log.warning("update to %s failed: %s", desired.release, reason)
+    def _fail(self, desired: DesiredState | None, before: Served | None, reason: str) -> None:
+        """Go back; a `desired` state is remembered as failed, and not tried again."""
+        log.warning("update to %s failed: %s", self.progress.target, reason)
         self._advance("failed", reason)
-        self._roll_back(before, FailedUpdate(desired=desired, reason=reason))
+        self._roll_back(before, FailedUpdate(desired=desired, reason=reason) if desired else None)
         if self.progress.phase == "rolling-back":
             self._advance("restored", reason)
 

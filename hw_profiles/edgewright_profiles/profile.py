@@ -136,6 +136,10 @@ class RuntimeSettings(FactGroup):
         default=False,
         description="quantise as TensorRT demands: zero points of activations at nought, biases in float",
     )
+    bit_exact: bool = Field(
+        default=False,
+        description="integer outputs are the converter's bit for bit; else the manifest's tolerance holds",
+    )
 
 
 class NumericFormats(FactGroup):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from edgewright.latency_benchmark import Benchmark, benchmark
     from edgewright.runtime.following import FollowingModel, load
     from edgewright.runtime.model import Model
+    from edgewright_converters.fine_tuning import distillation_loss, fine_tune, quantisation_aware
     from edgewright_converters.pipeline import convert
     from edgewright_profiles import load_profile as profile
 
@@ -36,8 +37,11 @@ __all__ = [
     "__version__",
     "benchmark",
     "convert",
+    "distillation_loss",
+    "fine_tune",
     "load",
     "profile",
+    "quantisation_aware",
 ]
 
 _LAZY = {
@@ -48,8 +52,11 @@ _LAZY = {
     "Model": ("edgewright.runtime.model", "Model"),
     "benchmark": ("edgewright.latency_benchmark", "benchmark"),
     "convert": ("edgewright_converters.pipeline", "convert"),
+    "distillation_loss": ("edgewright_converters.fine_tuning", "distillation_loss"),
+    "fine_tune": ("edgewright_converters.fine_tuning", "fine_tune"),
     "load": ("edgewright.runtime.following", "load"),
     "profile": ("edgewright_profiles", "load_profile"),
+    "quantisation_aware": ("edgewright_converters.fine_tuning", "quantisation_aware"),
 }
 
 

@@ -18,6 +18,7 @@ __all__ = [
     "ConversionError",
     "DataError",
     "EdgewrightError",
+    "MissingArtifactError",
     "ProfileError",
     "RetrainingError",
     "RolloutError",
@@ -29,6 +30,10 @@ __all__ = [
 
 class ArtifactError(EdgewrightError):
     """An artifact or release is missing, corrupt or not what it says it is."""
+
+
+class MissingArtifactError(ArtifactError):
+    """It is not there, or a part of it: not copied yet, or on a disk or a network that is away."""
 
 
 class DataError(EdgewrightError):

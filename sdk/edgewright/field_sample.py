@@ -105,8 +105,11 @@ def packed_tensors(arrays: Sequence[Array]) -> bytes:
 
 
 def pack(sample: FieldSample, payload: bytes) -> bytes:
-    """A sample as a file."""
-    return to_json(sample) + b"\n" + (payload if sample.policy.store == "input" else b"")
+    """A sample as a file. Raises `DataError` where its line is too long to be read again."""
+    line = to_json(sample) + b"\n"
+    if len(line) > HEAD_BYTES:
+        raise DataError(f"a sample's line of {len(line)} bytes is longer than {HEAD_BYTES}")
+    return line + (payload if sample.policy.store == "input" else b"")
 
 
 def read_head(data: bytes, where: str) -> FieldSample:

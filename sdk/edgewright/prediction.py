@@ -77,7 +77,8 @@ def probabilities(scores: NDArray[Any]) -> NDArray[np.float64]:
     # A difference beyond what a double holds is a probability of nought.
     with np.errstate(over="ignore", under="ignore"):
         shares = np.exp(scores - scores.max())
-        return shares / shares.sum()
+        probabilities: NDArray[np.float64] = shares / shares.sum()
+        return probabilities
 
 
 def _finite(output: NDArray[Any]) -> tuple[float | None, ...]:

@@ -64,6 +64,8 @@ def run(config: Path, device: str | None, verbose: bool) -> None:
         keep_log(settings.state_dir)
         running = Agent(settings)
         running.stop_on_signals()
+        hint = f"'edgewright agent status --config {config}' says what it does; Ctrl-C ends it"
+        click.echo(f"the agent of {settings.fleet}/{settings.device} starts; {hint}", err=True)
         running.run()
 
 
@@ -180,8 +182,11 @@ def logs(config: Path, lines: int, follow: bool, as_json: bool) -> None:
     state_dir = load_config(config).state_dir
     # Asked for first, so that no event falls between the two; one may then be shown twice.
     coming = as_they_come(state_dir)
-    for event in events(state_dir, lines):
+    newest = events(state_dir, lines)
+    for event in newest:
         show(event)
+    if not newest and lines:
+        click.echo(f"no agent has said anything in {state_dir} yet", err=True)
     if follow:
         for event in coming:
             show(event)

@@ -13,6 +13,7 @@ from edgewright_cli.progress import progress
 
 if TYPE_CHECKING:
     from edgewright.artifact.manifest import Precision
+    from edgewright_converters.fine_tuning.rung import FineTune
     from edgewright_converters.ladder import Effort
     from edgewright_converters.pipeline import ConversionReport
 
@@ -49,6 +50,8 @@ Examples:
   edgewright convert speech.pt2 --calibration speech_data:batches --profile raspberry-pi-5 --output registry/
   edgewright convert m:net --calibration train.npz --evaluation test.npz --max-drop 0.5 --strict \\
       --profile raspberry-pi-5 --output registry/ --report page.html
+  edgewright convert m:net --calibration calibration.npz --training-data train.npz --evaluation test.npz \\
+      --profile raspberry-pi-5 --output registry/  # fine-tuned where INT8 would miss the accuracy
   edgewright convert m:net --input-shape 1,3,224,224 --profile raspberry-pi-5 --output registry/  # no data
   edgewright convert --explain
 \b
@@ -69,6 +72,19 @@ given; 2 bad input.
 )
 @click.option(
     "--evaluation", metavar="DATA", help="What accuracy is measured on; by default the calibration data."
+)
+@click.option(
+    "--training-data",
+    metavar="DATA",
+    help="What INT8 is fine-tuned on, the float model as teacher; labels are learnt from too. No evaluation "
+    "sample may be in it.",
+)
+@click.option(
+    "--fine-tune",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    show_default=True,
+    help="auto: with --training-data, where nothing cheaper reaches the goal; some minutes.",
 )
 @click.option(
     "--input-shape",
@@ -132,6 +148,8 @@ def convert(
     weights: str | None,
     calibration: str | None,
     evaluation: str | None,
+    training_data: str | None,
+    fine_tune: FineTune,
     input_shape: dict[str, tuple[int, ...]],
     input_range: tuple[float, float] | None,
     profile: tuple[str, ...],
@@ -169,6 +187,8 @@ def convert(
             weights=weights,
             calibration=calibration,
             evaluation=evaluation,
+            training_data=training_data,
+            fine_tune=fine_tune,
             input_shapes=input_shape,
             input_range=input_range,
             profile=profile,
@@ -198,24 +218,30 @@ def convert(
 
 def explain(effort: str | None, *, as_json: bool) -> None:
     """The rungs of the ladder: what each does and costs, and which efforts climb it; of one effort where named."""
-    from edgewright_converters.ladder import CALIBRATION_SAMPLES, RUNGS, SECONDS, climbed
+    from edgewright_converters.ladder import CALIBRATION_SAMPLES, RUNGS, SECONDS, TRAINING_SECONDS, climbed
 
     if effort is not None and effort not in SECONDS:
         raise click.BadParameter(f"'{effort}' is none of {', '.join(SECONDS)}", param_hint="'--effort'")
     efforts = [one for one in SECONDS if effort in (None, one)]
-    rungs = [rung for rung in RUNGS if any(rung in climbed(one) for one in efforts)]
+    by_effort = {one: climbed(one, training=True) for one in efforts}
+    rungs = [rung for rung in RUNGS if any(rung in by_effort[one] for one in efforts)]
     rows = [
         {
             "rung": rung.name,
             "what": rung.what,
             "cost": rung.cost,
             "costs_run_time": rung.costs_run_time,
-            "efforts": [one for one in efforts if rung in climbed(one)],
+            "efforts": [one for one in efforts if rung in by_effort[one]],
         }
         for rung in rungs
     ]
     limits = {
-        one: {"seconds": SECONDS[one], "calibration_samples": CALIBRATION_SAMPLES[one]} for one in efforts
+        one: {
+            "seconds": SECONDS[one],
+            "calibration_samples": CALIBRATION_SAMPLES[one],
+            "training_seconds": TRAINING_SECONDS[one],
+        }
+        for one in efforts
     }
     if as_json:
         print_json({"rungs": rows, "efforts": limits})
@@ -224,7 +250,7 @@ def explain(effort: str | None, *, as_json: bool) -> None:
         ("rung", "what it does", "cost here", "slower on the device", "effort"),
         [
             (rung.name, rung.what, rung.cost, "yes" if rung.costs_run_time else "no",
-             ", ".join(one for one in efforts if rung in climbed(one)))
+             ", ".join(one for one in efforts if rung in by_effort[one]))
             for rung in rungs
         ],
         title="The ladder, climbed from the top until accuracy is met; a rung that does not help is not kept",
@@ -232,7 +258,8 @@ def explain(effort: str | None, *, as_json: bool) -> None:
     for one, limit in limits.items():
         click.echo(
             f"{one}: starts no rung after {limit['seconds']:.0f} s, "
-            f"calibrates on up to {limit['calibration_samples']} samples"
+            f"calibrates on up to {limit['calibration_samples']} samples, "
+            f"fine-tunes for {limit['training_seconds']:.0f} s at most beside that"
         )
 
 

@@ -23,6 +23,7 @@ Examples:
   edgewright fleet drift
   edgewright fleet drift --store hub.sqlite --by release --picture drift.html
   edgewright fleet drift --by cluster --json
+  edgewright fleet drift --against oci:registry:net:1.0.0
   edgewright fleet drift --block day
 """
 )
@@ -62,6 +63,11 @@ Examples:
     help="Least population stability index, less what chance gives, that counts.",
 )
 @click.option(
+    "--against",
+    metavar="TARGET",
+    help="Hold devices against the data that these artifacts were judged on, not against their own first weeks.",
+)
+@click.option(
     "--picture", type=click.Path(path_type=Path), help="Write a page with a picture of each group (HTML)."
 )
 @json_option
@@ -71,6 +77,7 @@ def drift(
     block: str,
     device_years: float,
     least_psi: float,
+    against: str | None,
     picture: Path | None,
     as_json: bool,
 ) -> None:
@@ -84,11 +91,12 @@ def drift(
     from edgewright.durable_file import write_durably
     from edgewright_fleet.retraining.triggers.drift_test import DriftTest
     from edgewright_fleet.retraining.triggers.groups import group_drift
-    from edgewright_fleet.retraining.triggers.observe import drift_in_store
+    from edgewright_fleet.retraining.triggers.observe import drift_in_store, references
     from edgewright_fleet.retraining.triggers.picture import draw
 
     test = DriftTest(device_years=device_years, least_psi=least_psi)
-    fleet, devices = drift_in_store(store, test, block_s=BLOCKS[block])
+    known = references(against) if against is not None else None
+    fleet, devices = drift_in_store(store, test, block_s=BLOCKS[block], against=known)
     groups = group_drift(devices, by)
     if picture is not None:
         write_durably(picture, draw(fleet, groups, time.time()).encode())

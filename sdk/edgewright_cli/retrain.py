@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from edgewright.errors import EdgewrightError
 from edgewright_cli.broker import broker_option, broker_settings
 from edgewright_cli.output import json_option, print_json, print_table
 from edgewright_cli.progress import progress
@@ -42,6 +46,94 @@ Examples:
 )
 def retrain() -> None:
     """Retrain a model when the field drifts, prove it better, and hand it to a rollout."""
+
+
+@retrain.command(epilog="Example: edgewright retrain check kiosks.yaml --json")
+@spec_argument
+@json_option
+def check(spec: Path, as_json: bool) -> None:
+    """Show for each group of devices whether there is a reason to retrain, and why or why not. Starts nothing.
+
+    Exit code 0 where there is one, 3 where there is none.
+    """
+    from edgewright_fleet.retraining.look import look
+    from edgewright_fleet.retraining.spec import load_spec
+    from edgewright_fleet.retraining.triggers.trigger import Trigger
+
+    found = look(load_spec(spec), _now())
+    if as_json:
+        print_json([one.model_dump(mode="json", by_alias=True, exclude_none=True) for one in found])
+    else:
+        print_table(
+            ("group", "retrain", "why"),
+            [
+                [one.evidence.group, one.kind, one.says]
+                if isinstance(one, Trigger)
+                else [one.evidence.group, "no", "; ".join(one.because)]
+                for one in found
+            ],
+        )
+    if not any(isinstance(one, Trigger) for one in found):
+        raise click.exceptions.Exit(3)
+
+
+@retrain.command(
+    epilog=f"""\b
+Examples:
+  edgewright retrain watch kiosks.yaml
+  edgewright retrain watch kiosks.yaml --once      # from cron, or a systemd timer
+\b
+{EXIT_CODES} Without --once it runs until Ctrl-C.
+"""
+)
+@spec_argument
+@click.option(
+    "--every",
+    default=3600.0,
+    show_default=True,
+    type=click.FloatRange(1),
+    help="Seconds between two looks; looking often raises no more false alarms.",
+)
+@click.option("--once", is_flag=True, help="Look once, do what follows, and end.")
+@store_option
+@broker_option
+def watch(spec: Path, every: float, once: bool, store: Path, broker: str) -> None:
+    """Look for reasons to retrain, and carry the runs out that follow, also those that were cut short.
+
+    Each run is a process of its own, which takes the modules of the model as they are then. A run that stopped,
+    or is held for a person, is left alone.
+    """
+    broker_settings(broker)
+    options = ["--store", str(store), "--broker", broker]
+    if once:
+        raise click.exceptions.Exit(_look_once(spec, options))
+    while True:
+        try:
+            _look_once(spec, options)
+        except EdgewrightError as error:  # a store that is away for a while ends no watch
+            click.echo(f"edgewright: {error}", err=True)
+        time.sleep(every)
+
+
+def _look_once(spec: Path, options: list[str]) -> int:
+    """Begin what a trigger asks for and carry out what is under way; the greatest exit code of the runs."""
+    from edgewright_fleet.retraining.look import begin_run, look, under_way
+    from edgewright_fleet.retraining.spec import load_spec
+    from edgewright_fleet.retraining.triggers.trigger import Trigger
+
+    wanted = load_spec(spec)
+    runs = under_way(wanted)
+    if not runs:
+        for one in look(wanted, _now()):
+            if isinstance(one, Trigger):
+                click.echo(f"{one.evidence.group}: {one.kind}: {one.says}", err=True)
+                runs.append(begin_run(wanted, one, _now()))
+                break  # one training serves all groups, and each trigger after it is cooling down
+            click.echo(f"{one.evidence.group}: no, {'; '.join(one.because)}", err=True)
+    command = [sys.executable, "-m", "edgewright_cli.main", "retrain", "resume", *options]
+    return max(
+        (subprocess.run([*command, str(run.folder)], check=False).returncode for run in runs), default=0
+    )
 
 
 @retrain.command(

@@ -239,9 +239,12 @@ def _open(store: str, credentials: Path | None) -> ObjectStore:
 
 def _classes(model: str | None, profile: str | None) -> tuple[str | None, Sequence[str] | None]:
     """The name of a model and its classes, where a release or an artifact says so."""
+    is_release = model is not None and (model.startswith("oci:") or Path(model).exists())
+    if profile is not None and not is_release:
+        raise ConfigError("--profile chooses an artifact of a release", remedy="name one with --model")
     if model is None:
         return None, None
-    if not (model.startswith("oci:") or Path(model).exists()):
+    if not is_release:
         if "/" in model or ":" in model:
             raise ConfigError("is neither the name of a model nor a release or artifact", where=model)
         return model, None

@@ -333,3 +333,21 @@ def branches() -> nn.Module:
 
 def no_model() -> int:
     return 3
+
+
+class Uneven(nn.Module):
+    """Channels that lie decades apart; through a hard-swish they cannot be rescaled."""
+
+    def __init__(self, decades: float = 1.5) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(12, 16), nn.Hardswish(), nn.Linear(16, 16), nn.Hardswish())
+        self.head = nn.Linear(16, 4)
+        with torch.no_grad():
+            for layer, after in ((self.body[0], self.body[2]), (self.body[2], self.head)):
+                factors = torch.logspace(-decades, 0.5, 16)[torch.randperm(16)]
+                layer.weight.mul_(factors[:, None])
+                layer.bias.mul_(factors)
+                after.weight.div_(factors)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(x))

@@ -31,6 +31,7 @@ from edgewright.artifact.layout import Layout, digest_of
 from edgewright.artifact.manifest import (
     AccuracyReport,
     ArtifactManifest,
+    Classification,
     GateCheck,
     GateReport,
     GoldenPolicy,
@@ -181,10 +182,12 @@ class Registry:
         kind: Kind = "matmul",
         rows: int = 8,
         wrong_golden: bool = False,
+        max_lsb: int = 0,
         profile: str = PROFILE,
         verdict: Verdict | None = None,
+        labels: tuple[str, ...] | None = None,
     ) -> ReleaseReference:
-        """Publish `sorter:VERSION`; each version computes something else."""
+        """Publish `sorter:VERSION`; each version computes something else. With `labels` it is a classifier."""
         seed = sum(version.encode())
         graphs = {
             "matmul": lambda: _matmul(seed),
@@ -220,10 +223,16 @@ class Registry:
             inputs=(TensorSpec(name="x", runtime_name="x", **tensor),),
             outputs=(TensorSpec(name="scores", runtime_name="scores", shape=(1, 3), dtype="int32"),),
             golden=GoldenPolicy(
-                digest=digest_of(golden), vectors=4, runtime="onnxruntime", max_lsb=0, relative_tolerance=0
+                digest=digest_of(golden),
+                vectors=4,
+                runtime="onnxruntime",
+                max_lsb=max_lsb,
+                relative_tolerance=0,
             ),
             accuracy=AccuracyReport(executed_by="onnxruntime", data="evaluation", samples=1, sqnr_db={}),
             gate=_gate(verdict) if verdict else None,
+            labels=labels,
+            postprocessing=Classification(output="scores") if labels else None,
             provenance=Provenance(source="made by the tests", calibration_samples=0),
         )
         layout = Layout.create(self.root)

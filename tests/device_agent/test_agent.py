@@ -89,6 +89,20 @@ def test_a_corrupt_release_fails_with_a_reason_and_the_old_one_serves_on(
     assert fleet.windows[-1].version == "1.0.0"
 
 
+def test_a_device_whose_registry_is_away_takes_the_release_by_itself_when_it_is_back(
+    device: Any, fleet: Any, registry: Any
+) -> None:
+    with_release(device, fleet, registry)
+    newer, gone = registry.release("1.1.0"), registry.root.with_name("gone")
+    registry.root.rename(gone)
+    fleet.desire(newer, "second")
+    fleet.wait(lambda: fleet.reports[-1].phase == "downloading" and fleet.reports[-1].reason is not None)
+    assert "is not an artifact or registry folder" in fleet.reports[-1].reason
+    assert serving(fleet.reports[-1]) == "1.0.0"
+    gone.rename(registry.root)
+    assert fleet.wait_for_phase("committed", "second").running.release == newer
+
+
 def test_a_release_that_computes_something_else_is_never_served(
     device: Any, fleet: Any, registry: Any
 ) -> None:
@@ -271,7 +285,8 @@ def test_a_device_serves_without_a_broker_and_finds_it_again(
     broker.stop()
     device.start()
     until(lambda: "cannot be reached" in device.log)
-    time.sleep(1.2)
+    spool = device.folder / "state" / "spool"
+    until(lambda: len(list(spool.glob("[0-9]*"))) >= 2)
     back_ns = time.time_ns()
     broker.start()
     # The windows of the time without a broker were kept; they may arrive after the first one of the time with.

@@ -8,6 +8,7 @@ import pytest
 from edgewright.errors import ConfigError
 from edgewright_agent.config import ServingConfig, load_config, tomllib
 from edgewright_agent.feed_config import SinkConfig, SourceConfig
+from edgewright_agent.sampling_config import SamplingConfig
 
 REPOSITORY = Path(__file__).parents[2]
 MINIMAL = """
@@ -38,6 +39,18 @@ def test_relative_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     assert config.source.path == tmp_path / "x.npz"
     assert config.serving is not None
     assert config.serving.socket == tmp_path / "api"
+
+
+def test_a_store_that_is_a_folder_is_relative_to_the_file_and_an_address_is_not(tmp_path: Path) -> None:
+    for url, meant in (("store", str(tmp_path / "store")), ("file:///mnt/x", "file:///mnt/x")):
+        config = load_config(written(tmp_path, f"{MINIMAL}[sampling]\nstore = 'input'\nurl = '{url}'\n"))
+        assert config.sampling is not None
+        assert config.sampling.url == meant
+    text = f"{MINIMAL}[sampling]\nstore = 'input'\nurl = 's3://b'\ncredentials_file = 's3.toml'\n"
+    sampling = load_config(written(tmp_path, text)).sampling
+    assert sampling is not None
+    assert sampling.credentials_file == tmp_path / "s3.toml"
+    assert load_config(written(tmp_path, MINIMAL)).sampling is None
 
 
 def test_paths_of_sources_and_sinks_are_relative_to_the_file_and_addresses_are_not(tmp_path: Path) -> None:
@@ -170,3 +183,15 @@ def test_every_value_that_the_template_comments_out_is_accepted_too(tmp_path: Pa
     assert shown.serving is not None
     for key in ("address", "max_request_bytes", "queue", "deadline_s"):
         assert getattr(shown.serving, key) == ServingConfig.model_fields[key].default
+    assert shown.sampling is not None
+    assert shown.sampling.credentials_file == Path("/etc/edgewright/s3.toml")
+    for key in (
+        "confidence_below",
+        "margin_below",
+        "drifted_above",
+        "uniform_share",
+        "samples_per_hour",
+        "bytes_per_day",
+        "bytes_on_disk",
+    ):
+        assert getattr(shown.sampling, key) == SamplingConfig.model_fields[key].default

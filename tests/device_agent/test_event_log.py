@@ -64,13 +64,13 @@ def test_a_folder_that_takes_no_log_is_no_error(tmp_path: Path) -> None:
 def test_following_goes_on_in_the_next_file(logger: logging.Logger, tmp_path: Path) -> None:
     logger.info("old")
     found: list[str] = []
+    coming = follow(tmp_path)  # from here on
 
     def read() -> None:
-        found.extend(event["message"] for event in itertools.islice(follow(tmp_path), 2))
+        found.extend(event["message"] for event in itertools.islice(coming, 2))
 
     reader = threading.Thread(target=read)
     reader.start()
-    time.sleep(0.1)
     logger.info("one")
     end = time.monotonic() + 20
     while len(found) < 1 and time.monotonic() < end:

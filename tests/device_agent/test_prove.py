@@ -14,18 +14,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgewright_agent.config import AgentConfig
 from edgewright_agent.prove import (
     ProofLimits,
     ProofVerdict,
     chance_of_at_least,
     judge,
+    limits_for,
     prove_in_process_of_its_own,
     read_verdict,
 )
+from edgewright_profiles import load_profile
 
 
 def limits(**changes: Any) -> ProofLimits:
     return replace(ProofLimits(timeout_s=20.0, runs=50, p99_s=None, memory_bytes=None), **changes)
+
+
+def config() -> AgentConfig:
+    here = Path("/nowhere")
+    return AgentConfig(fleet="f", device="d", profile="raspberry-pi-5", registry=here, state_dir=here)
 
 
 def prove(slot: Path, **changes: Any) -> ProofVerdict:
@@ -52,6 +60,19 @@ def test_one_that_computes_something_else_fails_and_says_where(registry: Any) ->
     verdict = prove(registry.root)
     assert not verdict.passed
     assert "output scores of vector 0 differs by 1 LSB" in verdict.detail
+
+
+@pytest.mark.slow
+def test_integers_differ_in_no_bit_where_the_profile_says_so_whatever_the_manifest_allows(
+    registry: Any,
+) -> None:
+    registry.release("1.0.0", wrong_golden=True, max_lsb=1)
+    assert "onnx" in limits_for(config(), load_profile("raspberry-pi-5")).bit_exact
+    assert "onnx" not in limits_for(config(), load_profile("jetson-orin-nano-tensorrt")).bit_exact
+    assert prove(registry.root, bit_exact=("tflite",)).passed
+    verdict = prove(registry.root, bit_exact=("onnx",))
+    assert not verdict.passed
+    assert "differs by 1 LSB" in verdict.detail
 
 
 @pytest.mark.slow
@@ -82,7 +103,7 @@ def test_a_model_that_takes_its_process_down_fails_and_the_caller_lives(registry
     time.sleep(0.2)
     for child in children():
         os.kill(child, signal.SIGSEGV)
-    thread.join(10)
+    thread.join(60)
     (verdict,) = verdicts
     assert not verdict.passed
     assert "ended with signal 11" in verdict.detail

@@ -52,7 +52,7 @@ class Walk(RuleBasedStateMachine):
     @initialize()
     def a_new_device(self) -> None:
         self.folder = Path(tempfile.mkdtemp())
-        self.device = Device(self.folder, self.registry)
+        self.device = Device(self.folder, self.registry, download_retry_s=0.02)
         self.kept: str | None = None
         self.rollouts = 0
         self.last: tuple[str, str, bool] | None = None
@@ -101,6 +101,14 @@ class Walk(RuleBasedStateMachine):
     @rule(name=WISHES, revert=st.booleans())
     def the_fleet_asks(self, name: str, revert: bool) -> None:
         self.ask(name, revert=revert)
+
+    @rule(name=WISHES)
+    def a_newer_wish_comes_while_the_registry_is_away(self, name: str) -> None:
+        self.device.overtaken = lambda: True
+        self.rollouts += 1
+        assert self.device.take(self.releases["absent"], f"r{self.rollouts}") == "downloading"
+        self.device.overtaken = lambda: False
+        self.ask(name, revert=True)
 
     @precondition(lambda self: self.kept == "2.0.0")
     @rule()

@@ -109,20 +109,21 @@ def test_an_inference_that_does_not_end_is_seen_from_another_thread() -> None:
 
     def infer() -> None:
         start = tally.begin()
-        ended.wait(10)
+        ended.wait(60)
         tally.succeed(start)
 
     thread = threading.Thread(target=infer)
-    assert tally.longest_running_s() == pytest.approx(0, abs=1e-3)
+    assert tally.longest_running_s() == 0
     thread.start()
-    time.sleep(0.05)
-    assert hang_reason(tally.longest_running_s(), 10.0) is None
+    while tally.longest_running_s() <= 0.02:
+        time.sleep(0.005)
+    assert hang_reason(tally.longest_running_s(), 60.0) is None
     assert hang_reason(tally.longest_running_s(), 0.02) == (
         "an inference did not end within 0.02 s while watching"
     )
     ended.set()
     thread.join()
-    assert tally.longest_running_s() == pytest.approx(0, abs=1e-3)
+    assert tally.longest_running_s() == 0
     assert (tally.inferences, tally.errors, len(tally.latencies())) == (1, 0, 1)
 
 
@@ -152,11 +153,11 @@ with exits_when_wedged(float(sys.argv[1])) as alive:
     if sys.argv[2] == "wedged":
         # PyDLL keeps the interpreter's lock: no Python thread runs any more.
         threading.Thread(target=lambda: ctypes.PyDLL(None).sleep(60)).start()
-    end = time.monotonic() + 1.5
+    end = time.monotonic() + 3.0
     while time.monotonic() < end:
         alive()
         time.sleep(0.01)
-time.sleep(0.6)
+time.sleep(1.8)
 """
 
 
@@ -166,7 +167,7 @@ def test_a_process_that_native_code_holds_for_ever_ends_and_one_that_lives_does_
     what: str, code: int
 ) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", WEDGED, "0.5", what], capture_output=True, timeout=30, check=False
+        [sys.executable, "-c", WEDGED, "1.5", what], capture_output=True, timeout=30, check=False
     )
     assert done.returncode == code
-    assert (b"Timeout (0:00:00.5" in done.stderr) is (what == "wedged")
+    assert (b"Timeout (0:00:01.5" in done.stderr) is (what == "wedged")

@@ -58,6 +58,7 @@ class Device:
                 "state_dir": folder / "state",
                 "watch_s": 0.001,
                 "watch_inferences": 0,
+                "download_retry_s": 0,
                 "source": {"rate_hz": 500.0},
                 **settings,
             },
@@ -67,6 +68,7 @@ class Device:
         self.phases: list[str] = []
         self.exits: list[int] = []
         self.heat = HeatReading()
+        self.overtaken = lambda: False
         self._stopping = threading.Event()
         self.restart()
 
@@ -80,6 +82,7 @@ class Device:
             on_change=self._changed,
             read_heat=lambda: self.heat,
             leave=self.exits.append,
+            overtaken=lambda: self.overtaken(),
         )
         updater.restore()
         loop = threading.Thread(

@@ -2,23 +2,21 @@
 
 The unit of Li et al. 2021, "BRECQ: Pushing the Limit of Post-Training Quantization by Block Reconstruction",
 section 3.2: a residual block, and a layer with its activation where nothing runs beside it. Torch has the
-gradients that ONNX Runtime has not; it knows the operators between the layers of convolutional networks, and
-blocks with others are left out.
+gradients that ONNX Runtime has not; blocks with an operator that is not in `torch_operators` are left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from torch import Tensor
-from torch.nn import functional
 
 from edgewright_converters.execution import Execution, Step
-from edgewright_converters.float_graph import WeightLayer, attribute
-from edgewright_converters.quantise.grid import STEPS, ActivationGrid
+from edgewright_converters.float_graph import WeightLayer
+from edgewright_converters.quantise.fake_quantisation import on_grid
+from edgewright_converters.quantise.grid import ActivationGrid
+from edgewright_converters.torch_operators import OPERATORS, run_node
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ def blocks(execution: Execution, stored: Collection[str]) -> tuple[Block, ...]:
         (end,) = live
         steps = execution.steps[begun : index + 1]
         inside = tuple(layers[s.outputs[0]] for s in steps if s.outputs[0] in layers)
-        known = all(s.node.op_type in _OPERATORS for s in steps)
+        known = all(s.node.op_type in OPERATORS for s in steps)
         if inside and known and all(graph.changeable(one.weight, one.bias) for one in inside):
             found.append(Block(steps, start, end, inside))
         start, begun = end, index + 1
@@ -68,67 +66,10 @@ def run_block(
     values = {**constants, block.input: x}
     for step in block.steps:
         node = step.node
-        made = _OPERATORS[node.op_type](node, [values[name] if name else None for name in node.input])
+        made = run_node(node, values)
         if seen is not None:
-            seen[step.outputs[0]] = made
-        grid = grids.get(step.outputs[0])
-        values[step.outputs[0]] = made if grid is None else _on_grid(made, grid)
+            seen |= made
+        for name, value in made.items():
+            grid = grids.get(name)
+            values[name] = value if grid is None else on_grid(value, grid.scale, grid.zero_point)
     return values[block.output]
-
-
-def _on_grid(value: Tensor, grid: ActivationGrid) -> Tensor:
-    """Rounded, with the gradient of clipping alone (the straight-through estimator of Bengio et al. 2013)."""
-    low, high = -grid.zero_point * grid.scale, (STEPS - grid.zero_point) * grid.scale
-    inside = torch.clamp(value, low, high)
-    return inside + (torch.round(inside / grid.scale) * grid.scale - inside).detach()
-
-
-Operator = Callable[[Any, Sequence[Any]], Tensor]
-
-
-def _conv(node: Any, inputs: Sequence[Any]) -> Tensor:
-    x, weight, *rest = inputs
-    rank = weight.ndim - 2
-    pads = attribute(node, "pads", [0] * (2 * rank))
-    padding = [amount for i in reversed(range(rank)) for amount in (pads[i], pads[i + rank])]
-    convolve = (functional.conv1d, functional.conv2d, functional.conv3d)[rank - 1]
-    made: Tensor = convolve(
-        functional.pad(x, padding),
-        weight,
-        rest[0] if rest else None,
-        tuple(attribute(node, "strides", [1] * rank)),
-        0,
-        tuple(attribute(node, "dilations", [1] * rank)),
-        attribute(node, "group", 1),
-    )
-    return made
-
-
-def _gemm(node: Any, inputs: Sequence[Any]) -> Tensor:
-    x, weight, *rest = inputs
-    made: Tensor = attribute(node, "alpha", 1.0) * (
-        x @ (weight.T if attribute(node, "transB", 0) else weight)
-    )
-    return made + attribute(node, "beta", 1.0) * rest[0] if rest else made
-
-
-def _clip(node: Any, inputs: Sequence[Any]) -> Tensor:
-    x, low, high = (*inputs, None, None)[:3]
-    return torch.clamp(x, low, high)
-
-
-_OPERATORS: Mapping[str, Operator] = {
-    "Conv": _conv,
-    "Gemm": _gemm,
-    "MatMul": lambda node, inputs: inputs[0] @ inputs[1],
-    "Add": lambda node, inputs: inputs[0] + inputs[1],
-    "Mul": lambda node, inputs: inputs[0] * inputs[1],
-    "Relu": lambda node, inputs: torch.relu(inputs[0]),
-    "Clip": _clip,
-    "Sigmoid": lambda node, inputs: torch.sigmoid(inputs[0]),
-    "HardSwish": lambda node, inputs: functional.hardswish(inputs[0]),
-    "GlobalAveragePool": lambda node, inputs: inputs[0].mean(
-        tuple(range(2, inputs[0].ndim)), keepdim=True
-    ),
-}  # fmt: skip
-"""The operators of a block as torch has them: those between the layers of a convolutional network."""

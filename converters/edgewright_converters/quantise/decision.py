@@ -46,6 +46,9 @@ class Decision:
     noise_db: Mapping[str, float] = field(default_factory=dict)
     """Signal to noise of each activation as the last sweep computed it, decibels; empty before any."""
 
+    trained: bool = False
+    """Whether the weights and ranges have been fine-tuned."""
+
     def storable(self) -> Decision:
         """The decision with every bias small enough for 32 bits."""
         changed = {}

@@ -21,7 +21,7 @@ BIAS_STEPS = 2**29
 WEIGHT_MAX = 127
 """Symmetric weights leave −128 unused, as both targets do."""
 
-_LEAST_SCALE = float(np.finfo(np.float32).tiny)
+LEAST_SCALE = float(np.finfo(np.float32).tiny)
 """Below it a step is no normal number, and its inverse none at all. What is that small is nought."""
 
 
@@ -36,7 +36,7 @@ class ActivationGrid:
     def over(cls, low: float, high: float) -> ActivationGrid:
         low, high = min(low, 0.0), max(high, 0.0)
         scale = (high - low) / STEPS
-        scale = scale if scale > _LEAST_SCALE else 1.0
+        scale = scale if scale > LEAST_SCALE else 1.0
         return cls(scale, round(-low / scale))
 
     def codes(self, values: Array) -> Array:
@@ -65,7 +65,7 @@ def weight_scales(weight: Array, channel_axis: int) -> Array:
     """
     axes = tuple(axis for axis in range(weight.ndim) if axis != channel_axis)
     largest = np.abs(weight).max(axis=axes, keepdims=True)
-    return np.where(largest > WEIGHT_MAX * _LEAST_SCALE, largest / WEIGHT_MAX, 1.0).astype(np.float32)
+    return np.where(largest > WEIGHT_MAX * LEAST_SCALE, largest / WEIGHT_MAX, 1.0).astype(np.float32)
 
 
 def rounded_weight(weight: Array, channel_axis: int) -> Array:

@@ -67,7 +67,7 @@ def chances(ledger: Ledger, *, hard: bool, uniform_share: float) -> tuple[float,
 
 def inclusion(by_chance: float, as_hard: float, offered: float) -> float:
     """The probability that an inference is kept for whatever reason, where a share of `offered` is looked at."""
-    return offered * (1 - (1 - by_chance) * (1 - as_hard))
+    return offered * (by_chance + as_hard * (1 - by_chance))
 
 
 def spent(ledger: Ledger, *, uniform: bool, size: int) -> Ledger:

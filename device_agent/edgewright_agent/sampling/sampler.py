@@ -71,6 +71,8 @@ class Sampler:
         self._said: str | None = None
         self.kept: dict[Reason, int] = {}
         """Samples by reason, since the start; with `store: nothing`, those that would have been kept."""
+        self.over_budget = 0
+        """Samples that no bytes were left for: what they stand for is missing in estimates."""
         self.failed = 0
         """Samples that the disk did not take."""
 
@@ -98,6 +100,7 @@ class Sampler:
         return {
             "samples_kept": sum(self.kept.values()),
             "samples_waiting": len(self._waiting),
+            "samples_over_budget": self.over_budget,
             "samples_failed": self.failed,
             "samples_bytes_today": self._ledger.day_bytes,
         }
@@ -171,13 +174,14 @@ class Sampler:
                 payload_digest=digest_of(payload),
             )
             data = pack(sample, payload)
-            if self._ledger.day_bytes + len(data) > self._settings.bytes_per_day:
-                return
-            if not self._waiting.has_room_for(len(data)):
+            day_bytes = self._ledger.day_bytes + len(data)
+            if day_bytes > self._settings.bytes_per_day or not self._waiting.has_room_for(len(data)):
+                self.over_budget += 1
                 return
         after = spent(self._ledger, uniform=reason == "uniform", size=len(data))
         try:
             if data:
+                self._waiting.make_folder()
                 # Before the sample: a power cut between the two costs budget, and never exceeds it.
                 write_durably(self._path, to_json(after))
                 self._waiting.put(data, offer.captured_s)

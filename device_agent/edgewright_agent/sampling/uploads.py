@@ -11,7 +11,7 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from edgewright.errors import EdgewrightError
+from edgewright.errors import DataError, EdgewrightError
 from edgewright.field_sample import HEAD_BYTES, key_of, read_head
 from edgewright.object_store import ObjectStore
 from edgewright_agent.sampling.waiting import WaitingSamples
@@ -66,7 +66,13 @@ class Uploads:
 
     def _send(self, path: Path, digest: str) -> None:
         with path.open("rb") as file:
-            head = read_head(file.read(HEAD_BYTES), str(path))
+            beginning = file.read(HEAD_BYTES)
+        try:
+            head = read_head(beginning, str(path))
+        except DataError as error:  # of another version of the agent; those behind it must not wait for ever
+            log.warning("a sample is removed: %s", error)
+            self._waiting.remove(path)
+            return
         self._store.put(key_of(head, digest), path, self._sending)
         self._waiting.remove(path)
         self.sent += 1

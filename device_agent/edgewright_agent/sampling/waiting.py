@@ -14,7 +14,7 @@ import threading
 from pathlib import Path
 
 from edgewright.artifact.layout import digest_of, digest_of_file
-from edgewright.durable_file import write_durably
+from edgewright.durable_file import make_folder, storage_error, write_durably
 from edgewright.errors import DataError, EdgewrightError
 from edgewright.field_sample import SUFFIX, digest_in
 from edgewright_agent.spool import on_disk
@@ -30,7 +30,7 @@ class WaitingSamples:
         self._folder, self._max_bytes = folder, max_bytes
         self._lock = threading.Lock()
         self._sizes: dict[str, int] = {}
-        if not folder.is_dir():  # the first sample makes it, durably
+        if not folder.is_dir():
             return
         for path in folder.iterdir():
             if path.name.startswith("."):  # half-written when the power went
@@ -47,6 +47,15 @@ class WaitingSamples:
         with self._lock:
             taken = sum(map(on_disk, self._sizes.values()))
         return taken + on_disk(size) <= self._max_bytes
+
+    def make_folder(self) -> None:
+        """Make the folder of its own that no other user may look into. Raises `StorageError`."""
+        try:
+            if not self._folder.is_dir():
+                make_folder(self._folder)
+                self._folder.chmod(0o700)
+        except OSError as error:
+            raise storage_error(error, self._folder) from None
 
     def put(self, data: bytes, captured_s: float) -> None:
         """Keep a sample; on return it survives a power cut. Raises `StorageError`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import paho.mqtt.client as paho
+from paho.mqtt.reasoncodes import ReasonCode
 
 from edgewright.mqtt import KEEPALIVE_S, BrokerSettings, make_client
 from edgewright_agent.sinks.sink_error import SinkError
@@ -19,6 +20,8 @@ class TopicSink:
         self._topic = topic
         self._broker = broker
         self._client = make_client(broker, client_id)
+        self._refused: str | None = None
+        self._client.on_publish = self._on_publish
         self._client.max_queued_messages_set(WAITING)
         self._client.connect_async(broker.host, broker.port, keepalive=KEEPALIVE_S)
         self._client.loop_start()
@@ -28,6 +31,15 @@ class TopicSink:
         if sent.rc == paho.MQTT_ERR_QUEUE_SIZE:
             problem = f"takes no predictions and {WAITING} wait already: one more is lost"
             raise SinkError(f"the broker of the sink {problem}", where=str(self._broker))
+        refused, self._refused = self._refused, None
+        if refused is not None:  # of one before
+            raise SinkError(f"the broker refuses predictions ({refused})", where=self._topic)
+
+    def _on_publish(
+        self, client: paho.Client, userdata: object, mid: int, reason: ReasonCode, _: object
+    ) -> None:
+        if reason.is_failure:
+            self._refused = str(reason)
 
     def close(self) -> None:
         self._client.disconnect()

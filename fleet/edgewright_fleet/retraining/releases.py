@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgewright.artifact.layout import Layout
-from edgewright.artifact.release import Release, open_release
+from edgewright.artifact.release import Release, open_artifact, open_release
 from edgewright_fleet.retraining.run import Run
 from edgewright_fleet.retraining.spec import RetrainingSpec
 from edgewright_fleet.retraining.version import newest
@@ -28,3 +28,10 @@ def candidate_release(run: Run) -> Release:
     layout = Layout.open(run.folder / "candidate")
     ((name, _),) = layout.names().items()
     return open_release(layout, name)
+
+
+def class_names(release: Release | None) -> tuple[str, ...] | None:
+    """The names of a release's classes, where it has them. Raises `ArtifactError`."""
+    if release is None:
+        return None
+    return open_artifact(release.layout, next(iter(release.artifacts.values()))).manifest.labels

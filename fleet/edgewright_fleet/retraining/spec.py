@@ -11,10 +11,11 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, JsonValue, model_validator
 
 from edgewright.artifact.comparison import Criteria
-from edgewright.artifact.manifest import ModelFormat, Name
+from edgewright.artifact.manifest import ModelFormat, Name, Precision
 from edgewright.contract import CONTRACT
 from edgewright_fleet.retraining.job import Function
 from edgewright_fleet.retraining.kubernetes.settings import KubernetesSettings
+from edgewright_fleet.retraining.triggers.policy import TriggerPolicy
 from edgewright_fleet.spec_file import read_spec
 
 
@@ -70,6 +71,7 @@ class Conversion(BaseModel):
     profiles: Annotated[tuple[str, ...], Field(min_length=1)]
     formats: tuple[ModelFormat, ...] | None = Field(default=None, description="None: all that a profile runs")
     max_drop: Annotated[float, Field(ge=0, le=100)] = 1.0
+    precision: Precision | Literal["auto"] = "auto"
     effort: Literal["quick", "standard", "thorough"] = "standard"
 
 
@@ -105,6 +107,16 @@ class RetrainingSpec(BaseModel):
     release: Name = Field(description="name of the releases; each gets the next version")
     registry: Path = Field(description="folder of the OCI layout that devices pull from")
     runs: Path = Field(default=Path("runs"), description="folder for the runs")
+    triggers: TriggerPolicy = TriggerPolicy()
+    hub: Path | None = Field(
+        default=None, description="store of 'edgewright fleet hub', which knows of drift"
+    )
+    by: str = Field(
+        default="profile", description="what makes a group: profile, release, or a device's label"
+    )
+    inferences_per_day: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="of a group, for `triggers.benefit`"
+    )
     training: Training
     data: TrainingData
     conversion: Conversion
@@ -120,6 +132,7 @@ def load_spec(path: Path) -> RetrainingSpec:
     return spec.model_copy(
         update={
             "code": folder / spec.code,
+            "hub": folder / spec.hub if spec.hub else None,
             "registry": folder / spec.registry,
             "runs": folder / spec.runs,
             "weights": folder / spec.weights if spec.weights else None,

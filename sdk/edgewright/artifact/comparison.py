@@ -70,7 +70,7 @@ class Criteria(BaseModel):
 
 
 class GroupComparison(BaseModel):
-    """A part of a data set; its interval is wider than 95 %, so that all groups together hold with 95 %."""
+    """A part of a data set; its interval is wider than 95 %, so that all groups' hold together with 95 %."""
 
     model_config = CONTRACT
     by: str = Field(description="what the samples are grouped by: `class`, or a key of the field data")
@@ -99,8 +99,13 @@ class SetComparison(BaseModel):
         default=None, description="the change as the samples come; None: `change` is that"
     )
     mcnemar_p: Share = Field(description="exact and two-sided, of the samples as they come")
-    group_confidence: Share = Field(description="the level of each group's interval (Bonferroni)")
+    group_confidence: dict[str, Share] = Field(
+        default_factory=dict,
+        description="by what groups are made by, the level of each one's interval: the error of 5 % is shared out "
+        "evenly among the keys, and a key's among its groups (Bonferroni)",
+    )
     groups: tuple[GroupComparison, ...] = ()
+    left_out: tuple[str, ...] = Field(default=(), description="keys with more groups than can be told apart")
 
 
 class LatencyRatio(BaseModel):

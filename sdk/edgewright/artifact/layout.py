@@ -12,7 +12,7 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from edgewright.artifact.manifest import Digest
 from edgewright.contract import from_json, to_json
 from edgewright.durable_file import durable_writer, storage_error, write_durably
-from edgewright.errors import ArtifactError, StorageError
+from edgewright.errors import ArtifactError, MissingArtifactError, StorageError
 
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
@@ -107,7 +107,7 @@ class Layout:
             data = marker.read_bytes()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             problem = "is not an artifact or registry folder (no oci-layout file)"
-            raise ArtifactError(problem, where=str(root)) from None
+            raise MissingArtifactError(problem, where=str(root)) from None
         except OSError as error:
             raise storage_error(error, marker) from None
         from_json(LayoutMarker, data, where=str(marker), error=ArtifactError)
@@ -128,6 +128,26 @@ class Layout:
             write_durably(root / "index.json", to_json(image_index(())))
             write_durably(root / "oci-layout", to_json(LayoutMarker(imageLayoutVersion="1.0.0")))
         return Layout.open(root)
+
+    @staticmethod
+    def anew(root: Path, keep: Collection[str]) -> Layout:
+        """An empty layout in place of whatever is at `root`, but for the blobs there that have a digest of `keep`.
+
+        A copy into it goes on where one that was cut short ended. Raises `StorageError`.
+        """
+        spared = {Layout(root).path_of(digest) for digest in keep}
+        try:
+            for path in (*sorted(root.rglob("*"), reverse=True), root):
+                if path.is_dir() and not path.is_symlink():
+                    with contextlib.suppress(OSError):  # one that holds what is spared
+                        path.rmdir()
+                elif path not in spared:
+                    path.unlink(missing_ok=True)
+        except OSError as error:
+            raise storage_error(error, root) from None
+        write_durably(root / "index.json", to_json(image_index(())))
+        write_durably(root / "oci-layout", to_json(LayoutMarker(imageLayoutVersion="1.0.0")))
+        return Layout(root)
 
     def path_of(self, digest: str) -> Path:
         """Where the blob of a digest lies."""
@@ -268,8 +288,13 @@ def _read(path: Path) -> bytes:
 
 
 def _missing(path: Path) -> ArtifactError:
-    return ArtifactError("a part of the artifact is missing", where=str(path), remedy="fetch it again")
+    return MissingArtifactError("a part of the artifact is missing", where=str(path), remedy="fetch it again")
 
 
 def _corrupt(path: Path) -> ArtifactError:
     return ArtifactError("is corrupt: its digest does not match", where=str(path), remedy="fetch it again")
+
+
+def is_away(error: BaseException, root: Path) -> bool:
+    """Whether an error says that what lies below `root` is not there or cannot be read, not that it is wrong."""
+    return isinstance(error, MissingArtifactError | StorageError) and Path(error.where).is_relative_to(root)

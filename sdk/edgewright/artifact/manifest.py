@@ -227,6 +227,8 @@ class Provenance(BaseModel):
     source: str
     calibration_samples: int = Field(ge=0)
     calibration_digest: Digest | None = None
+    training_samples: int = Field(default=0, ge=0, description="that INT8 was fine-tuned on")
+    training_digest: Digest | None = None
     tools: dict[str, str] = Field(default_factory=dict, description="package name to version")
 
 

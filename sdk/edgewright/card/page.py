@@ -88,10 +88,8 @@ def _picture(name: str, one: SetComparison) -> str:
         parts += _row(group, _TOP + _ROW * (number + 0.5), x(group.low), x(group.change), x(group.high))
     weighted = ", weighted" if one.weighted else ""
     more = f"; {left} more are in --json" if left else ""
-    caption = (
-        f"{name}, {one.data} data{weighted}: candidate − serving, samples; {one.group_confidence:.2%} interval of "
-        f"each group, 95 % for all together{more}"
-    )
+    what = f"{name}, {one.data} data{weighted}: candidate − serving, samples"
+    caption = f"{what}; intervals hold together with 95 %{more}"
     return (
         f"<figure><figcaption>{escape(caption)}</figcaption><svg viewBox='0 0 {_WIDTH:.0f} {height:.0f}' role=img "
         f"aria-label='{escape(caption)}'>{''.join(parts)}</svg></figure>"

@@ -36,7 +36,7 @@ class ObjectStore(Protocol):
         ...
 
     def objects(self, prefix: str = "") -> Iterator[StoredObject]:
-        """The objects whose keys begin with `prefix`, in the order of their keys; half-uploaded ones are none."""
+        """The objects whose keys begin with `prefix`; half-uploaded ones are none."""
         ...
 
     def read(self, key: str, length: int | None = None) -> bytes:

@@ -101,6 +101,8 @@ class Address:
 
 @dataclass(frozen=True)
 class Answer:
+    """What the server said; names of headers are in small letters."""
+
     status: int
     headers: Mapping[str, str]
     body: bytes
@@ -115,6 +117,7 @@ class Slice:
     length: int
 
     def chunks(self, sending: Sending = at_once) -> Iterator[bytes]:
+        """The bytes, `STEP` at a time, each told before it is given."""
         with self.path.open("rb") as file:
             file.seek(self.start)
             rest = self.length
@@ -127,6 +130,7 @@ class Slice:
                 yield chunk
 
     def sha256(self) -> str:
+        """Of the bytes, in hexadecimal."""
         digest = hashlib.sha256()
         for chunk in self.chunks():
             digest.update(chunk)
@@ -151,6 +155,8 @@ class Requests:
         extra: Mapping[str, str] | None = None,
         accept: tuple[int, ...] = (200,),
     ) -> Answer:
+        """One request about `key`, None for the bucket itself. Raises `StorageError` for a status that is not
+        accepted and a link that breaks, and what `sending` raises."""
         path = f"/{self._address.bucket}" + (f"/{key}" if key is not None else "")
         sha256 = body.sha256() if isinstance(body, Slice) else hashlib.sha256(body).hexdigest()
         length = body.length if isinstance(body, Slice) else len(body)
@@ -225,6 +231,14 @@ def xml_of(answer: Answer) -> ElementTree.Element:
         return ElementTree.fromstring(answer.body)  # noqa: S314 - expat bounds what entities grow to
     except ElementTree.ParseError:
         raise StorageError("the store's answer is not the protocol's XML") from None
+
+
+def number_in(element: ElementTree.Element, name: str) -> int:
+    """The whole number in a child of that name. Raises `StorageError`."""
+    text = text_of(element, name)
+    if not (text.isascii() and text.isdigit()):
+        raise StorageError(f"the store's answer has no number {name}")
+    return int(text)
 
 
 def children(element: ElementTree.Element, name: str) -> Iterator[ElementTree.Element]:

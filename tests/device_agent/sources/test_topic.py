@@ -99,7 +99,12 @@ def test_a_burst_keeps_the_newest(broker: Any, sender: paho.Client) -> None:
     source = source_of(broker.port)
     connected(source, sender)
     send(sender, *(b"%04d" % i for i in range(3 * WAITING)))
-    time.sleep(0.3)
+    newest = b"%04d" % (3 * WAITING - 1)
+    end = time.monotonic() + 20
+    waiting = source._inbox._samples
+    while not waiting or waiting[-1].prepare.args[0] != newest:  # type: ignore[attr-defined]
+        assert time.monotonic() < end
+        time.sleep(0.01)
     taken = []
     while (sample := source.next(0.2)) is not None:
         taken.append(sample.prepare.args[0])  # type: ignore[attr-defined]

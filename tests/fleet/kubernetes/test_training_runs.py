@@ -95,8 +95,8 @@ def test_a_run_goes_from_submission_to_its_end_with_the_rights_of_a_submitter(
     until(lambda: backend.status(run).state == "succeeded")
     backend.submit(run)
     assert len(pods(berlin, run)) == 1
-    with pytest.raises(ClusterError, match="has succeeded: there is nothing to resume"):
-        backend.resume(run)
+    backend.resume(run)
+    assert len(pods(berlin, run)) == 1
     backend.clean_up(run)
     until(lambda: not pods(berlin, run))
     with pytest.raises(ClusterError, match="run whole-way: was never submitted"):
@@ -119,6 +119,8 @@ def test_a_pod_that_ends_is_replaced_until_the_retries_are_used_up_and_the_statu
     end(berlin, second, 1)
     status = until(lambda: (s := backend.status(run)).state == "failed" and s, 120)
     assert status.why.startswith("BackoffLimitExceeded: pod fails-") and "exit code 1" in status.why
+    with pytest.raises(ClusterError, match="run fails: failed: BackoffLimitExceeded"):
+        backend.submit(run)
     backend.resume(run)
     running_pod(berlin, run, but=second["metadata"]["name"])
     assert until(lambda: (s := backend.status(run)).state == "running" and s).restarts == 0
@@ -130,10 +132,10 @@ def test_a_run_is_cancelled_says_so_and_is_resumed(berlin: RealCluster, backend:
     before = running_pod(berlin, run)["metadata"]["name"]
     backend.cancel(run)
     backend.cancel(run)
-    until(lambda: (s := backend.status(run)).state == "cancelled" and s.why == "cancelled")
+    until(lambda: (s := backend.status(run)).state == "cancelled" and s.why == "on request")
     until(lambda: not pods(berlin, run))
-    backend.submit(run)
-    assert backend.status(run).state == "cancelled"  # to go on is for `resume`
+    with pytest.raises(ClusterError, match="run cancelled: cancelled: on request; resume it"):
+        backend.submit(run)
     backend.resume(run)
     backend.resume(run)
     running_pod(berlin, run, but=before)
@@ -147,9 +149,14 @@ def test_a_pod_that_is_evicted_and_one_whose_node_is_lost_are_replaced(
     backend.submit(run)
     pod = running_pod(berlin, run)
     name = pod["metadata"]["name"]
-    eviction = {"apiVersion": "policy/v1beta1", "kind": "Eviction", "metadata": {"name": name}}
-    berlin.api.create(berlin.api.named("pods", f"{name}/eviction"), eviction)
+    # As a kubelet under pressure does. One in a hollow node lets containers that it stops end well.
+    said = {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."}
+    berlin.api.patch(f"{berlin.api.named('pods', name)}/status", {"status": said})
     pod = running_pod(berlin, run, but=name)
+    status = until(lambda: (s := backend.status(run)).state == "running" and s)
+    assert f"replaced pod {name} on" in status.why and "Evicted (The node was low" in status.why
+    assert status.restarts == 1
+
     lost, name = pod["spec"]["nodeName"], pod["metadata"]["name"]
     berlin.kill(lost)
     try:
@@ -159,8 +166,7 @@ def test_a_pod_that_is_evicted_and_one_whose_node_is_lost_are_replaced(
         until(lambda: backend.status(run).state == "running")
     finally:
         berlin.start(lost)
-        label = {"metadata": {"labels": {"edgewright.dev/profile": "gateway"}}}
-        until(lambda: berlin.api.patch(f"/api/v1/nodes/{lost}", label), 1) if _node(berlin, lost) else None
+        assert _node(berlin, lost)
 
 
 def _node(cluster: RealCluster, name: str) -> bool:
@@ -277,7 +283,7 @@ def test_a_submitter_may_do_what_runs_need_and_nothing_else(
     }
     assert allowed == {
         *((verb, "configmaps") for verb in ("create", "get", "patch", "delete")),
-        *((verb, "services") for verb in ("create", "get")),
+        *((verb, "services") for verb in ("create", "get", "patch")),
         *((verb, "jobs") for verb in ("create", "get", "delete", "patch")),
         ("list", "pods"), ("get", "pods/log"),
     }  # fmt: skip
@@ -323,7 +329,8 @@ def test_a_train_job_is_taken_by_kubeflows_own_schema_and_its_conditions_are_rea
     try:
         run, kubeflow = job("kubeflow", nodes=2), submitter(berlin, TRAINJOB)
         path = berlin.api.named("trainjobs", run.name, api="trainer.kubeflow.org/v1alpha1")
-        until(lambda: _served(berlin, path))
+        for plural in ("trainjobs", "trainingruntimes"):
+            until(lambda plural=plural: _served(berlin, plural))
         kubeflow.submit(run)
         kubeflow.submit(run)
         assert kubeflow.status(run).state == "queued"
@@ -343,11 +350,22 @@ def test_a_train_job_is_taken_by_kubeflows_own_schema_and_its_conditions_are_rea
             berlin.api.delete(path_of(kind))
 
 
-def _served(cluster: RealCluster, path: str) -> bool:
+def _served(cluster: RealCluster, plural: str) -> bool:
     try:
-        return bool(cluster.api.get(path.rsplit("/", 1)[0]))
+        return bool(cluster.api.get(cluster.api.named(plural, api="trainer.kubeflow.org/v1alpha1")))
     except ClusterError:
         return False
+
+
+def with_amounts(node: Any) -> Any:
+    """The schema with "number or text" where the models, which are generated, have an object that wraps one."""
+    if isinstance(node, list):
+        return [with_amounts(one) for one in node]
+    if not isinstance(node, dict):
+        return node
+    if "actual_instance" in node.get("properties", {}):
+        return {"x-kubernetes-int-or-string": True}
+    return {key: with_amounts(value) for key, value in node.items()}
 
 
 def definition(kind: str, spec: Any) -> dict[str, Any]:
@@ -356,7 +374,7 @@ def definition(kind: str, spec: Any) -> dict[str, Any]:
     schema = {
         "type": "object",
         "properties": {
-            "spec": structural(spec),
+            "spec": with_amounts(structural(spec)),
             "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
         },
     }

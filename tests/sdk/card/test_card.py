@@ -87,7 +87,8 @@ sets = st.builds(
     change=differences,
     unweighted=st.none() | differences,
     mcnemar_p=shares,
-    group_confidence=shares,
+    group_confidence=st.dictionaries(words, shares, max_size=2),
+    left_out=st.lists(words, max_size=2).map(tuple),
     groups=st.lists(groups, max_size=4).map(tuple),
 )
 figures = st.builds(
@@ -155,7 +156,7 @@ cards = st.builds(
             DataSummary,
             used_for=words.filter(bool),
             digest=st.none() | digests,
-            samples=st.integers(0, 10**9),
+            samples=st.none() | st.integers(0, 10**9),
             labelled=st.none() | st.integers(0, 10**9),
             first_at=st.none() | times,
             lineage=words,
@@ -272,7 +273,6 @@ def test_profiles_that_run_one_file_are_told_of_once() -> None:
         candidate=share,
         change=difference,
         mcnemar_p=1.0,
-        group_confidence=0.95,
     )
     artifacts = [
         one,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from ceph_gateway import CREDENTIALS, Gateway
 from edgewright.errors import ConfigError, StorageError
 from edgewright.object_store import open_store
 from edgewright.object_store.s3 import PART, S3Store
-from edgewright.object_store.s3_requests import Address, load_credentials
+from edgewright.object_store.s3_requests import Address, Requests, load_credentials
 from edgewright.object_store.signature import Credentials
 
 LARGE = 3 * PART + 1234
@@ -158,6 +159,71 @@ def test_kill_9_at_any_byte_costs_one_part_at_most(gateway: Gateway, tmp_path: P
         if reached < PART:
             assert again == LARGE
         assert gateway.store(bucket).read("large") == file.read_bytes()
+
+
+@pytest.mark.slow
+def test_a_device_that_may_only_write_uploads_all_the_same(gateway: Gateway, tmp_path: Path) -> None:
+    """The rights that the README of the agent names, and no other."""
+    bucket, writer = gateway.make_bucket(), Credentials("writer-access", "writer-secret")
+    gateway.make_user("writer", writer)
+    rights = {
+        "writer": ["PutObject", "ListMultipartUploadParts", "ListBucketMultipartUploads"],
+        "device": ["GetObject"],  # the fleet: who uploads an object owns it, also in a bucket of another
+    }
+    policy = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": {"AWS": [f"arn:aws:iam:::user/{user}"]},
+                "Action": [f"s3:{action}" for action in actions],
+                "Resource": [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"],
+            }
+            for user, actions in rights.items()
+        ],
+    }
+    address = Address.of(bucket, "", gateway.endpoint, "us-east-1")
+    Requests(address, CREDENTIALS).call(
+        "PUT", None, {"policy": ""}, body=json.dumps(policy).encode(), accept=(200, 204)
+    )
+    store = S3Store(address, writer)
+    small, large = written(tmp_path / "small", 100), written(tmp_path / "large", LARGE)
+
+    def break_in_second_part(size: int, sent: list[int] = [0]) -> None:  # noqa: B006 - it counts over calls
+        sent[0] += size
+        if sent[0] > PART + 100_000:
+            raise _LinkBrokenError
+
+    with pytest.raises(_LinkBrokenError):
+        store.put("large", large, break_in_second_part)
+    again = [0]
+    store.put("large", large, lambda size: again.__setitem__(0, again[0] + size))
+    assert again[0] == LARGE - PART
+    for _ in range(2):
+        store.put("small", small)
+    gateway.store(bucket).put("of another device", small)
+    with pytest.raises(StorageError, match="AccessDenied"):
+        store.read("of another device")
+    with pytest.raises(StorageError, match="AccessDenied"):
+        list(store.objects())
+    assert gateway.store(bucket).read("large") == large.read_bytes()
+    assert gateway.store(bucket).read("small") == small.read_bytes()
+
+
+@pytest.mark.slow
+def test_a_server_is_believed_only_with_a_certificate_that_somebody_known_vouches_for(
+    gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = gateway.make_bucket()
+    address = Address.of(bucket, "", gateway.tls_endpoint, "us-east-1")
+    file = written(tmp_path / "file", 1000)
+    with pytest.raises(StorageError, match="certificate verify failed") as caught:
+        S3Store(address, CREDENTIALS).put("key", file)
+    assert "\n" not in str(caught.value)
+    monkeypatch.setenv("SSL_CERT_FILE", str(gateway.certificate))
+    store = S3Store(address, CREDENTIALS)
+    store.put("key", file)
+    assert store.read("key") == file.read_bytes()
 
 
 @pytest.mark.slow

@@ -60,7 +60,7 @@ class Group:
 def find_samples(
     store: ObjectStore, *, fleet: str | None = None, device: str | None = None
 ) -> Iterator[Found | Unreadable]:
-    """The samples of a store in the order of their keys, each by its first line alone. Raises `StorageError`."""
+    """The samples of a store, each by its first line alone. Raises `StorageError`."""
     prefix = f"{FOLDER}/" if fleet is None else f"{FOLDER}/{fleet}/"
     if fleet is not None and device is not None:
         prefix = device_folder(fleet, device)
@@ -84,10 +84,16 @@ def fetch(store: ObjectStore, found: Found) -> tuple[bytes, list[Array]]:
 
     Raises `DataError` where it is damaged, `StorageError`.
     """
-    data = store.read(found.key)
-    if digest_of(data) != found.digest:
-        raise DataError("is damaged: its digest is another than its name's", where=found.key)
+    data = fetch_bytes(store, found.key, found.digest)
     return data, unpack(data, found.key)[1]
+
+
+def fetch_bytes(store: ObjectStore, key: str, digest: str) -> bytes:
+    """A whole sample as a file, its digest verified. Raises as `fetch`."""
+    data = store.read(key)
+    if digest_of(data) != digest:
+        raise DataError("is damaged: its digest is another than its name's", where=key)
+    return data
 
 
 def summary(samples: Iterable[Found], by: str = "profile") -> list[Group]:

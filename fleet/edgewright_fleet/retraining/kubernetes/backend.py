@@ -58,10 +58,10 @@ class KubernetesBackend:
         self._settings, self._cluster = settings, cluster
 
     def submit(self, job: TrainingJob) -> None:
-        """Make the objects of a run that are not there. A run that was cancelled or has ended is left as it is.
+        """Make the objects of a run that are not there; nothing where it runs or has succeeded.
 
         Raises `ConfigError` where the pods would not see what the job names, `ClusterError` where another run or
-        other objects have its name, or the cluster is too old.
+        other objects have its name, where it ended otherwise and waits for `resume`, or the cluster is too old.
         """
         wanted, *others = job_objects(job, self._settings)
         self._check(others[-1])
@@ -69,6 +69,8 @@ class KubernetesBackend:
         self._check_same(config, wanted)
         if CANCELLED not in (config["metadata"].get("annotations") or {}):
             self._make_owned(config, others)
+        if (status := self.status(job)).state in ("cancelled", "failed"):
+            raise ClusterError(f"{status.state}: {status.why}", where=f"run {job.name}", remedy="resume it")
 
     def status(self, job: TrainingJob) -> JobStatus:
         """Where the run stands. Raises `ClusterError` where it was never submitted."""
@@ -78,11 +80,11 @@ class KubernetesBackend:
         pods = self._pods(job)
         status = status_of(run, pods)
         told = figures(job) if job.folder.is_dir() else told_progress(self._cluster, pods)
-        told["restarts"] = status.restarts + int(told.get("restarts", 0))
         try:
-            return JobStatus.model_validate({**status.model_dump(), **told})
+            far = JobStatus.model_validate({**told, "state": status.state, "why": status.why})
         except ValidationError:  # a line of a function that prints like a launcher
             return status
+        return far.model_copy(update={"restarts": status.restarts + far.restarts})
 
     def logs(self, job: TrainingJob, *, follow: bool = False) -> Iterator[str]:
         """Lines of all ranks, each after `[rank]`; with `follow` until the run ends. Raises `ClusterError`."""
@@ -106,7 +108,7 @@ class KubernetesBackend:
         if status.state in ENDED:
             return
         # First, so that whoever asks in between finds a Job that runs, and never a run without a word.
-        note = status.model_copy(update={"state": "cancelled", "why": "cancelled"})
+        note = status.model_copy(update={"state": "cancelled", "why": "on request"})
         self._cluster.patch(
             path_of(config), {"metadata": {"annotations": {CANCELLED: to_json(note).decode()}}}
         )
@@ -115,14 +117,12 @@ class KubernetesBackend:
     def resume(self, job: TrainingJob) -> None:
         """Start a run again that was cancelled, suspended or failed; one that runs is left alone.
 
-        Settings and parameters may have changed: more memory is a reason to resume. Raises `ClusterError` where
-        the run was never submitted, has succeeded, or its old pods do not go.
+        Settings and parameters may have changed: more memory is a reason to resume. Nothing is done where the run
+        has succeeded. Raises `ClusterError` where it was never submitted, or its old pods do not go.
         """
         config, run = self._config(job), self._run(job)
         if run is not None:
             state = status_of(run, self._pods(job)).state
-            if state == "succeeded":
-                raise ClusterError("has succeeded: there is nothing to resume", where=f"run {job.name}")
             if state == "suspended":
                 self._cluster.patch(path_of(run), {"spec": {"suspend": False}})
                 return
@@ -134,8 +134,8 @@ class KubernetesBackend:
         wanted, *others = job_objects(job, self._settings)
         self._check(others[-1])
         config = self._cluster.apply(path_of(config), wanted)
+        self._make_owned(config, others, anew=True)
         self._cluster.patch(path_of(config), {"metadata": {"annotations": {CANCELLED: None}}})
-        self._make_owned(config, others)
 
     def clean_up(self, job: TrainingJob) -> None:
         """Delete what the cluster has of a run that has ended, not its folder. Raises `ClusterError`."""
@@ -145,18 +145,20 @@ class KubernetesBackend:
         self._cluster.delete(path_of(config), propagationPolicy="Background")
 
     def _check(self, run: Json) -> None:
-        """Have the API server look at the Job or TrainJob without making it. Raises `ClusterError`."""
+        """Have the API server look at a Job without making it, or say that it has TrainJobs."""
+        if run["kind"] == "TrainJob":
+            if self._found(f"/apis/{API_VERSION}") is None:
+                raise ClusterError(
+                    "has no TrainJob: Kubeflow Trainer is not installed",
+                    where=str(self._cluster), status=NOT_FOUND, remedy="install it, or leave out 'api: trainjob'",
+                )  # fmt: skip
+            return  # Trainer looks at it itself, and would miss its runtime
         collection = path_of(run).rsplit("/", 1)[0]
         try:
             kept = self._cluster.create(f"{collection}?dryRun=All", run)["spec"]
         except ClusterError as error:
             if error.status == CONFLICT:
                 return  # it is there
-            if error.status == NOT_FOUND and run["kind"] == "TrainJob":
-                raise ClusterError(
-                    "has no TrainJob: Kubeflow Trainer is not installed",
-                    where=str(self._cluster), status=NOT_FOUND, remedy="install it, or leave out 'api: trainjob'",
-                ) from None  # fmt: skip
             raise
         several = run["spec"].get("completions", 1) > 1
         for field, why in NEEDED.items():
@@ -194,14 +196,16 @@ class KubernetesBackend:
                 raise
         return self._cluster.get(path_of(document))
 
-    def _make_owned(self, config: Json, others: list[Json]) -> None:
+    def _make_owned(self, config: Json, others: list[Json], *, anew: bool = False) -> None:
+        """Create what the ConfigMap owns; `anew`: what is beside the Job becomes what it is to be now."""
         owner = {
             "apiVersion": "v1", "kind": "ConfigMap", "name": config["metadata"]["name"],
             "uid": config["metadata"]["uid"],
         }  # fmt: skip
-        for document in others:
-            owned = document | {"metadata": document["metadata"] | {"ownerReferences": [owner]}}
-            made = self._make(owned)
+        *beside, run = [one | {"metadata": one["metadata"] | {"ownerReferences": [owner]}} for one in others]
+        for document in (*beside, run):
+            change = anew and document is not run
+            made = self._cluster.apply(path_of(document), document) if change else self._make(document)
             uids = [one["uid"] for one in made["metadata"].get("ownerReferences") or ()]
             if owner["uid"] not in uids or made["metadata"].get("deletionTimestamp"):
                 raise self._taken(made)

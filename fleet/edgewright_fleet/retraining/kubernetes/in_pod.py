@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import threading
 from pathlib import Path
+from typing import NoReturn
 
 from edgewright.errors import EdgewrightError
 from edgewright_fleet.retraining.job import TrainingJob
 from edgewright_fleet.retraining.training.launch import LOCAL_ENDPOINT, Ended, Meeting, launch, read_job
+from edgewright_fleet.retraining.training.notice import PREEMPTED
 from edgewright_fleet.retraining.training.progress import figures
 
 TOLD = "edgewright-progress "
@@ -34,6 +37,10 @@ def _keep_telling(job: TrainingJob, over: threading.Event) -> None:
         _tell(job)
 
 
+def _leave(_number: int, _frame: object) -> NoReturn:
+    raise SystemExit(PREEMPTED)
+
+
 def main() -> None:
     """The pod's command line; exit codes are the launcher's."""
     parser = argparse.ArgumentParser(description="Run the ranks of one node of a training job, in a pod.")
@@ -45,6 +52,8 @@ def main() -> None:
     parser.add_argument("--node", type=int, default=0, help="which node this is, from 0")
     parser.add_argument("--wait-s", type=int, default=600, help="how long nodes wait for one another")
     given = parser.parse_args()
+    # As process 1 of its container it has no default for the signal, and torch's agent has not begun to handle it.
+    signal.signal(signal.SIGTERM, _leave)
     over = threading.Event()
     try:
         job = read_job(given.job)
@@ -59,6 +68,8 @@ def main() -> None:
             _tell(job)
     except EdgewrightError as error:
         ended = Ended(2, str(error))
+    except OSError as error:  # of the volume, most likely
+        ended = Ended(2, f"{error.strerror or error} ({error.filename})")
     if ended.why:
         print(f"edgewright: {ended.why}", file=sys.stderr, flush=True)  # noqa: T201
     sys.exit(ended.code)

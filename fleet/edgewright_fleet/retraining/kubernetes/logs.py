@@ -1,10 +1,11 @@
 """The pods' logs as one: what every rank printed, and where rank 0's launcher said that the training stands.
 
-A launcher puts `[rank]` before what its ranks print; what it says itself gets `[node N]`.
+A launcher puts `[rank]` before what its ranks print; what it says itself gets `[-]`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import re
@@ -24,6 +25,8 @@ NOT_STARTED = 400
 """What an API server answers while a container has no log yet."""
 LOOK_S = 2.0
 """Between two looks for pods that have been replaced."""
+LAST_WORDS_S = 10.0
+"""Of silence, after which a run that is over has no more to say."""
 TAIL_LINES = 500
 """Of a log, within which the launcher has told of the progress; it does so every few seconds."""
 
@@ -40,41 +43,38 @@ def followed(cluster: Cluster, look: Callable[[], list[Json] | None]) -> Iterato
     `look` gives the pods, or None once the run is over; whatever has been printed by then still comes. Raises
     `ClusterError`.
     """
-    arrived: queue.SimpleQueue[str | ClusterError] = queue.SimpleQueue()
+    arrived: queue.SimpleQueue[str] = queue.SimpleQueue()
     readers: dict[str, threading.Thread] = {}
-    seen: set[str] = set()
+    printed: dict[str, int] = {}
+    done: set[str] = set()
 
     def read(pod: Json, uid: str) -> None:
-        printed = False
-        try:
-            for line in _lines(cluster, pod, follow="true"):
-                printed = True
-                arrived.put(line)
-        except ClusterError as error:
-            arrived.put(error)
-        if printed or pod["status"].get("phase") in ("Succeeded", "Failed"):
-            seen.add(uid)
+        # A stream that breaks, as a load balancer cuts one that is silent, is taken up again where it was.
+        with contextlib.suppress(ClusterError):
+            for number, line in enumerate(_lines(cluster, pod, follow="true")):
+                if number >= printed.get(uid, 0):
+                    printed[uid] = number + 1
+                    arrived.put(line)
+            if pod["status"].get("phase") in ("Succeeded", "Failed"):
+                done.add(uid)
         readers.pop(uid)
 
-    over = False
-    next_look_s = 0.0
-    while not over or readers or not arrived.empty():
+    over, next_look_s, heard_s = False, 0.0, 0.0
+    # The log of a node that is lost has no end.
+    while not over or not arrived.empty() or (readers and time.monotonic() < heard_s + LAST_WORDS_S):
         if not over and time.monotonic() >= next_look_s:
             pods = look()
             over = pods is None
             for pod in pods or ():
                 uid = pod["metadata"]["uid"]
-                if uid not in seen and uid not in readers:
+                if uid not in done and uid not in readers:
                     readers[uid] = threading.Thread(target=read, args=(pod, uid), daemon=True)
                     readers[uid].start()
             next_look_s = time.monotonic() + LOOK_S
-        try:
-            line = arrived.get(timeout=0.2)
-        except queue.Empty:
-            continue
-        if isinstance(line, ClusterError):
-            raise line
-        yield line
+            heard_s = time.monotonic()
+        with contextlib.suppress(queue.Empty):
+            yield arrived.get(timeout=0.2)
+            heard_s = time.monotonic()
 
 
 def told_progress(cluster: Cluster, pods: list[Json]) -> Json:
@@ -102,7 +102,7 @@ def _order(pod: Json) -> tuple[int, str]:
 def _lines(cluster: Cluster, pod: Json, **query: str) -> Iterator[str]:
     for line in _raw(cluster, pod, **query):
         if not line.startswith(TOLD):
-            yield line if re.match(r"\[\d+\] ", line) else f"[node {index_of(pod)}] {line}"
+            yield line if re.match(r"\[\d+\] ?", line) else f"[-] {line}"
 
 
 def _raw(cluster: Cluster, pod: Json, **query: str) -> Iterator[str]:

@@ -47,7 +47,8 @@ def rendered(job: TrainingJob, settings: KubernetesSettings) -> str:
 
 def code_files(job: TrainingJob, settings: KubernetesSettings) -> dict[str, str]:
     """The `.py` files below `job.code`, by path, where pods would not see them otherwise. Raises `ConfigError`."""
-    for what, path in (("folder", job.folder), ("weights", job.weights)):
+    data = [(f"data '{name}',", Path(at)) for name, at in job.data.items() if "://" not in at]
+    for what, path in (("folder", job.folder), ("weights", job.weights), *data):
         if path is not None and not _on_volume(path, settings):
             raise ConfigError(
                 f"{what} {path} is not below {settings.mount}, which is all that the pods see",

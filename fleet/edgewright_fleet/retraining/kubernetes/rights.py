@@ -23,7 +23,7 @@ def submitter_rights(settings: KubernetesSettings) -> list[Json]:
     kubeflow = API_VERSION.partition("/")[0]
     kind = [
         rule(kubeflow, ["trainjobs"], ["create", "get", "delete", "patch"]),
-        rule(kubeflow, ["trainingruntimes"], ["create", "get"]),
+        rule(kubeflow, ["trainingruntimes"], ["create", "get", "patch"]),
     ]
     return [
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
@@ -32,7 +32,7 @@ def submitter_rights(settings: KubernetesSettings) -> list[Json]:
             "rules": [
                 # No name can be given beforehand: every run has its own.
                 rule("", ["configmaps"], ["create", "get", "patch", "delete"]),
-                rule("", ["services"], ["create", "get"]),
+                rule("", ["services"], ["create", "get", "patch"]),
                 rule("batch", ["jobs"], ["create", "get", "delete", "patch"]),
                 *(kind if settings.api == "trainjob" else []),
                 rule("", ["pods"], ["list"]),

@@ -30,7 +30,7 @@ from edgewright_fleet.retraining.promotion.paired import Interval, Tally, mcnema
 from edgewright_fleet.retraining.promotion.samples import LabelledSample
 
 MAX_GROUPS = 1000
-"""Values of one key: what has more, such as a device's name, tells groups too small to see anything in."""
+"""Of one key: what has more, such as the name of a device, makes groups too small to see anything in."""
 GROUP_ERROR = 0.05
 """Probability that any interval of all groups of one data set misses its figure."""
 
@@ -78,6 +78,7 @@ class _Set:
 
     whole: _Tallies = field(default_factory=_Tallies)
     groups: dict[str, dict[str, _Tallies]] = field(default_factory=dict)
+    left_out: set[str] = field(default_factory=set)
     probabilities: set[float | None] = field(default_factory=set)
     """Two of them at most: whether they differ, and whether any is unknown, is all that matters."""
 
@@ -88,19 +89,19 @@ class _Set:
         self.whole.add(serving, candidate, weight)
         for by, group in (("class", class_name), *sample.groups.items()):
             tallies = self.groups.setdefault(by, {})
-            if group not in tallies and len(tallies) == MAX_GROUPS:
-                raise DataError(
-                    f"field samples have more than {MAX_GROUPS} values of '{by}'",
-                    remedy="group them by something coarser, or leave that key out",
-                )
-            tallies.setdefault(group, _Tallies()).add(serving, candidate, weight)
+            if by not in self.left_out:
+                tallies.setdefault(group, _Tallies()).add(serving, candidate, weight)
+            if len(tallies) > MAX_GROUPS:
+                self.left_out.add(by)
+                tallies.clear()
 
     def result(self, data: DataRole) -> SetComparison:
         weighted = len(self.probabilities) > 1 and None not in self.probabilities
         whole = self.whole.chosen(weighted)
-        count = sum(len(tallies) for tallies in self.groups.values())
-        level = 1 - GROUP_ERROR / count
-        z = NormalDist().inv_cdf(1 - (1 - level) / 2)
+        looked_at = {by: tallies for by, tallies in self.groups.items() if tallies}
+        confidence = {
+            by: 1 - GROUP_ERROR / len(looked_at) / len(tallies) for by, tallies in looked_at.items()
+        }
         return SetComparison(
             data=data,
             weighted=weighted,
@@ -109,12 +110,13 @@ class _Set:
             change=_difference(whole),
             unweighted=_difference(self.whole.plain) if weighted else None,
             mcnemar_p=mcnemar_p(whole.lost, whole.gained),
-            group_confidence=level,
+            group_confidence=confidence,
             groups=tuple(
-                _group(by, group, tallied.chosen(weighted), z)
-                for by, tallies in self.groups.items()
+                _group(by, group, tallied.chosen(weighted), NormalDist().inv_cdf((1 + confidence[by]) / 2))
+                for by, tallies in looked_at.items()
                 for group, tallied in sorted(tallies.items(), key=lambda item: _natural(item[0]))
             ),
+            left_out=tuple(sorted(self.left_out)),
         )
 
 

@@ -27,23 +27,6 @@ from edgewright.errors import RetrainingError
 from edgewright_fleet.retraining.chain import Chain
 
 
-def record_comparison(
-    chain: Chain, candidate: Release, comparison: Comparison, at: datetime, *, by_hand: bool = False
-) -> None:
-    """Add the comparison to the record, whatever its verdict; `by_hand`: a better one waits for a person too."""
-    evidence: dict[str, JsonValue] = {
-        "candidate": f"{candidate.name}:{candidate.version}",
-        "candidate_digest": candidate.digest,
-        "serving": str(comparison.serving),
-        "serving_digest": comparison.serving.digest,
-        "verdict": comparison.verdict,
-        "ships": comparison.verdict == "better" and not by_hand,
-        "checks": [check.model_dump(mode="json", exclude_none=True) for check in comparison.checks],
-        "samples_needed": comparison.samples_needed,
-    }
-    chain.add("comparison", f"{comparison.verdict}: {comparison.says}", evidence, at)
-
-
 def decision(comparison: Comparison | None, *, who: str = "", why: str | None = None) -> Decision:
     """Who lets a candidate out. `why` is a person's reason to do so; `comparison` None: nothing serves yet.
 

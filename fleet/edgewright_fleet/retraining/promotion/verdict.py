@@ -135,7 +135,9 @@ def _groups(where: str, one: SetComparison, most: float) -> GateCheck:
         for g in worse[:MAX_NAMED]
     ]
     more = f" and {len(worse) - MAX_NAMED} more" if len(worse) > MAX_NAMED else ""
-    level = f"intervals of {one.group_confidence:.2%} each, 95 % together"
+    level = "their intervals hold together with 95 %"
+    if one.left_out:
+        level += f"; too many values to look at: {', '.join(one.left_out)}"
     says = (
         f"{where}: {len(worse)} of {len(one.groups)} groups of the {one.data} data are worse for certain: "
         f"{'; '.join(said)}{more} points ({level})"

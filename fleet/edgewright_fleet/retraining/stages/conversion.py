@@ -35,6 +35,7 @@ def convert_candidate(run: Run, spec: RetrainingSpec, tools: Tools) -> Step:
         format=conversion.formats,
         max_drop=conversion.max_drop,
         effort=conversion.effort,
+        precision=conversion.precision,
         output=candidate,
         name=spec.release,
         version=next_version(versions(spec)),

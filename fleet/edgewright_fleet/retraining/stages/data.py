@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from pydantic import JsonValue
 
 from edgewright.artifact.layout import digest_of_file
-from edgewright.artifact.release import Release, open_artifact
 from edgewright.object_store import open_store
 from edgewright_fleet.retraining.field_data.collect import collect
 from edgewright_fleet.retraining.field_data.data_set import SplitRule
 from edgewright_fleet.retraining.field_data.reading import open_data_set
 from edgewright_fleet.retraining.promotion.samples import LabelledSample
-from edgewright_fleet.retraining.releases import serving_release
+from edgewright_fleet.retraining.releases import class_names, serving_release
 from edgewright_fleet.retraining.run import Run
 from edgewright_fleet.retraining.spec import RetrainingSpec
 from edgewright_fleet.retraining.stages.step import Step, Tools
+from edgewright_fleet.retraining.triggers.trigger import Trigger
 
 
 def gather(run: Run, spec: RetrainingSpec, tools: Tools) -> Step:
@@ -35,8 +35,7 @@ def gather(run: Run, spec: RetrainingSpec, tools: Tools) -> Step:
     folder = run.folder / "field"
     if folder.exists():
         shutil.rmtree(folder)
-    since = tools.now() - timedelta(days=spec.data.recent_days)
-    serving = serving_release(spec)
+    since = max(tools.now() - timedelta(days=spec.data.recent_days), _drifted_at(run))
     manifest, digest = collect(
         open_store(spec.data.samples, credentials_file=spec.data.credentials_file),
         Path(labels),
@@ -44,7 +43,7 @@ def gather(run: Run, spec: RetrainingSpec, tools: Tools) -> Step:
         SplitRule(held_out_share=spec.data.held_out_share, recent_since=since),
         fleet=spec.fleet,
         model=spec.release,
-        names=_classes(serving),
+        names=class_names(serving_release(spec)),
         progress=lambda done, of: tools.show(done, of, "collecting samples from the field", 0.0),
     )
     counts = {part: manifest.counts.get(part, 0) for part in ("training", "evaluation", "held-out")}
@@ -54,6 +53,17 @@ def gather(run: Run, spec: RetrainingSpec, tools: Tools) -> Step:
         f"{counts['training']} labelled samples from the field to train on, {counts['evaluation']} to judge by",
         evidence | {"field": digest, "field_counts": dict(counts), "labels": manifest.labels_digest},
     )
+
+
+def _drifted_at(run: Run) -> datetime:
+    """When the data changed that the run is for: what is older says nothing of it. The year 1: not for drift."""
+    link = run.chain.last("trigger")
+    document = link.evidence.get("trigger") if link else None
+    if not isinstance(document, dict):
+        return datetime.min.replace(tzinfo=timezone.utc)
+    trigger = Trigger.model_validate(document)
+    since_s = trigger.evidence.drift.since_s if trigger.kind == "drift" and trigger.evidence.drift else None
+    return datetime.fromtimestamp(since_s or 0.0, timezone.utc)
 
 
 def field_samples(run: Run) -> Iterator[LabelledSample]:
@@ -74,10 +84,3 @@ def field_samples(run: Run) -> Iterator[LabelledSample]:
 def data_digest(data: str) -> str | None:
     """Of a data set that is a file; a folder, a URL or a function has none that would hold."""
     return digest_of_file(Path(data)) if Path(data).is_file() else None
-
-
-def _classes(release: Release | None) -> tuple[str, ...] | None:
-    """The names of a release's classes, where it has them."""
-    if release is None:
-        return None
-    return open_artifact(release.layout, next(iter(release.artifacts.values()))).manifest.labels

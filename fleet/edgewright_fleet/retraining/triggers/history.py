@@ -7,6 +7,7 @@ from each other on every device, and for ever. How far it is from the latter, th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -36,6 +37,10 @@ class History:
     release: str
     sketches: Sequence[KeptSketch]
     labels: Mapping[str, str] = field(default_factory=dict)
+
+    def like(self, sketch: DataSketch) -> bool:
+        """Whether a sketch is of the same figures."""
+        return _shape(self.sketches[0].sketch) == _shape(sketch)
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ class DeviceDrift:
     course: tuple[tuple[float, float], ...] = ()
     """(Unix seconds, effect on the classes of the block that ended then), by time."""
     drifting: tuple[StreamName, ...] = ()
-    """The streams that changed and are still away from where they were."""
+    """The streams that are another since a change, and still away from where they were."""
 
     @property
     def flapping(self) -> bool:
@@ -83,7 +88,7 @@ class DeviceDrift:
     @property
     def since_s(self) -> float | None:
         """When it left the reference; None: it is there."""
-        return next((c.at_s for c in self.changes if c.stream in self.drifting), None)
+        return self.changes[0].at_s if self.drifting else None
 
 
 def histories(
@@ -93,7 +98,7 @@ def histories(
     by_device: dict[str, list[KeptSketch]] = {}
     for device, kept in sketches:
         of_device = by_device.setdefault(device, [])
-        if of_device and (of_device[-1].release != kept.release or _shape(of_device[-1]) != _shape(kept)):
+        if of_device and not _alike(of_device[-1], kept):
             of_device.clear()  # another release answers otherwise, and so has a reference of its own
         of_device.append(kept)
     found = []
@@ -129,7 +134,7 @@ def _follow(
 ) -> list[DeviceDrift]:
     by_shape: dict[object, list[int]] = {}
     for number, history in enumerate(devices):
-        by_shape.setdefault(_shape(history.sketches[0]), []).append(number)
+        by_shape.setdefault(_shape(history.sketches[0].sketch), []).append(number)
     found: dict[int, DeviceDrift] = {}
     for numbers in by_shape.values():
         for start in range(0, len(numbers), BATCH):
@@ -218,7 +223,12 @@ def _result(
         )
         for a in alarms
     )
+    # The stream that is first starts all anew, so that the others have their say about the same change here.
     changed = {change.stream for change in changes}
+    if changes:
+        changed |= {
+            name for name in streams if _certain(streams[name], before[name], now[name], dispersions[name])
+        }
     return DeviceDrift(
         device=history.device,
         profile=history.profile,
@@ -235,6 +245,12 @@ def _result(
         course=course,
         drifting=tuple(n for n in streams if n in changed and effects[n] >= streams[n].least),
     )
+
+
+def _certain(evidence: Evidence, before: Sequence[float], now: Sequence[float], dispersion: Array) -> bool:
+    """Whether a stream too is another since a change that was found: by chance once in a hundred (Ville 1939)."""
+    old, new = np.array(before), np.array(now)
+    return bool(old.any() and new.any() and evidence.log_ratio(old, old + new, dispersion) >= math.log(100))
 
 
 def _blocks(history: History, block_s: float, reference: DataSketch | None) -> _Blocks:
@@ -283,7 +299,10 @@ def _moments(sketch: DataSketch) -> list[tuple[float, float]]:
     ]
 
 
-def _shape(kept: KeptSketch) -> tuple[object, ...]:
-    sketch = kept.sketch
+def _alike(first: KeptSketch, second: KeptSketch) -> bool:
+    return first.release == second.release and _shape(first.sketch) == _shape(second.sketch)
+
+
+def _shape(sketch: DataSketch) -> tuple[object, ...]:
     inputs = tuple((name, len(channels)) for name, channels in sketch.inputs.items())
     return len(sketch.classes), len(sketch.confidence), inputs

@@ -98,7 +98,7 @@ class TriggerPolicy(BaseModel):
 
     model_config = CONTRACT
     accuracy: AccuracyRule | None = None
-    drift: DriftRule | None = DriftRule()
+    drift: DriftRule | None = Field(default=None, description="`{}` for its defaults")
     samples: SamplesRule | None = None
     schedule: ScheduleRule | None = None
     cooldown_s: float = Field(

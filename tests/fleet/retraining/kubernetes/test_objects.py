@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgewright.contract import from_json, from_mapping, to_json
-from edgewright.errors import ConfigError
+from edgewright.errors import ClusterError, ConfigError
 from edgewright_fleet.retraining.job import TrainingJob
+from edgewright_fleet.retraining.kubernetes.backend import connect
 from edgewright_fleet.retraining.kubernetes.objects import CODE_BYTES, job_objects, rendered
 from edgewright_fleet.retraining.kubernetes.pods import object_name
 from edgewright_fleet.retraining.kubernetes.rights import submitter_rights
@@ -157,12 +158,13 @@ def test_code_on_the_volume_stays_there() -> None:
         ({"folder": "/home/anna/runs"}, "folder /home/anna/runs is not below /edgewright"),
         ({"folder": "/edgewright/../etc"}, r"folder /edgewright/\.\./etc is not below"),
         ({"weights": "float.safetensors"}, "weights float.safetensors is not below"),
+        ({"data": {"train": "digits"}}, "data 'train', digits is not below"),
         ({"code": "nowhere"}, r"nowhere holds no \.py file"),
     ],
 )
 def test_what_the_pods_would_not_see_is_refused_in_one_line(given_job: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said) as refused:
-        job_objects(job(**{key: Path(value) for key, value in given_job.items()}), settings())
+        job_objects(job(**given_job), settings())
     assert "\n" not in str(refused.value)
 
 
@@ -191,3 +193,12 @@ def test_settings_and_yaml_come_back_as_they_were() -> None:
     assert from_json(KubernetesSettings, to_json(rich), where="settings") == rich
     documents = list(yaml.safe_load_all(rendered(job(), rich)))
     assert documents == json.loads(json.dumps(job_objects(job(), rich)))
+
+
+def test_a_process_that_has_no_cluster_is_told_so_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="kubeconfig: "):
+        connect(settings(context="nowhere-to-be-found"))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    with pytest.raises(ClusterError, match="this process has no service account"):
+        connect(settings())

@@ -75,11 +75,17 @@ class Pods:
             (folder / "code" / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / "code" / path).write_text(config["data"][key])
         (folder / "job.json").write_text(config["data"]["job.json"].replace(str(CODE), str(folder / "code")))
-        names = [
-            f"127.0.0.{i + 1} {config['metadata']['name']}-{i}.{service['metadata']['name']}" for i in (0, 1)
+        self._names = [
+            f"127.0.0.{i + 1} {config['metadata']['name']}-{i}.{service['metadata']['name']}\n"
+            for i in (0, 1)
         ]
-        (folder / "hosts").write_text("\n".join(["127.0.0.1 localhost", *names, ""]))
+        (folder / "hosts").write_text("127.0.0.1 localhost\n")
         self.running: dict[int, subprocess.Popen[bytes]] = {}
+
+    def publish(self) -> None:
+        """The Service has found the pods: their names resolve."""
+        with (self._folder / "hosts").open("a") as hosts:
+            hosts.writelines(self._names)
 
     def start(self, index: int) -> None:
         """Start the pod of an index, as the Job controller and a kubelet do."""
@@ -143,7 +149,7 @@ def begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         pytest.skip("host names of one's own need the right to make a mount namespace")
     made: list[Pods] = []
 
-    def start(steps: int, **given: Any) -> Pods:
+    def start(steps: int, *, names_at_once: bool = True, **given: Any) -> Pods:
         monkeypatch.setattr(pods_module, "PORT", free_port())
         source = tmp_path / "source"
         source.mkdir()
@@ -156,6 +162,8 @@ def begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         settings = KubernetesSettings(image="i", claim="c", mount=volume, rendezvous_s=60)
         pods = Pods(tmp_path, job, settings)
         made.append(pods)
+        if names_at_once:
+            pods.publish()
         for index in (1, 0):  # that of node 0 need not be the first
             pods.start(index)
         return pods
@@ -167,7 +175,9 @@ def begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
 
 
 def test_two_pods_meet_by_the_manifests_command_line_and_finish(begin: Callable[..., Pods]) -> None:
-    pods = begin(steps=20)
+    pods = begin(steps=20, names_at_once=False)
+    pods.until(lambda: "gai error" in pods.text(1))  # node 0 has no name yet, and the pod waits
+    pods.publish()
     assert [pods.ended(0), pods.ended(1)] == [0, 0], pods.text(0) + pods.text(1)
     assert "[0] rank 0 of 2 begins at 0, master two-pods-0.two-pods" in pods.text(0)
     assert "[1] rank 1 of 2 begins at 0, master two-pods-0.two-pods" in pods.text(1)

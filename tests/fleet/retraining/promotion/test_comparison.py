@@ -126,7 +126,8 @@ def test_groups_by_chance_alone_are_not_called_worse(tmp_path: Path) -> None:
     (artifact,) = compare(old, new, [], samples(3000, (9, 9, 0, 0), sites=sites), latency_s=0)
     (field,) = artifact.sets
     site_groups = [group for group in field.groups if group.by == "site"]
-    assert len(site_groups) == 100 and field.group_confidence == pytest.approx(1 - 0.05 / 104)
+    assert len(site_groups) == 100
+    assert field.group_confidence == pytest.approx({"class": 1 - 0.025 / 4, "site": 1 - 0.025 / 100})
     assert not [group for group in site_groups if group.high < 0 or group.low > 0]
 
 
@@ -225,10 +226,13 @@ def test_sample_that_does_not_fit_is_named_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_key_with_a_value_for_each_sample_is_refused(tmp_path: Path) -> None:
-    field = samples(MAX_GROUPS + 1, NEW, sites=[str(number) for number in range(MAX_GROUPS + 1)])
-    with pytest.raises(DataError, match="more than 1000 values of 'site'"):
-        compare(*registry_of(tmp_path, OLD, NEW), [], field)
+def test_key_with_a_value_for_each_sample_is_left_out_and_named(tmp_path: Path) -> None:
+    field = samples(MAX_GROUPS + 5, NEW, sites=[str(number) for number in range(MAX_GROUPS + 5)])
+    comparison = compared(*registry_of(tmp_path, OLD, NEW), field)
+    _, seen = comparison.artifacts[0].sets
+    assert seen.left_out == ("site",) and {group.by for group in seen.groups} == {"class"}
+    assert seen.group_confidence == {"class": pytest.approx(1 - 0.05 / 4)}
+    assert any("too many values to look at: site" in one.says for one in comparison.checks)
 
 
 def test_corrupt_candidate_is_not_compared(tmp_path: Path) -> None:

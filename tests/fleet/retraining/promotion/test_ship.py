@@ -20,7 +20,7 @@ from edgewright.errors import ArtifactError, ConfigError, EdgewrightError, Retra
 from edgewright_fleet.retraining.chain import Chain
 from edgewright_fleet.retraining.promotion.comparison import compare
 from edgewright_fleet.retraining.promotion.handover import rollout_spec, write_rollout
-from edgewright_fleet.retraining.promotion.ship import decision, record_comparison, ship
+from edgewright_fleet.retraining.promotion.ship import decision, ship
 from edgewright_fleet.retraining.promotion.verdict import judge
 from edgewright_fleet.rollout.spec import load_spec
 from fleet.retraining.promotion.classifiers import put_classifier, registry_of, samples
@@ -54,7 +54,7 @@ def shipped(
     chain = Chain(folder / "chain.jsonl")
     chain.add("trigger", "drift", {}, AT)
     comparison = comparison_of(serving, candidate)
-    record_comparison(chain, candidate, comparison, AT)
+    chain.add("comparison", comparison.says, {}, AT)
     base = ReleaseId(name=serving.name, version=serving.version, digest=serving.digest)
     release = ship(
         candidate,

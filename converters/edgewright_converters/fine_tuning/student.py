@@ -1,0 +1,128 @@
+"""`Student`: a graph in torch that computes what its INT8 artifact will, and can be trained.
+
+Its weights and activations lie on exactly the grids that the converters write, with batch norm folded as they fold
+it (Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+Inference", section 3). Trained are the weights and biases of layers and, as in Esser et al. 2020, "Learned Step
+Size Quantization", the step of each activation's grid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from edgewright_converters.fine_tuning.torch_graph import TorchGraph
+from edgewright_converters.quantise.decision import Decision
+from edgewright_converters.quantise.fake_quantisation import on_grid, weight_on_grid
+from edgewright_converters.quantise.grid import STEPS, ActivationGrid
+
+Array = NDArray[Any]
+MOVES = ("Flatten", "Gather", "Identity", "MaxPool", "Reshape", "Slice", "Split", "Squeeze", "Transpose",
+         "Unsqueeze")  # fmt: skip
+"""What gives values as they come in: both targets keep the grid of the input for the output."""
+
+
+class Student(TorchGraph):
+    """Parameters are held in units of their channel's size, so that one learning rate suits all of them."""
+
+    def __init__(self, decision: Decision) -> None:
+        super().__init__(decision.graph)
+        self._decision = decision
+        graph, bounds = decision.graph, decision.bounds()
+        self._axes = {
+            layer.weight: layer.channel_axis for layer in graph.layers if layer.name not in decision.in_float
+        }
+        self._numbers: dict[str, int] = {}
+        self.values = nn.ParameterList()
+        for layer in graph.layers:
+            if not graph.changeable(layer.weight, layer.bias):
+                continue
+            weight = graph.weights[layer.weight]
+            unit = _unit(weight, layer.channel_axis)
+            self._train(layer.weight, weight, unit)
+            if layer.bias is not None and unit.size == graph.weights[layer.bias].size:
+                low, high = bounds.get(layer.input, (-1.0, 1.0))
+                self._train(layer.bias, graph.weights[layer.bias], unit.reshape(-1) * _power(max(-low, high)))
+        self.grids = {
+            name: ActivationGrid.over(*bounds[name])
+            for name in graph.float_tensors
+            if name in graph.quantised_tensors and name in bounds and not self._moved(name)
+        }
+        self._grid_numbers = {name: number for number, name in enumerate(self.grids)}
+        scales = torch.tensor([grid.scale for grid in self.grids.values()], dtype=torch.float32)
+        self.register_buffer("scales", scales)
+        self.log_steps = nn.Parameter(torch.zeros(len(self.grids)))
+
+    def weights(self) -> dict[str, Any]:
+        """Trained and other weights, those of layers on their grids."""
+        found = super().weights()
+        for name, number in self._numbers.items():
+            found[name] = self._value(number)
+        return {
+            name: weight_on_grid(value, self._axes[name]) if name in self._axes else value
+            for name, value in found.items()
+        }
+
+    def stored(self, name: str, value: Tensor) -> Tensor:
+        if name not in self.grids:
+            return value
+        number = self._grid_numbers[name]
+        return on_grid(value, self._steps()[number], self.grids[name].zero_point)
+
+    def decision(self) -> Decision:
+        """What has been learnt, as the converters write it."""
+        with torch.no_grad():
+            learnt = {
+                name: self._value(number).cpu().numpy().copy() for name, number in self._numbers.items()
+            }
+            scales = self._steps().cpu().numpy().astype(np.float64)
+        ranges = dict(self._decision.ranges)
+        for name, scale in zip(self.grids, scales, strict=True):
+            zero_point = self.grids[name].zero_point
+            ranges[name] = replace(
+                ranges[name], low=-zero_point * float(scale), high=(STEPS - zero_point) * float(scale)
+            )
+        for node in self.graph.nodes:
+            if node.op_type in MOVES and node.input[0] in ranges:
+                ranges.update({name: ranges[node.input[0]] for name in node.output if name in ranges})
+        return replace(
+            self._decision, graph=self.graph.with_weights(learnt), ranges=ranges, noise_db={}, trained=True
+        )
+
+    def tuned(self) -> TorchGraph:
+        """The float model with what has been learnt, which `convert` takes as a source."""
+        made: TorchGraph = TorchGraph(self.decision().graph).eval()
+        return made
+
+    def _moved(self, name: str) -> bool:
+        node = self.graph.producers.get(name)
+        return node is not None and node.op_type in MOVES and node.input[0] not in self.graph.weights
+
+    def _steps(self) -> Tensor:
+        return self.get_buffer("scales") * torch.exp(self.log_steps)
+
+    def _train(self, name: str, value: Array, unit: Array) -> None:
+        number = self._numbers[name] = len(self.values)
+        self.values.append(nn.Parameter(torch.from_numpy((value / unit).astype(np.float32))))
+        self.register_buffer(f"unit_{number}", torch.from_numpy(unit.astype(np.float32)))
+
+    def _value(self, number: int) -> Tensor:
+        made: Tensor = self.values[number] * self.get_buffer(f"unit_{number}")
+        return made
+
+
+def _unit(weight: Array, channel_axis: int) -> Array:
+    """The largest weight of each channel as a power of two: dividing by it loses no bit."""
+    axes = tuple(axis for axis in range(weight.ndim) if axis != channel_axis)
+    largest = np.abs(weight).max(axis=axes, keepdims=True)
+    found: Array = np.exp2(np.ceil(np.log2(np.where(largest > 0, largest, 1.0))))
+    return found
+
+
+def _power(size: float) -> float:
+    return float(np.exp2(np.ceil(np.log2(size)))) if size > 0 else 1.0
