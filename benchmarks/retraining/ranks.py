@@ -107,10 +107,10 @@ def _paced(context: TrainingContext, width: int, pairs: int) -> dict[str, Any]:
     counted = checkpoint.save
     made = width * 10**9  # steps of later models are later, as the newest checkpoints are kept
 
-    def block(module: nn.Module, of: TrainingContext | None) -> float:
+    def block(module: nn.Module, of: TrainingContext | None) -> tuple[float, float]:
         nonlocal made
         dist.barrier()
-        began = time.perf_counter()
+        began, used = time.perf_counter(), time.process_time()
         for step in range(steps):
             batch = (torch.arange(16) * 7 + step * 16) % len(images)
             loss = nn.functional.cross_entropy(module(images[batch]), labels[batch])
@@ -123,7 +123,7 @@ def _paced(context: TrainingContext, width: int, pairs: int) -> dict[str, Any]:
                 of.checkpoint(state, made)
         if of is busy:
             of.close()  # what is still being written is this block's
-        return time.perf_counter() - began
+        return time.perf_counter() - began, time.process_time() - used
 
     def counting(*arguments: Any) -> Any:
         saves.append(1)
@@ -131,11 +131,11 @@ def _paced(context: TrainingContext, width: int, pairs: int) -> dict[str, Any]:
 
     steps = 5
     block(replicated, quiet), block(alone, None)
-    # As many steps as take about a quarter of a second, the same on both ranks.
-    wanted = torch.tensor(max(5, round(5 * 0.25 / block(replicated, None))))
+    # As many steps as take about a tenth of a second, the same on both ranks.
+    wanted = torch.tensor(max(2, round(5 * 0.1 / block(replicated, None)[0])))
     dist.broadcast(wanted, 0)
     steps = int(wanted)
-    kinds: dict[str, Callable[[], float]] = {
+    kinds: dict[str, Callable[[], tuple[float, float]]] = {
         "bare": lambda: block(replicated, None),
         "context": lambda: block(replicated, quiet),
         "alone": lambda: block(alone, None),
@@ -143,10 +143,15 @@ def _paced(context: TrainingContext, width: int, pairs: int) -> dict[str, Any]:
     }
     checkpoint.save = counting  # type: ignore[assignment]
     seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
+    processor_s: dict[str, list[float]] = {kind: [] for kind in kinds}
     for pair in range(pairs):
         order = list(kinds) if pair % 2 else list(kinds)[::-1]
         for kind in order:
-            seconds[kind].append(kinds[kind]())
+            if kind == "saving" and pair % 4:
+                continue
+            taken, used = kinds[kind]()
+            seconds[kind].append(taken)
+            processor_s[kind].append(used)
     checkpoint.save = counted
     quiet.close()
     newest = newest_whole(context.output.parent) or 0
@@ -156,6 +161,7 @@ def _paced(context: TrainingContext, width: int, pairs: int) -> dict[str, Any]:
         "parameters": parameters_of(alone),
         "steps": steps,
         "seconds": seconds,
+        "processor_s": processor_s,
         "saves": len(saves),
         "checkpoint_bytes": sum(file.size_bytes for file in whole.files.values()),
         "all_reduce_bytes": gradients,

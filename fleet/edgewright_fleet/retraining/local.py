@@ -113,9 +113,10 @@ class LocalBackend:
         _must_exist(job)
         if _runs(job.folder):
             write_durably(job.folder / "cancel", b"")
+            why = "stopped before it began"
             if not _signal(job.folder, signal.SIGTERM, within_s=PATIENCE_S):
                 _signal(job.folder, signal.SIGKILL, within_s=_KILL_S)
-            why = "killed: it did not stop within its notice"
+                why = "killed: it did not stop within its notice"
         else:
             why = "its supervisor had been killed"
         if not (job.folder / "ended.json").exists():
