@@ -72,6 +72,7 @@ class Conversion(BaseModel):
     formats: tuple[ModelFormat, ...] | None = Field(default=None, description="None: all that a profile runs")
     max_drop: Annotated[float, Field(ge=0, le=100)] = 1.0
     precision: Precision | Literal["auto"] = "auto"
+    fine_tune: Literal["auto", "always", "never"] = "auto"
     effort: Literal["quick", "standard", "thorough"] = "standard"
 
 
