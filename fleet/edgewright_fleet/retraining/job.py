@@ -71,7 +71,7 @@ class Backend(Protocol):
     """Runs jobs, which outlive the process that submitted them. All raise `EdgewrightError` with one line."""
 
     def submit(self, job: TrainingJob) -> None:
-        """Start the job and return; submitting a job that runs is no error and starts nothing."""
+        """Start the job and return; one that runs or has ended is left as it is, which is no error."""
 
     def status(self, job: TrainingJob) -> JobStatus:
         """Where the job stands now."""

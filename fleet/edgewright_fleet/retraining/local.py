@@ -53,8 +53,8 @@ class LocalBackend:
     def submit(self, job: TrainingJob) -> None:
         """Start the job and return.
 
-        Starts nothing where it runs or has succeeded. Raises `ConfigError` where it does not fit this machine,
-        where another job lies in its folder, or where it ended otherwise and waits for `resume`.
+        Starts nothing where it runs or has ended. Raises `ConfigError` where it does not fit this machine,
+        or where another job lies in its folder.
         """
         job = _absolute(job)
         _check(job)
@@ -69,10 +69,6 @@ class LocalBackend:
                 return
             if before is None:
                 _start(job, lock)
-            elif (ended := _ended(job)).state != "succeeded":
-                raise ConfigError(
-                    f"{ended.state}: {ended.why}", where=f"job '{job.name}'", remedy="resume it"
-                )
         finally:
             if lock is not None:
                 os.close(lock)
