@@ -17,7 +17,6 @@ from pathlib import Path
 import click
 
 from benchmarks.agent import rest
-from benchmarks.agent.broker_trial import MOSQUITTO, Mosquitto
 from benchmarks.agent.growth import WARM_SWITCHES, Growth, growth
 from benchmarks.agent.idle import PERIOD_S, Idle, idle_agents
 from benchmarks.agent.inference_cost import CAMERA_HZ, Added, added_by_following, added_by_the_agent
@@ -25,6 +24,7 @@ from benchmarks.agent.results import Figure, Host, draw, table
 from benchmarks.agent.start_and_memory import StartAndMemory, compare
 from benchmarks.agent.toy_releases import toy_release
 from benchmarks.agent.wire import Traffic, wired_device
+from benchmarks.mosquitto import MOSQUITTO, Mosquitto
 from edgewright.version import __version__
 
 RESULTS = Path(__file__).parents[1] / "results"

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -18,6 +16,7 @@ from pathlib import Path
 import paho.mqtt.client as paho
 
 from benchmarks.agent.faulty_device import config_for, fork_proofs
+from benchmarks.mosquitto import DEADLINE_S, Mosquitto
 from edgewright.contract import from_json, to_json
 from edgewright.mqtt import BrokerSettings, connect, make_client
 from edgewright.twin import DesiredState, ReportedState, topic
@@ -25,34 +24,6 @@ from edgewright_agent.agent import Agent
 from edgewright_agent.feed_config import SourceConfig
 
 PHASES = ("downloading", "verifying", "proving", "switching", "watching", "committed")
-MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
-DEADLINE_S = 60.0
-
-
-class Mosquitto:
-    """A broker that can be killed and started again on its port."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.settings = BrokerSettings(port=probe.getsockname()[1])
-        self._config = folder / "mosquitto.conf"
-        self._config.write_text(f"listener {self.settings.port} 127.0.0.1\nallow_anonymous true\n")
-        self.process = self.start()
-
-    def start(self) -> subprocess.Popen[bytes]:
-        """Start it and wait until it accepts."""
-        assert MOSQUITTO is not None
-        self.process = subprocess.Popen(
-            [MOSQUITTO, "-c", str(self._config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        end = time.monotonic() + DEADLINE_S
-        while time.monotonic() < end:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.settings.port)) == 0:
-                    return self.process
-            time.sleep(0.01)
-        raise TimeoutError("mosquitto does not start")
 
 
 class _Agent(Agent):

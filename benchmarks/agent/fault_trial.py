@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Literal
 
 from benchmarks.agent import private_mounts
-from benchmarks.agent.broker_trial import MOSQUITTO, PHASES, lose_the_broker
+from benchmarks.agent.broker_trial import PHASES, lose_the_broker
 from benchmarks.agent.durable_steps import FlushedDisk, kill_this_process, watch_steps
 from benchmarks.agent.faulty_device import Health, half_written, inspect, leave, start, take
+from benchmarks.mosquitto import MOSQUITTO
 from edgewright.active_slot import POINTER
 from edgewright.errors import EdgewrightError
 from edgewright.twin import DesiredState, ReleaseReference

@@ -22,10 +22,10 @@ import click
 import paho.mqtt.client as paho
 
 import edgewright_agent.update
-from benchmarks.agent.broker_trial import Mosquitto
 from benchmarks.agent.faulty_device import config_for, fork_proofs
 from benchmarks.agent.running_agent import memory_bytes
 from benchmarks.agent.toy_releases import toy_release
+from benchmarks.mosquitto import Mosquitto
 from edgewright.contract import from_json, to_json
 from edgewright.mqtt import BrokerSettings, connect, disconnect, make_client
 from edgewright.telemetry.window import decode_otlp

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.agent.broker_trial import Mosquitto
 from benchmarks.agent.photo_release import install
 from benchmarks.agent.running_agent import API_LISTENS, Started, processor_s, running_agent
+from benchmarks.mosquitto import Mosquitto
 
 SETTLE_S = 3.0
 PERIOD_S = 10.0

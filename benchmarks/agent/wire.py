@@ -22,8 +22,8 @@ from pathlib import Path
 
 import click
 
-from benchmarks.agent.broker_trial import Mosquitto
 from benchmarks.agent.photo_release import install
+from benchmarks.mosquitto import Mosquitto
 from edgewright_agent.agent import Agent
 from edgewright_agent.config import load_config
 

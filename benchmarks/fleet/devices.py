@@ -58,6 +58,7 @@ class World:
     period_s: float
     template: bytes
     published: int = 0
+    bytes: int = 0
     connected: int = 0
     told_s: list[float] = field(default_factory=list)
     running: Counter[str] = field(default_factory=Counter)
@@ -209,6 +210,7 @@ class Device(asyncio.Protocol):
         body = _text(where) + struct.pack(">H", self.packet) + payload
         self.transport.write(bytes((0x32 | retain,)) + _length(len(body)) + body)
         self.world.published += 1
+        self.world.bytes += len(payload)
 
 
 def _text(text: str) -> bytes:
@@ -247,6 +249,7 @@ async def _serve(world: World, devices: int, port: int) -> None:
         answer = {
             "connected": world.connected,
             "published": world.published,
+            "bytes": world.bytes,
             "told": len(world.told_s),
             "told_first_s": min(world.told_s, default=None),
             "told_last_s": max(world.told_s, default=None),

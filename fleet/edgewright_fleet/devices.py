@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from edgewright.telemetry.window import TelemetryWindow
+from edgewright.telemetry.reading import Reading
 from edgewright.twin import ReleaseReference
+from edgewright_fleet.rollout.records import shared
 from edgewright_fleet.rollout.state import DeviceEvent, DevicePresence, DeviceReported, WindowArrived
 from edgewright_fleet.targets.target import Target
 
+_NO_LABELS: Mapping[str, str] = {}
 SETTLE_S = 0.5
 """Retained messages come in a burst after subscribing; this much silence means that it is over."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class DeviceView:
     """What is known of one device."""
 
@@ -25,11 +28,11 @@ class DeviceView:
     online: bool = False
     phase: str | None = None
     running: ReleaseReference | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=lambda: _NO_LABELS)
     time_zone: str | None = None
     runtime: str | None = None
     reason: str | None = None
-    window: TelemetryWindow | None = None
+    window: Reading | None = None
 
     @property
     def release(self) -> str | None:
@@ -38,7 +41,7 @@ class DeviceView:
 
     def as_document(self) -> dict[str, Any]:
         """The view for a script; durations in seconds, None where nothing was measured while we looked."""
-        latency = self.window.latency if self.window and self.window.latency.count else None
+        latency = self.window.latency if self.window and self.window.latency.events else None
         return {
             "device": self.device,
             "profile": self.profile,
@@ -50,7 +53,7 @@ class DeviceView:
             "reason": self.reason,
             "labels": dict(self.labels),
             "time_zone": self.time_zone,
-            "inferences": latency.count if latency else None,
+            "inferences": latency.events if latency else None,
             "p50_s": latency.quantile(0.5) if latency else None,
             "p99_s": latency.quantile(0.99) if latency else None,
         }
@@ -64,15 +67,16 @@ def fold(views: dict[str, DeviceView], events: Iterable[DeviceEvent]) -> None:
             views[event.device] = replace(known, online=event.online)
         elif isinstance(event, DeviceReported):
             report = event.report
-            known = views.get(report.device, DeviceView(report.device))
-            views[report.device] = replace(
+            name = sys.intern(report.device)
+            known = views.get(name, DeviceView(name))
+            views[name] = replace(
                 known,
-                profile=report.profile,
-                phase=report.phase,
-                running=report.running.release if report.running else None,
-                runtime=report.running.runtime if report.running else None,
+                profile=sys.intern(report.profile),
+                phase=sys.intern(report.phase),
+                running=shared(report.running.release) if report.running else None,
+                runtime=sys.intern(report.running.runtime) if report.running else None,
                 reason=report.reason,
-                labels=report.labels,
+                labels=report.labels or _NO_LABELS,
                 time_zone=report.time_zone,
             )
         else:

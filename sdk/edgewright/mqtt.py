@@ -30,6 +30,9 @@ else:  # the standard library has it from 3.11 on
     import tomli as tomllib
 
 CONNECT_TIMEOUT_S = 5.0
+AHEAD = 500
+"""Messages that a receiver wants ahead of its acknowledgements (MQTT 5, section 3.1.2.11.3): mosquitto sends 20 to
+one that does not say, which is one for each time that it wakes up."""
 KEEPALIVE_S = 30
 """The broker publishes the last will after 1.5 times this silence (MQTT 5, section 3.1.2.10)."""
 
@@ -210,4 +213,6 @@ def disconnect(client: paho.Client) -> None:
 def _session(packet: int, seconds: int) -> Properties:
     properties = Properties(packet)  # type: ignore[no-untyped-call]
     properties.SessionExpiryInterval = seconds
+    if seconds:
+        properties.ReceiveMaximum = AHEAD
     return properties

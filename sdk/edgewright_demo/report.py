@@ -178,7 +178,7 @@ def _accuracy_figure(manifests: Sequence[ArtifactManifest]) -> Figure:
 def _telemetry_figure(story: Story) -> Figure:
     figure = Figure(figsize=(10, 4))
     axes = figure.subplots()
-    windows = [w for w in story.windows if w.latency.count]
+    windows = [w for w in story.windows if w.latency.events]
     start = min((w.start_ns for w in windows), default=0)
     styles = {"1.0.0": ":", "1.1.0": "-", "1.2.0": "--"}
     for device, colour in zip(DEVICES, _COLOURS, strict=True):

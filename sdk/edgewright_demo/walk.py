@@ -24,7 +24,7 @@ from edgewright.artifact.manifest import ArtifactManifest, failed_checks
 from edgewright.errors import EdgewrightError
 from edgewright.figures import MANIFEST_COLUMNS, manifest_row
 from edgewright.mqtt import BrokerSettings
-from edgewright.telemetry.window import TelemetryWindow
+from edgewright.telemetry.reading import Reading
 from edgewright_converters.pipeline import convert
 from edgewright_demo.models import (
     Augmented,
@@ -67,7 +67,7 @@ class Story:
     steps: list[tuple[str, float]] = field(default_factory=list)
     manifests: list[ArtifactManifest] = field(default_factory=list)
     rollouts: list[tuple[RolloutState, list[KeptDecision]]] = field(default_factory=list)
-    windows: list[TelemetryWindow] = field(default_factory=list)
+    windows: list[Reading] = field(default_factory=list)
     views: dict[str, DeviceView] = field(default_factory=dict)
     phases: list[tuple[float, str, str, str]] = field(default_factory=list)
 
@@ -257,7 +257,7 @@ def _roll_out(
                 window = event.window
                 energy = f", {window.energy_j:.2f} J by {window.energy_sensor}" if window.energy_j else ""
                 figures = (
-                    f"p50 {window.latency.quantile(0.5) * 1e3:.3f} ms, {window.latency.count} inferences"
+                    f"p50 {window.latency.quantile(0.5) * 1e3:.3f} ms, {window.latency.events} inferences"
                 )
                 console.print(
                     f"  {window.device}: {window.version} {figures}{energy}", style="dim", highlight=False
@@ -307,7 +307,7 @@ def _everyone_measured(version: str) -> Callable[[dict[str, DeviceView]], bool]:
             and view.running.version == version
             and view.window is not None
             and view.window.version == version
-            and view.window.latency.count > 0
+            and view.window.latency.events > 0
             for view in views.values()
         )
 

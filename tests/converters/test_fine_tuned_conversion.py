@@ -150,7 +150,7 @@ def test_student_learns_in_a_loop_of_ones_own(net: torch.nn.Module) -> None:
     x = torch.from_numpy(TRAINING[:256])
     with torch.no_grad():
         expected = net(x)
-    optimiser = torch.optim.Adam(student.parameters(), lr=1e-3)
+    optimiser = torch.optim.Adam(student.parameters(), lr=1e-4)
     losses = []
     for _ in range(60):
         loss = ew.distillation_loss(student(x)["output"], expected)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from edgewright.contract import from_json, to_json
 from edgewright.errors import RolloutError
 from edgewright.telemetry.histogram import ExponentialHistogram
+from edgewright.telemetry.reading import Reading, reading_of
 from edgewright.telemetry.window import TelemetryWindow
 from edgewright.twin import DesiredState, ReleaseReference, ReportedState, RunningRelease
 from edgewright_fleet.rollout.engine import advance, resend, reversal
@@ -119,8 +120,8 @@ class Device:
         return said
 
 
-def window(device: str, release: ReleaseReference, index: int, *, sequence: int = 0) -> TelemetryWindow:
-    return TelemetryWindow(
+def window(device: str, release: ReleaseReference, index: int, *, sequence: int = 0) -> Reading:
+    made = TelemetryWindow(
         fleet="f",
         device=device,
         profile="p",
@@ -134,6 +135,7 @@ def window(device: str, release: ReleaseReference, index: int, *, sequence: int 
         latency=ExponentialHistogram(scale=3, buckets={index: 5}),
         errors=0,
     )
+    return reading_of(made)
 
 
 @dataclass

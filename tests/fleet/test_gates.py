@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from edgewright.telemetry.histogram import ExponentialHistogram
+from edgewright.telemetry.reading import Reading, reading_of
 from edgewright.telemetry.sketch import DataSketch
 from edgewright.telemetry.window import TelemetryWindow
 from edgewright_fleet.rollout.gates import GateResult, judge, judge_device
@@ -49,10 +50,8 @@ def test_passing_means_enough_was_measured_and_every_limit_was_kept(
     assert result.evidence["inferences"] == after.inferences
 
 
-def window(
-    sequence: int, latency: ExponentialHistogram, boot: str = "b", **fields: object
-) -> TelemetryWindow:
-    return TelemetryWindow.model_validate(
+def window(sequence: int, latency: ExponentialHistogram, boot: str = "b", **fields: object) -> Reading:
+    made = TelemetryWindow.model_validate(
         {
             "fleet": "f",
             "device": "d",
@@ -69,9 +68,10 @@ def window(
             **fields,
         }
     )
+    return reading_of(made)
 
 
-def gathered(windows: list[TelemetryWindow]) -> Measured:
+def gathered(windows: list[Reading]) -> Measured:
     whole = Measured()
     for one in windows:
         whole = whole.plus(one)

@@ -66,7 +66,7 @@ def test_what_was_retained_and_what_comes_are_events(
         publish(topic(fleet, "d0", "metrics"), otlp(fleet, "d0", RELEASE, [0.01] * 7, boot="b", sequence=3))
         (event,) = gathered(target, 1)
         assert isinstance(event, WindowArrived)
-        assert (event.window.latency.count, event.window.release) == (7, RELEASE.digest)
+        assert (event.window.latency.events, event.window.release) == (7, RELEASE.digest)
         known = list(target.known())
         assert len(known) == 2
         assert DeviceReported(REPORT) in known and DevicePresence("d0", True, "b") in known
@@ -178,7 +178,7 @@ def test_no_payload_ends_the_network_thread(deaf: MqttTarget, leaf: str, payload
     deaf._on_message(f"edgewright/v1/deaf/d0/{leaf}", payload)
     for event in deaf.events(0.0):
         if isinstance(event, WindowArrived):
-            assert event.window.latency.quantile(0.99) >= 0 or not event.window.latency.count
+            assert event.window.latency.quantile(0.99) >= 0 or not event.window.latency.events
 
 
 def test_what_is_sent_while_the_connection_is_broken_arrives_after_it(

@@ -201,6 +201,6 @@ def test_parts_of_alpha_add_up() -> None:
 
 def test_sketches_of_another_shape_begin_anew() -> None:
     first = Measured(sketch=DataSketch(samples=2, classes=(1, 1)))
-    newer = window("d", NEW, 0).model_copy(update={"sketch": DataSketch(samples=3, classes=(1, 1, 1))})
-    assert first.plus(newer).sketch == newer.sketch
+    newer = DataSketch(samples=3, classes=(1, 1, 1))
+    assert first.plus(window("d", NEW, 0)._replace(sketch=newer)).sketch == newer
     assert first.plus(window("d", NEW, 0)).sketch == first.sketch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ def train(context: Any) -> None:
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
+        time.sleep(float(context.parameters.get("pause_s", 0)))
         context.report(step + 1, steps, loss=loss)
         context.checkpoint(state, step + 1)
         if context.stopping:

@@ -26,10 +26,8 @@ from edgewright_fleet.hub.view import Change, FleetView
 from edgewright_fleet.targets.batch_client import BatchClient
 
 log = logging.getLogger("edgewright.hub")
-FULL, PAUSE_S, SHORT_PAUSE_S = 20, 0.5, 0.005
-"""mosquitto sends 20 messages ahead of their acknowledgement (its `max_inflight_messages`), the embedded broker
-100. A batch of as many means that more wait, and the next is read soon: 4,000 a second. A smaller one means that
-all is read, and the next may gather: to wake up and to commit cost more than a message."""
+PAUSE_S = 0.5
+"""Seconds in which messages gather: to wake up and to commit cost more than a message."""
 SESSION_S = 300
 """How long the broker keeps messages for a hub that is away: a restart or an upgrade. Until then its share of the
 telemetry waits for it, also where other hubs are there."""
@@ -77,7 +75,6 @@ class Ingest:
 
     def _keep(self) -> bool:
         batch, self._batch = self._batch, []
-        self._client.pause_s = SHORT_PAUSE_S if len(batch) >= FULL else PAUSE_S
         if self.failure is not None or not batch:
             return self.failure is None
         now_s = self._clock()

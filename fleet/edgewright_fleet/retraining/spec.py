@@ -15,7 +15,7 @@ from edgewright.artifact.manifest import ModelFormat, Name, Precision
 from edgewright.contract import CONTRACT
 from edgewright_fleet.retraining.job import Function
 from edgewright_fleet.retraining.kubernetes.settings import KubernetesSettings
-from edgewright_fleet.retraining.triggers.policy import TriggerPolicy
+from edgewright_fleet.retraining.triggers.policy import DriftRule, TriggerPolicy
 from edgewright_fleet.spec_file import read_spec
 
 
@@ -72,6 +72,7 @@ class Conversion(BaseModel):
     formats: tuple[ModelFormat, ...] | None = Field(default=None, description="None: all that a profile runs")
     max_drop: Annotated[float, Field(ge=0, le=100)] = 1.0
     precision: Precision | Literal["auto"] = "auto"
+    fine_tune: Literal["auto", "always", "never"] = "auto"
     effort: Literal["quick", "standard", "thorough"] = "standard"
 
 
@@ -107,7 +108,7 @@ class RetrainingSpec(BaseModel):
     release: Name = Field(description="name of the releases; each gets the next version")
     registry: Path = Field(description="folder of the OCI layout that devices pull from")
     runs: Path = Field(default=Path("runs"), description="folder for the runs")
-    triggers: TriggerPolicy = TriggerPolicy()
+    triggers: TriggerPolicy = TriggerPolicy(drift=DriftRule())
     hub: Path | None = Field(
         default=None, description="store of 'edgewright fleet hub', which knows of drift"
     )

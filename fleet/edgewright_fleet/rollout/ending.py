@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, Literal
 
 from edgewright.errors import RolloutError
 from edgewright_fleet.rollout.asking import revert, some_of, with_changes
-from edgewright_fleet.rollout.records import ON_TRIAL, Devices
+from edgewright_fleet.rollout.records import ON_TRIAL, Devices, changed
 from edgewright_fleet.rollout.spec import RolloutSpec
 from edgewright_fleet.rollout.state import ENDED, Action, Decision, RolloutState, Step
 from edgewright_fleet.rollout.stopping import tally
@@ -86,7 +85,7 @@ def reversal(state: RolloutState, name: str, now_s: float) -> RolloutState:
         raise RolloutError(
             f"no device of rollout '{state.name}' runs {state.release} and ran another one before"
         )
-    records = {device: replace(state.devices[device], stand="reverting", reason=None) for device in on_it}
+    records = {device: changed(state.devices[device], stand="reverting", reason=None) for device in on_it}
     return state.model_copy(
         update={
             "name": name,

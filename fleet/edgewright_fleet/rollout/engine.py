@@ -8,14 +8,14 @@ at those that may be told something, and at those with news.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from edgewright_fleet.rollout.asking import (
     ask_those_ready,
     due_devices,
     lacks_baseline,
-    not_now,
+    may_be_updated,
     resend,
     some_of,
     with_changes,
@@ -23,6 +23,7 @@ from edgewright_fleet.rollout.asking import (
 from edgewright_fleet.rollout.ending import reversal, reverting, stop, succeed
 from edgewright_fleet.rollout.gates import judge
 from edgewright_fleet.rollout.observe import observe
+from edgewright_fleet.rollout.records import DeviceRecord, changed
 from edgewright_fleet.rollout.spec import RolloutSpec
 from edgewright_fleet.rollout.state import (
     ENDED,
@@ -30,6 +31,7 @@ from edgewright_fleet.rollout.state import (
     AbortRequested,
     ContinueRequested,
     Decision,
+    DeviceEvent,
     DeviceReported,
     Event,
     OperatorRequest,
@@ -53,7 +55,7 @@ from edgewright_fleet.rollout.stopping import (
 )
 from edgewright_fleet.rollout.table import enter
 
-__all__ = ["DeviceReported", "RolloutState", "WindowArrived", "advance", "resend", "reversal"]
+__all__ = ["DeviceReported", "RolloutState", "WindowArrived", "advance", "hear", "resend", "reversal"]
 
 
 def advance(state: RolloutState, spec: RolloutSpec, event: Event, now_s: float) -> Step:
@@ -66,9 +68,14 @@ def advance(state: RolloutState, spec: RolloutSpec, event: Event, now_s: float) 
     if isinstance(event, OperatorRequest):
         return _requested(state, spec, event, now_s)
     if not isinstance(event, Tick):
-        return observe(state, event), []
+        return observe(state, (event,)), []
     step = _STEPS.get(state.phase)
     return step(state, spec, now_s) if step else (state, [])
+
+
+def hear(state: RolloutState, events: Iterable[DeviceEvent]) -> RolloutState:
+    """What `advance` makes of these events one after the other, as one new state: a fraction of the cost."""
+    return state if state.phase in ENDED else observe(state, events)
 
 
 def _requested(state: RolloutState, spec: RolloutSpec, request: OperatorRequest, now_s: float) -> Step:
@@ -99,13 +106,13 @@ def _asked_by(request: OperatorRequest) -> dict[str, Any]:
 
 def _baseline(state: RolloutState, spec: RolloutSpec, now_s: float) -> Step:
     first = [state.devices[name] for name in state.waves[0]]
-    lacking = [name for name in state.waves[0] if lacks_baseline(state.devices[name], spec)]
     online = sum(record.online for record in first)
-    if online and not lacking:
+    if online and not any(lacks_baseline(record, spec) for record in first):
         return _enter_wave(
             state, spec, 0, now_s, f"baseline known on {online} of {len(first)} devices of wave 1"
         )
     if now_s - state.since_s > spec.gates.timeout_s:
+        lacking = [name for name in state.waves[0] if lacks_baseline(state.devices[name], spec)]
         sentence = _why_no_baseline(lacking, spec, "wave 1: ")
         return _pause(state, now_s, f"inconclusive: {sentence}", {"lacking": lacking})
     return state, []
@@ -126,27 +133,30 @@ def _enter_wave(state: RolloutState, spec: RolloutSpec, wave: int, now_s: float,
 
 
 def _updating(state: RolloutState, spec: RolloutSpec, now_s: float) -> Step:
-    state = _judge_news(state, spec)
+    before, state = state, _judge_news(state, spec)
     found = tally(state)
-    if (why := why_stop(found, state, spec)) is not None:
+    if (
+        why := why_stop(found, state, spec, compared=state.comparisons is not before.comparisons)
+    ) is not None:
         return stop(state, spec, now_s, why.sentence, why.evidence)
     label = f"wave {state.wave + 1}: "
     silent: list[str] = []
-    for name, record in state.standing("asked").items():
+    for name in state.devices.at("asked"):
+        record = state.devices[name]
         if record.asked_s is not None and now_s - record.asked_s > spec.gates.timeout_s:
             if record.online:
                 silent.append(name)
             else:
                 state = with_changes(state, name, stand="censored", reason="went offline in mid-update")
     if silent:
+        silent.sort()
         sentence = f"{label}no answer for {spec.gates.timeout_s:g} s from {some_of(silent)}"
         return _pause(state, now_s, f"inconclusive: {sentence}", {"silent": silent})
     # Devices of earlier waves that were offline then belong to this one now.
-    due = due_devices(state)
-    later = not_now(state, due, spec, now_s)
-    state, actions = ask_those_ready(state, spec, found, [name for name in due if name not in later], now_s)
+    state, actions = ask_those_ready(state, spec, found, now_s)
     if state.devices.count("asked"):
         return state, actions
+    due = list(due_devices(state))
     committed_own = any(state.devices[n].wave == state.wave for n in state.devices.standing("committed"))
     if not due and not committed_own and (failed := _own_failures(state, found)):
         return _wholly_failed(state, spec, found, failed, now_s)
@@ -158,7 +168,8 @@ def _updating(state: RolloutState, spec: RolloutSpec, now_s: float) -> Step:
         sentence += f"; {offline} offline" if offline else ""
         decision = Decision(sentence, {"committed": committed, "offline": offline})
         return enter(state, "observing", now_s), [*actions, decision]
-    if later:  # they wait for their clocks, not we for them
+    may = may_be_updated(spec, now_s)
+    if not all(may(state.devices[name]) for name in due):  # they wait for their clocks, not we for them
         return state, actions
     if now_s - max(state.since_s, state.asked_s or 0.0) > spec.gates.timeout_s:
         if not due and state.wave + 1 == len(state.waves) and state.devices.count("committed"):
@@ -189,9 +200,11 @@ def _wholly_failed(
 
 
 def _observing(state: RolloutState, spec: RolloutSpec, now_s: float) -> Step:
-    state = _judge_news(state, spec)
+    before, state = state, _judge_news(state, spec)
     found = tally(state)
-    if (why := why_stop(found, state, spec)) is not None:
+    if (
+        why := why_stop(found, state, spec, compared=state.comparisons is not before.comparisons)
+    ) is not None:
         return stop(state, spec, now_s, why.sentence, why.evidence)
     waited_s = now_s - state.since_s
     if waited_s < spec.gates.window_s:
@@ -233,12 +246,13 @@ def _judge_news(state: RolloutState, spec: RolloutSpec) -> RolloutState:
     """The state with a verdict of each device that has news, and with its comparison once it can be made."""
     if not state.devices.unjudged:
         return state
+    judged: dict[str, DeviceRecord] = {}
     for name in sorted(state.devices.unjudged):
-        verdict = result_of(state, spec, name).verdict
-        if verdict != state.devices[name].verdict:
-            state = with_changes(state, name, verdict=verdict)
+        record, verdict = state.devices[name], result_of(state, spec, name).verdict
+        if verdict != record.verdict:
+            judged[name] = changed(record, verdict=verdict)
         state = compared(state, spec, name)
-    return state.model_copy(update={"devices": state.devices.judged()})
+    return state.model_copy(update={"devices": state.devices.with_records(judged).judged()})
 
 
 def _pause(

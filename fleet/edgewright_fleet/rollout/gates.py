@@ -102,7 +102,9 @@ _LABELS: dict[Metric, str] = {"p50": "p50 latency", "p99": "p99 latency", "energ
 
 
 def _limit(metric: Metric, gates: Gates) -> float:
-    return {"p50": gates.max_p50_ratio, "p99": gates.max_p99_ratio, "energy": gates.max_energy_ratio}[metric]
+    if metric == "p50":
+        return gates.max_p50_ratio
+    return gates.max_p99_ratio if metric == "p99" else gates.max_energy_ratio
 
 
 def _shown(metric: Metric, value: float) -> str:

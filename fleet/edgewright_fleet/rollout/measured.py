@@ -4,6 +4,7 @@ compare."""
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
@@ -11,10 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from edgewright.artifact.manifest import Name
 from edgewright.contract import CONTRACT
+from edgewright.telemetry.reading import Reading
 from edgewright.telemetry.sequences import Ranges, received
 from edgewright.telemetry.sketch import DataSketch
 from edgewright.telemetry.sketch import merged as merged_sketches
-from edgewright.telemetry.window import TelemetryWindow
 from edgewright_fleet.rollout.packed import PackedHistogram, packed
 
 KEPT_BOOTS = 8
@@ -54,24 +55,24 @@ class Measured:
     def inferences(self) -> int:
         return self.latency.count + self.throttled + self.errors
 
-    def plus(self, window: TelemetryWindow) -> Measured:
+    def plus(self, window: Reading) -> Measured:
         """With one more window of the release; itself where that window is in it already."""
-        had = dict(self.seen).get(window.boot, ())
+        had = next((ranges for boot, ranges in self.seen if boot == window.boot), ())
         has = received(had, window.sequence)
         if has is had:
             return self
         others = tuple(entry for entry in self.seen if entry[0] != window.boot)
         energy_j = window.energy_above_idle_j
-        counted = 0 if energy_j is None else window.latency.count + window.throttled.count
+        counted = 0 if energy_j is None else window.inferences
         return Measured(
             latency=self.latency.plus(window.latency),
             errors=self.errors + window.errors,
-            throttled=self.throttled + window.throttled.count,
+            throttled=self.throttled + window.throttled,
             energy_j=self.energy_j + (energy_j if energy_j is not None and counted else 0.0),
             energy_inferences=self.energy_inferences + counted,
             temperature_c=_hotter(self.temperature_c, window.temperature_c),
             sketch=_more(self.sketch, window.sketch),
-            seen=(*others, (window.boot, has))[-KEPT_BOOTS:],
+            seen=(*others, (sys.intern(window.boot), has))[-KEPT_BOOTS:],
         )
 
     def figure(self, metric: Metric) -> float | None:

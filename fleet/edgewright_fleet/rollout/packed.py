@@ -16,6 +16,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from edgewright.contract import CONTRACT
 from edgewright.telemetry.histogram import ExponentialHistogram, merged
+from edgewright.telemetry.reading import Durations
 
 WIDEST = 1024
 """Buckets of a histogram that is kept; one that spans more is made coarser, as a device's own are (at most 40)."""
@@ -60,32 +61,41 @@ class PackedHistogram:
             scale=self.scale, zero_count=self.zero_count, buckets=self.buckets, total=self.total
         )
 
-    def plus(self, more: ExponentialHistogram) -> PackedHistogram:
+    def plus(self, more: Durations) -> PackedHistogram:
         """With the values of another one, at the coarser of the two scales."""
-        if not self.count:
-            return packed(more)
-        if not more.buckets or more.scale != self.scale or not self.counts:
-            return packed(merged((self.unpacked(), more)))
-        low, high = min(more.buckets), max(more.buckets)
-        first, end = min(low, self.offset), max(high + 1, self.offset + len(self.counts))
+        if not more.counts or more.scale != self.scale or not self.counts or not _fits(more):
+            return self._plus_any(more)
+        first = min(more.offset, self.offset)
+        end = max(more.offset + len(more.counts), self.offset + len(self.counts))
         if end - first > WIDEST:
-            return packed(merged((self.unpacked(), more)))
-        if first == self.offset and end == first + len(self.counts):
+            return self._plus_any(more)
+        if end - first == len(self.counts):
             counts = self.counts[:]
         else:
-            zeros = array("Q", bytes(8 * (end - first)))
-            zeros[self.offset - first : self.offset - first + len(self.counts)] = self.counts
-            counts = zeros
-        for index, count in more.buckets.items():
-            counts[index - first] = min(counts[index - first] + count, LARGEST)
+            counts = array("Q", bytes(8 * (end - first)))
+            counts[self.offset - first : self.offset - first + len(self.counts)] = self.counts
+        added = more.zero_count
+        for at, count in enumerate(more.counts, more.offset - first):
+            if count:
+                counts[at] = min(counts[at] + count, LARGEST)
+                added += count
         return PackedHistogram(
             self.scale,
             self.zero_count + more.zero_count,
             first,
             counts,
             self.total + more.total,
-            self.count + more.count,
+            self.count + added,
         )
+
+    def _plus_any(self, more: Durations) -> PackedHistogram:
+        if self.count:
+            return packed(merged((self.unpacked(), more.histogram())))
+        if more.counts and _fits(more):
+            return PackedHistogram(
+                more.scale, more.zero_count, more.offset, array("Q", more.counts), more.total, more.events
+            )
+        return packed(more.histogram())
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -111,6 +121,16 @@ class _Document(BaseModel):
 def _made(d: _Document) -> PackedHistogram:
     counts = array("Q", d.counts)
     return PackedHistogram(d.scale, d.zero_count, d.offset, counts, d.total, d.zero_count + sum(counts))
+
+
+def _fits(durations: Durations) -> bool:
+    """Whether these counts can be kept as they are."""
+    bound = 1024.0 * 2.0**durations.scale  # no float lies beyond 2^1024, see `packed`
+    return (
+        len(durations.counts) <= WIDEST
+        and -bound <= durations.offset
+        and durations.offset + len(durations.counts) <= bound
+    )
 
 
 def packed(histogram: ExponentialHistogram | PackedHistogram) -> PackedHistogram:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from edgewright.artifact.manifest import Name
 from edgewright.contract import CONTRACT
-from edgewright.telemetry.window import TelemetryWindow
+from edgewright.telemetry.reading import Reading
 from edgewright.twin import DesiredState, ReleaseReference, ReportedState
 from edgewright_fleet.rollout.measured import Comparison
 from edgewright_fleet.rollout.records import DeviceRecord, Devices, Stand
@@ -65,6 +65,10 @@ class DeviceReported:
 
     report: ReportedState
 
+    @property
+    def device(self) -> str:
+        return self.report.device
+
 
 @dataclass(frozen=True)
 class DevicePresence:
@@ -79,7 +83,11 @@ class DevicePresence:
 class WindowArrived:
     """A device's measurements of one period."""
 
-    window: TelemetryWindow
+    window: Reading
+
+    @property
+    def device(self) -> str:
+        return self.window.device
 
 
 DeviceEvent = DeviceReported | DevicePresence | WindowArrived

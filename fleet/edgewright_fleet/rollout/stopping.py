@@ -19,14 +19,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 from edgewright.twin import GOLDEN_REFUSAL
 from edgewright_fleet.rollout.gates import Evidence, GateResult, judge_device
 from edgewright_fleet.rollout.limits import Gates
 from edgewright_fleet.rollout.measured import METRICS, Measured, Metric, compare
-from edgewright_fleet.rollout.records import ON_TRIAL, Devices
+from edgewright_fleet.rollout.records import ON_TRIAL, DeviceRecord, Devices, changed
 from edgewright_fleet.rollout.spec import RolloutSpec
 from edgewright_fleet.rollout.state import RolloutState
 from edgewright_fleet.rollout.statistics import (
@@ -105,10 +105,12 @@ def metric_alpha(gates: Gates) -> float:
     return gates.alpha * (1 - FAILURES_PART) / len(METRICS)
 
 
-def why_stop(found: Tally, state: RolloutState, spec: RolloutSpec) -> GateResult | None:
-    """The reason to stop now, if there is one."""
+def why_stop(
+    found: Tally, state: RolloutState, spec: RolloutSpec, *, compared: bool = True
+) -> GateResult | None:
+    """The reason to stop now, if there is one; without `compared`, no comparison was made since it was asked."""
     wrong = None if found.passed else blamed_on_release(state, spec, found.failed)
-    return wrong or _too_many_failures(found, state, spec) or _slower(state, spec)
+    return wrong or _too_many_failures(found, state, spec) or (_slower(state, spec) if compared else None)
 
 
 def blamed_on_release(state: RolloutState, spec: RolloutSpec, names: Sequence[str]) -> GateResult | None:
@@ -240,12 +242,11 @@ def with_controls(state: RolloutState, spec: RolloutSpec) -> RolloutState:
     They are the last of those that wait, who get the release last. Which windows were heard of stays known, so
     that a repeat of an old one does not count as new.
     """
-    devices, chosen = state.devices, list[str]()
+    devices, chosen = state.devices, dict[str, DeviceRecord]()
     for name in (name for wave in reversed(state.waves) for name in reversed(wave)):
         record = devices[name]
         if len(chosen) == MOST_COMPARED:
             break
         if record.stand == "waiting" and record.baseline.latency.count >= spec.gates.min_inferences:
-            chosen.append(name)
-            devices = devices.with_record(name, replace(record, control=Measured(seen=record.baseline.seen)))
-    return state.model_copy(update={"devices": devices, "controls": tuple(chosen)})
+            chosen[name] = changed(record, control=Measured(seen=record.baseline.seen))
+    return state.model_copy(update={"devices": devices.with_records(chosen), "controls": tuple(chosen)})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import sys
 import threading
 import time
 import uuid
@@ -20,9 +21,9 @@ import paho.mqtt.client as paho
 from edgewright.contract import from_json, to_json
 from edgewright.errors import BrokerError, DataError
 from edgewright.mqtt import CONNECT_TIMEOUT_S, BrokerSettings, connect, disconnect, make_client
+from edgewright.telemetry.reading import Reading, read_otlp
 from edgewright.telemetry.sequences import Ranges, received
-from edgewright.telemetry.window import decode_otlp
-from edgewright.twin import DesiredState, DeviceStatus, ReportedState, parse_topic, topic
+from edgewright.twin import ROOT, DesiredState, DeviceStatus, ReportedState, topic
 from edgewright_fleet.rollout.measured import KEPT_BOOTS
 from edgewright_fleet.rollout.state import DeviceEvent, DevicePresence, DeviceReported, WindowArrived
 from edgewright_fleet.targets.batch_client import BatchClient
@@ -35,6 +36,8 @@ INFLIGHT = 1000
 """Wishes that the broker has not acknowledged yet. With paho's 20, a revert of 10,000 devices waits 500 times."""
 AT_ONCE = 2000
 """Messages that `events` gives at once: in a flood of reports an emergency stop is seen within a turn."""
+PAUSE_S = 0.2
+"""Seconds in which messages gather; a controller looks at them as often."""
 SESSION_S = 3600
 """How long the broker keeps reports and measurements for us after our connection broke."""
 
@@ -49,12 +52,14 @@ class MqttTarget:
         self.settings, self.fleet = settings, fleet
         self.refused = 0
         self._messages: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
-        self._retained: dict[str, bytes] = {}
+        self._prefix = f"{ROOT}/{fleet}/"
+        self._retained: dict[str, dict[str, bytes]] = {leaf: {} for leaf in _READERS}
         self._seen: dict[str, tuple[tuple[str, Ranges], ...]] = {}
         self._unsent: deque[paho.MQTTMessageInfo] = deque()
         self._client = make_client(settings, f"edgewright-fleet-{uuid.uuid4().hex[:12]}", kind=BatchClient)
         self._client.max_inflight_messages_set(INFLIGHT)
         self._client.on_connect = self._on_connect
+        self._client.pause_s = PAUSE_S
         self._client.take = self._on_message
         subscribed = threading.Event()
         self._client.on_subscribe = lambda *_: subscribed.set()
@@ -70,19 +75,22 @@ class MqttTarget:
         while self._unsent[0].is_published() and len(self._unsent) > 1:
             self._unsent.popleft()
 
-    def events(self, wait_s: float) -> Iterator[DeviceEvent]:
+    def events(self, wait_s: float) -> list[DeviceEvent]:
         """What arrived; waits up to `wait_s` for the first message and then gives up to `AT_ONCE` of them."""
+        found: list[DeviceEvent] = []
         try:
-            yield from self._heard(*self._messages.get(timeout=wait_s))
+            self._hear(*self._messages.get(timeout=wait_s), found)
             for _ in range(AT_ONCE):
-                yield from self._heard(*self._messages.get_nowait())
+                self._hear(*self._messages.get_nowait(), found)
         except queue.Empty:
-            return
+            pass
+        return found
 
     def known(self) -> Iterator[DeviceEvent]:
         """The latest report and presence of every device, also where `events` gave them before."""
-        for where, payload in self._retained.copy().items():
-            yield from _read(where, payload)
+        for leaf, payloads in self._retained.items():
+            for device, payload in payloads.copy().items():
+                yield _READERS[leaf](device, payload)
 
     def close(self) -> None:
         """Disconnect, once the broker has every desired state or the time is over."""
@@ -107,31 +115,32 @@ class MqttTarget:
         # Read later, one by one: read, ten thousand retained reports are 40 MB.
         self._messages.put((where, payload))
 
-    def _heard(self, where: str, payload: bytes) -> list[DeviceEvent]:
+    def _hear(self, where: str, payload: bytes, found: list[DeviceEvent]) -> None:
         if not payload:  # a retained message that was cleared
-            return []
+            return
+        device, _, leaf = where.removeprefix(self._prefix).partition("/")
         try:
-            events = _read(where, payload)
+            if leaf == "metrics":
+                arrived = _read_metrics(device, payload)
+                if arrived and self._is_new(arrived[0].window):
+                    found += arrived
+            else:
+                found.append(_READERS[leaf](device, payload))
+                self._retained[leaf][sys.intern(device)] = payload
         except Exception as error:  # noqa: BLE001 - nothing that a device sends may end a rollout
             self.refused += 1
             log.warning("%s: %s", where, " ".join(str(error).split()))
-            return []
-        if where.endswith("/metrics"):
-            return events if events and self._is_new(events[0]) else []
-        self._retained[where] = payload
-        return events
 
-    def _is_new(self, event: DeviceEvent) -> bool:
+    def _is_new(self, window: Reading) -> bool:
         """QoS 1 delivers at least once: a payload, known by device, boot and sequence, is counted once."""
-        assert isinstance(event, WindowArrived)
-        window = event.window
         boots = self._seen.get(window.device, ())
         had = next((ranges for boot, ranges in boots if boot == window.boot), ())
         has = received(had, window.sequence)
         if has is had:
             return False
         others = tuple(entry for entry in boots if entry[0] != window.boot)
-        self._seen[window.device] = (*others, (window.boot, has))[-KEPT_BOOTS:]  # the last heard of is last
+        kept = (*others, (sys.intern(window.boot), has))[-KEPT_BOOTS:]  # the last heard of is last
+        self._seen[sys.intern(window.device)] = kept
         return True
 
 
@@ -141,39 +150,32 @@ def _payload(desired: DesiredState | None) -> bytes:
     return b"" if desired is None else to_json(desired)
 
 
-def _read_reported(device: str, payload: bytes) -> list[DeviceEvent]:
+def _read_reported(device: str, payload: bytes) -> DeviceReported:
     report = from_json(ReportedState, payload, where="", error=DataError)
     _must_be(device, report.device)
-    return [DeviceReported(report)]
+    return DeviceReported(report)
 
 
-def _read_status(device: str, payload: bytes) -> list[DeviceEvent]:
+def _read_status(device: str, payload: bytes) -> DevicePresence:
     status = from_json(DeviceStatus, payload, where="", error=DataError)
-    return [DevicePresence(device, status.online, status.boot)]
+    return DevicePresence(device, status.online, status.boot)
 
 
-def _read_metrics(device: str, payload: bytes) -> list[DeviceEvent]:
-    windows = decode_otlp(payload, stages=False)  # gates judge the run
-    for window in windows:
+_READERS: dict[str, Callable[[str, bytes], DeviceReported | DevicePresence]] = {
+    "reported": _read_reported,
+    "status": _read_status,
+}
+
+
+def _read_metrics(device: str, payload: bytes) -> list[WindowArrived]:
+    arrived = []
+    for window in read_otlp(payload):
         _must_be(device, window.device)
-        # A bucket beyond what a float can hold is well-formed OTLP and would fail in a gate: refuse it here.
-        window.latency.quantile(1.0)
-    return [WindowArrived(window) for window in windows]
-
-
-def _read(where: str, payload: bytes) -> list[DeviceEvent]:
-    _, device, leaf = parse_topic(where)
-    return _READERS[leaf](device, payload)
+        arrived.append(WindowArrived(window))
+    return arrived
 
 
 def _must_be(device: str, said: str) -> None:
     """A device speaks for itself alone: a broker that checks topics then checks who may say what."""
     if said != device:
         raise DataError(f"speaks for another device, '{said}'")
-
-
-_READERS: dict[str, Callable[[str, bytes], list[DeviceEvent]]] = {
-    "reported": _read_reported,
-    "status": _read_status,
-    "metrics": _read_metrics,
-}

@@ -64,18 +64,25 @@ def to_bytes(message: MetricsData, encoding: Encoding) -> bytes:
 
 def from_bytes(payload: bytes) -> MetricsData:
     """The message in a payload of either encoding. Raises `DataError` for anything else."""
+    try:
+        if payload[:1] == b"{":
+            return _from_json(payload)
+        read: MetricsData = MetricsData.FromString(_inflated(payload) if payload[:1] == b"x" else payload)
+        return read
+    # json_format lets errors of the json module, of UTF-8 and of deep nesting through.
+    except (DecodeError, zlib.error, ValueError, TypeError, RecursionError) as error:
+        problem = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"a telemetry payload cannot be read ({problem})") from None
+
+
+def _from_json(payload: bytes) -> MetricsData:
     from google.protobuf import json_format  # see above
 
     message = MetricsData()
     try:
-        if payload[:1] == b"{":
-            json_format.Parse(payload, message, ignore_unknown_fields=True)
-        else:
-            message.ParseFromString(_inflated(payload) if payload[:1] == b"x" else payload)
-    # json_format lets errors of the json module, of UTF-8 and of deep nesting through.
-    except (DecodeError, json_format.ParseError, zlib.error, ValueError, TypeError, RecursionError) as error:
-        problem = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"a telemetry payload cannot be read ({problem})") from None
+        json_format.Parse(payload, message, ignore_unknown_fields=True)
+    except json_format.ParseError as error:
+        raise ValueError(str(error)) from None
     return message
 
 

@@ -31,6 +31,8 @@ from edgewright_fleet.retraining.triggers.trigger import (
     Trigger,
 )
 
+DRIFT = TriggerPolicy(drift=DriftRule())
+
 
 def drift(
     drifting: int = 8, settled: int = 10, psi: float = 0.06, flapping: int = 0, **more: Any

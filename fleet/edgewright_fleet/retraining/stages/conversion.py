@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from pathlib import Path
 
 from pydantic import JsonValue
 
@@ -31,6 +32,8 @@ def convert_candidate(run: Run, spec: RetrainingSpec, tools: Tools) -> Step:
         weights=run.folder / "training" / "output" / "model.safetensors",
         calibration=_calibration(run, spec),
         evaluation=spec.data.evaluation,
+        training_data=_fine_tuning_data(run, spec),
+        fine_tune=conversion.fine_tune,
         profile=conversion.profiles,
         format=conversion.formats,
         max_drop=conversion.max_drop,
@@ -60,6 +63,13 @@ def convert_candidate(run: Run, spec: RetrainingSpec, tools: Tools) -> Step:
         f"converted to {len(gates)} artifacts of {spec.release}:{report.version}, gate: {report.verdict}",
         evidence,
     )
+
+
+def _fine_tuning_data(run: Run, spec: RetrainingSpec) -> str | None:
+    """What INT8 is fine-tuned on where nothing else meets the budget; None: it is not here."""
+    if (run.folder / "field.npz").is_file():
+        return str(run.folder / "field.npz")
+    return spec.data.training if Path(spec.data.training).exists() else None
 
 
 def _calibration(run: Run, spec: RetrainingSpec) -> str:

@@ -223,7 +223,7 @@ def _result(
         )
         for a in alarms
     )
-    # The stream that is first starts all anew, so that the others have their say about the same change here.
+    # The stream that is first starts all of them anew, so that the others have their say about the change here.
     changed = {change.stream for change in changes}
     if changes:
         changed |= {
