@@ -18,7 +18,7 @@ import paho.mqtt.client as paho
 
 from benchmarks.fleet.devices import FLEET
 from edgewright.mqtt import BrokerSettings, connect, disconnect, make_client
-from edgewright.twin import topic
+from edgewright.twin import ROOT
 from edgewright_fleet.targets.batch_client import BatchClient
 from edgewright_fleet.targets.mqtt import PAUSE_S
 
@@ -38,7 +38,11 @@ def main() -> None:
     else:
         client = make_client(settings, "bare-paho")
         client.on_message = hear
-    client.on_connect = lambda *_: client.subscribe(topic(FLEET, "+", "+"), 1)
+
+    def subscribe(*_: Any) -> None:
+        client.subscribe(f"{ROOT}/{FLEET}/+/+", 1)
+
+    client.on_connect = subscribe
     client.on_subscribe = lambda *_: ready.set()
     connect(client, settings, session_s=60)
     ready.wait()

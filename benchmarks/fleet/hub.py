@@ -63,7 +63,13 @@ def main(sizes: str, rounds: int, rate: float, as_json: bool, write: bool) -> No
     """Measure a hub. Exits with 1 beyond 40 µs an event or 4 kB a device."""
     runs = [measured(int(size), rounds, rate) for size in sizes.split(",")]
     today = datetime.now(timezone.utc).date().isoformat()
-    document = {"date": today, "host": host(), "rate": rate, "runs": runs, **line_through(runs)}
+    document: dict[str, Any] = {
+        "date": today,
+        "host": host(),
+        "rate": rate,
+        "runs": runs,
+        **line_through(runs),
+    }
     text = as_markdown(document)
     click.echo(json.dumps(document, indent=2) if as_json else text)
     if write:
