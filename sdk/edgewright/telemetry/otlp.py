@@ -67,8 +67,9 @@ def from_bytes(payload: bytes) -> MetricsData:
     try:
         if payload[:1] == b"{":
             return _from_json(payload)
-        read: MetricsData = MetricsData.FromString(_inflated(payload) if payload[:1] == b"x" else payload)
-        return read
+        message = MetricsData()
+        message.ParseFromString(_inflated(payload) if payload[:1] == b"x" else payload)
+        return message
     # json_format lets errors of the json module, of UTF-8 and of deep nesting through.
     except (DecodeError, zlib.error, ValueError, TypeError, RecursionError) as error:
         problem = " ".join(str(error).split()) or type(error).__name__
