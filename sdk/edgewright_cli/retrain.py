@@ -274,6 +274,35 @@ def history(run: str, runs: Path, as_json: bool) -> None:
     )
 
 
+@retrain.command(epilog="Example: edgewright retrain render kiosks.yaml --run kiosks-0007 > run.yaml")
+@spec_argument
+@click.option("--run", "name", required=True, help="Name of the run; the job has it.")
+def render(spec: Path, name: str) -> None:
+    """Print the Kubernetes objects of a training run as YAML, for a repository that a cluster follows."""
+    from edgewright.errors import ConfigError
+    from edgewright_fleet.retraining.job import TrainingJob
+    from edgewright_fleet.retraining.kubernetes.objects import rendered
+    from edgewright_fleet.retraining.spec import load_spec
+
+    wanted = load_spec(spec)
+    training = wanted.training
+    if training.kubernetes is None:
+        raise ConfigError(
+            "training.backend is local: there is nothing to render",
+            where=str(spec),
+            remedy="say backend: kubernetes, with a table 'kubernetes'",
+        )
+    job = TrainingJob(
+        name=name,
+        folder=wanted.runs / name / "training",
+        data={"training": wanted.data.training},
+        weights=wanted.weights,
+        code=wanted.code,
+        **training.model_dump(exclude={"backend", "kubernetes"}),
+    )
+    click.echo(rendered(job, training.kubernetes), nl=False)
+
+
 def _drive(run: Run, store: Path, settings: BrokerSettings, as_json: bool) -> None:
     """Do the stages of a run with progress, say what came of it, and exit as the epilogs say."""
     from edgewright_fleet.retraining.drive import drive

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from edgewright.contract import to_json
-from edgewright.errors import RetrainingError
+from edgewright.errors import EdgewrightError, RetrainingError
 from edgewright_fleet.retraining.job import ENDED, Backend
 from edgewright_fleet.retraining.run import Run, RunDrivenError, begin
 from edgewright_fleet.retraining.spec import RetrainingSpec, load_spec
@@ -49,11 +49,17 @@ def described(run: Run) -> dict[str, Any]:
         "loss": None,
         "left_s": None,
         "restarts": None,
+        "why": None,
     }
     if any(link.kind == "data" for link in links):
         spec = load_spec(run.spec_path)
-        status = backend_of(spec).status(job_of(run, spec))
-        document |= status.model_dump(include={"state", "step", "steps", "loss", "restarts"})
+        try:
+            status = backend_of(spec).status(job_of(run, spec))
+        except (
+            EdgewrightError
+        ) as error:  # not submitted yet, or a cluster that is away: the run is still to be seen
+            return document | {"why": str(error)}
+        document |= status.model_dump(include={"state", "step", "steps", "loss", "restarts", "why"})
         document["left_s"] = None if status.state in ENDED else status.left_s
     return document
 

@@ -61,3 +61,10 @@ def test_a_mistake_is_one_line_with_its_place(
 ) -> None:
     with pytest.raises(ConfigError, match=rf"spec\.yaml: {problem}"):
         load_spec(written(tmp_path / "spec.yaml", **changes))
+
+
+def test_the_specification_in_the_documents_is_one(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[3] / "fleet" / "RETRAINING.md").read_text(encoding="utf-8")
+    (tmp_path / "kiosks.yaml").write_text(text.split("```yaml\n")[1].split("```")[0])
+    spec = load_spec(tmp_path / "kiosks.yaml")
+    assert spec.triggers.drift is not None and spec.promotion.start

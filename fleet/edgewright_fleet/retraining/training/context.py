@@ -1,7 +1,7 @@
 """`TrainingContext`: what the user's `train(context)` knows of the job, and the few things it asks of it.
 
 The loop is the user's own, in plain PyTorch. One call after each step, `checkpoint`, is where all ranks meet: it
-saves when it is due, and stops the run when it must. See `fleet/README.md` for a whole function.
+saves when it is due, and stops the run when it must. See `fleet/RETRAINING.md` for a whole function.
 """
 
 from __future__ import annotations

@@ -142,12 +142,12 @@ def test_a_batch_that_cannot_be_shared_is_refused() -> None:
 
 
 def test_the_function_in_the_readme_trains(tmp_path: Path, alone: dist.ProcessGroup) -> None:
-    text = (Path(__file__).parents[4] / "fleet" / "README.md").read_text()
+    text = (Path(__file__).parents[4] / "fleet" / "RETRAINING.md").read_text()
     code = next(
         part for part in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "def train(context)" in part
     )
     names: dict[str, Any] = {}
-    exec(compile(code, "README.md", "exec"), names)
+    exec(compile(code, "RETRAINING.md", "exec"), names)
     labels = np.arange(256) % 10
     images = (np.random.default_rng(0).normal(size=(256, 8, 8)) + labels[:, None, None]).astype(np.float32)
     np.savez(tmp_path / "digits.npz", x=images, y=labels)
