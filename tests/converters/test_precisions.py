@@ -147,6 +147,7 @@ def test_tflite_artifact_of_dynamic_int8_is_never_for_tflite_runtime() -> None:
         release_version="1.0.0",
         source="toy_models:mlp",
         calibration=samples,
+        training=None,
         described=samples,
         classification=None,
     )

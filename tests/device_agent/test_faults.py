@@ -23,7 +23,8 @@ def test_devices_under_faults_serve_a_good_model_and_take_the_next_one() -> None
     assert done.returncode == 0, done.stdout + done.stderr
     rows = re.findall(r"^\| ([^|]+) \| (\d+) \| (\d+) \|.* (\d+) \|$", done.stdout, re.MULTILINE)
     assert len(rows) == 15
-    assert sum(int(trials) for _, trials, _, _ in rows) == 100
+    # Shares are rounded, each kind by itself.
+    assert abs(sum(int(trials) for _, trials, _, _ in rows) - 100) <= len(OTHERS)
     # A fault that never strikes proves nothing.
     assert sum(int(struck) for _, _, struck, _ in rows) >= 80
     assert {problems for *_, problems in rows} == {"0"}
