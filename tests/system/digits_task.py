@@ -1,4 +1,4 @@
-"""A classifier of 8×8 digits and how it is trained: what a user of retraining writes, and nothing else."""
+"""A classifier of 14×14 digits and how it is trained: what a user of retraining writes, and nothing else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def net() -> nn.Module:
     """Two convolutions and a linear layer, untrained."""
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1),
+        nn.Conv2d(1, 16, 3, padding=1, stride=2),
         nn.ReLU(),
         nn.Conv2d(16, 32, 3, padding=1, stride=2),
         nn.ReLU(),

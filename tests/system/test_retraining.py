@@ -24,6 +24,7 @@ from edgewright.mqtt import BrokerSettings
 from edgewright.object_store import open_store
 from edgewright.runtime.quantised_io import real_output
 from edgewright_fleet.retraining.field_data.catalogue import Found, fetch, find_samples
+from system.small_digits import small_digits
 
 pytestmark = pytest.mark.slow
 
@@ -102,11 +103,7 @@ def label(folder: Path, shown: Array, truth: Array) -> int:
 def test_a_change_in_the_field_ends_in_a_better_release_on_every_device(
     tmp_path: Path, mosquitto: BrokerSettings
 ) -> None:
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    order = np.random.default_rng(0).permutation(len(digits.target))
-    x, y = (digits.images[order] / 16).astype(np.float32)[:, None], digits.target[order].astype(np.int64)
+    x, y = small_digits()
     np.savez(tmp_path / "train.npz", x=x[:900], y=y[:900])
     np.savez(tmp_path / "test.npz", x=x[900:1300], y=y[900:1300])
     np.savez(tmp_path / "day.npz", x=x[1300:])

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from conftest import PROFILE, until
+from system.small_digits import small_digits
 
 pytestmark = pytest.mark.slow
 
@@ -25,10 +26,7 @@ def edgewright(*arguments: str) -> list[str]:
 @pytest.fixture
 def task(tmp_path: Path) -> Path:
     """A folder with a specification whose training takes long enough to be cut short."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    x, y = (digits.images / 16).astype(np.float32)[:, None], digits.target.astype(np.int64)
+    x, y = small_digits()
     np.savez(tmp_path / "train.npz", x=x[:1000], y=y[:1000])
     np.savez(tmp_path / "test.npz", x=x[1000:], y=y[1000:])
     shutil.copy(Path(__file__).parent / "digits_task.py", tmp_path)
