@@ -30,7 +30,9 @@ runs_option = click.option(
     help="Folder of the runs, as the specification says.",
 )
 spec_argument = click.argument("spec", type=click.Path(path_type=Path))
-EXIT_CODES = "Exit codes: 0 released (or ready to be), 3 held for a person or stopped, 2 bad input."
+EXIT_CODES = (
+    "Exit codes: 0 released (or ready to be), 3 held, stopped or taken back by its rollout, 2 bad input."
+)
 
 
 @click.group(
@@ -320,7 +322,7 @@ def _drive(run: Run, store: Path, settings: BrokerSettings, as_json: bool) -> No
         click.echo(f"{run.name} is {standing}: {run.chain.links[-1].says}")
     if standing == "held":
         click.echo(f"release it all the same: edgewright retrain promote {run.folder} --why ...", err=True)
-    if standing != "done":
+    if standing != "done" or run.taken_back:
         raise click.exceptions.Exit(3)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from edgewright.artifact.layout import Layout
 from edgewright.artifact.release import Release, open_artifact, open_release
-from edgewright_fleet.retraining.run import Run
+from edgewright_fleet.retraining.chain import Link
+from edgewright_fleet.retraining.run import Run, names
 from edgewright_fleet.retraining.spec import RetrainingSpec
 from edgewright_fleet.retraining.version import newest
 
@@ -13,14 +16,24 @@ def versions(spec: RetrainingSpec) -> list[str]:
     """Of the releases in the registry."""
     if not (spec.registry / "index.json").exists():
         return []
-    names = (name.partition(":") for name in Layout.open(spec.registry).names())
-    return [version for name, _, version in names if name == spec.release]
+    held = (name.partition(":") for name in Layout.open(spec.registry).names())
+    return [version for name, _, version in held if name == spec.release]
 
 
 def serving_release(spec: RetrainingSpec) -> Release | None:
-    """The release that a candidate must beat: the newest in the registry; None for the first."""
-    version = newest(versions(spec))
+    """The release that a candidate must beat: the newest that no rollout took back. None: there is none."""
+    refused = {str(link.evidence["release"]) for link in _refused(spec)}
+    version = newest(v for v in versions(spec) if f"{spec.release}:{v}" not in refused)
     return open_release(Layout.open(spec.registry), f"{spec.release}:{version}") if version else None
+
+
+def _refused(spec: RetrainingSpec) -> Iterator[Link]:
+    """The releases that the fleet took back: it runs what it ran before."""
+    for name in names(spec.runs, spec.name):
+        run = Run(spec.runs / name)
+        release = run.chain.last("release")
+        if release is not None and run.taken_back:
+            yield release
 
 
 def candidate_release(run: Run) -> Release:

@@ -78,6 +78,12 @@ class Run:
         """See `next_stage`."""
         return next_stage(self.chain.links)
 
+    @property
+    def taken_back(self) -> bool:
+        """Whether the rollout of its release failed or was aborted."""
+        link = self.chain.last("rollout")
+        return link is not None and link.evidence.get("phase") in ("failed", "aborted")
+
     def stop(self, why: str, at: datetime) -> None:
         """End the run where it is; `resume` takes it up again. No error where it has stopped already."""
         if self.standing == "done":

@@ -6,7 +6,7 @@ Unknown keys are errors. Paths are relative to the file. The JSON Schema file in
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, JsonValue, model_validator
 
@@ -145,9 +145,10 @@ def load_spec(path: Path) -> RetrainingSpec:
     )
 
 
-def _resolved(data: TrainingData, folder: Path) -> dict[str, str | None]:
+def _resolved(data: TrainingData, folder: Path) -> dict[str, Any]:
     """Data by key, with what names a file made absolute; URLs and module:function stay."""
-    return {
+    made = {
         key: str(folder / value) if isinstance(value, str) and ":" not in value else value
         for key, value in data
     }
+    return made | {"credentials_file": folder / data.credentials_file if data.credentials_file else None}

@@ -35,6 +35,7 @@ def gather(run: Run, spec: RetrainingSpec, tools: Tools) -> Step:
     folder = run.folder / "field"
     if folder.exists():
         shutil.rmtree(folder)
+    (run.folder / "field.npz").unlink(missing_ok=True)
     since = max(tools.now() - timedelta(days=spec.data.recent_days), _drifted_at(run))
     manifest, digest = collect(
         open_store(spec.data.samples, credentials_file=spec.data.credentials_file),

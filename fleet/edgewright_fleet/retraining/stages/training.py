@@ -6,7 +6,7 @@ from pathlib import Path
 
 from edgewright.artifact.layout import digest_of_file
 from edgewright_fleet.retraining.job import ENDED, JobStatus, TrainingJob
-from edgewright_fleet.retraining.run import Run
+from edgewright_fleet.retraining.run import Run, names, numbered
 from edgewright_fleet.retraining.spec import RetrainingSpec
 from edgewright_fleet.retraining.stages.step import Step, Tools, requested_stop
 
@@ -39,12 +39,11 @@ def job_of(run: Run, spec: RetrainingSpec) -> TrainingJob:
 
 
 def weights_of(run: Run, spec: RetrainingSpec) -> Path | None:
-    """What training begins with: the weights of the newest run before this one that was released, or the first."""
-    for folder in sorted(run.folder.parent.glob(f"{spec.name}-*"), reverse=True):
-        if folder.name < run.name and (folder / "spec.yaml").is_file():
-            release = Run(folder).chain.last("release")
-            if release is not None:
-                return folder / "training" / "output" / "model.safetensors"
+    """What training begins with: the weights of the newest run before this one whose release stands."""
+    for name in reversed(names(run.folder.parent, spec.name)):
+        before = Run(run.folder.parent / name)
+        if numbered(name) < numbered(run.name) and before.chain.last("release") and not before.taken_back:
+            return before.folder / "training" / "output" / "model.safetensors"
     return spec.weights
 
 
