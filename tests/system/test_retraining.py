@@ -138,7 +138,7 @@ def test_a_change_in_the_field_ends_in_a_better_release_on_every_device(
         "hub": "hub.sqlite",
         "training": {
             "function": "digits_task:train",
-            "parameters": {"steps": 150, "rate": 0.003},
+            "parameters": {"steps": 800, "rate": 0.003},
             "processes_per_node": 2,
         },
         "triggers": {"drift": {"min_devices": 2}, "cooldown_s": 0},
