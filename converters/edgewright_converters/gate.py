@@ -14,6 +14,7 @@ from edgewright.artifact.manifest import FloatOperator, GateCheck, GateReport, L
 from edgewright_converters.accuracy_gate import GateLimits, accuracy_checks
 from edgewright_converters.budgets import Needs, budget_checks
 from edgewright_converters.operators import ExecutedOperator, int8_mac_share
+from edgewright_converters.precision_choice import HOLLOW
 from edgewright_converters.prediction import seconds_of
 from edgewright_converters.quantise import QuantisedModel
 from edgewright_converters.target_rules import as_executed_there, rule_checks
@@ -99,6 +100,8 @@ def _int8_share(verified: VerifiedModel, share: float | None, left: tuple[FloatO
     elif actual == 0.0:
         verdict, says = "fail", f"none of the {what} run in INT8: the model was left in float"
         remedy = "replace the operators that have no INT8 form, or ask for the other --format"
+    elif actual < HOLLOW:
+        remedy = "most of it was left in float: another --precision or --format may serve it better"
     return GateCheck(
         name="int8-share",
         verdict=verdict,

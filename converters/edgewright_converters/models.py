@@ -10,15 +10,19 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
+
+from numpy.typing import NDArray
 
 from edgewright.artifact.manifest import ModelFormat, Precision
+from edgewright.runtime.quantised_io import raw_input
 from edgewright_converters import data_free
 from edgewright_converters.accuracy_gate import GateLimits
 from edgewright_converters.alternatives import alternatives
 from edgewright_converters.calibration import SampleSet
 from edgewright_converters.comparison import classification_output
 from edgewright_converters.conversion_data import ConversionData
+from edgewright_converters.export import ExportedGraph
 from edgewright_converters.fine_tuning.rung import FineTune, Tuner
 from edgewright_converters.fine_tuning.training import TrainingLimits
 from edgewright_converters.graphs import FloatGraphs
@@ -33,6 +37,7 @@ from edgewright_converters.ladder import (
     climb,
 )
 from edgewright_converters.layer_cost import layer_costs
+from edgewright_converters.operators import executed_operators, int8_mac_share
 from edgewright_converters.precision_choice import Choice, choose
 from edgewright_converters.quantise import QuantisedModel, quantise_as
 from edgewright_converters.quantise.decision import Decision, TfliteTarget, as_onnx, as_tflite, own_ranges
@@ -227,7 +232,16 @@ def _chosen(
         same_architecture=all(p.soc.isa == platform.machine() for p in profiles),
         here=all(p.accelerator_for(setting.format) is None for p in profiles),
         budget_bytes=min(budgets, default=None),
+        integer_share=_integer_share(static, exported, samples.head(1)[0].inputs),
     )
+
+
+def _integer_share(
+    model: QuantisedModel, graph: ExportedGraph, sample: Mapping[str, NDArray[Any]]
+) -> float | None:
+    """What the runtime really computes in integers, as a part of all multiply-accumulates."""
+    raw = {spec.name: raw_input(sample[spec.name], spec) for spec in model.inputs}
+    return int8_mac_share(executed_operators(model, graph, raw))
 
 
 def _quantise(decision: Decision, tflite: TfliteTarget | None, setting: Setting) -> QuantisedModel:

@@ -137,6 +137,18 @@ def test_precision_that_is_faster_than_int8_is_taken_and_said(tmp_path: Path) ->
     assert forced.artifacts[0].precision == "int8"
 
 
+@pytest.mark.slow
+def test_recurrent_model_is_not_called_int8_while_it_runs_in_float(tmp_path: Path) -> None:
+    frames = RNG.standard_normal((32, 20, 24)).astype(np.float32)
+    settings = {"calibration": {"frames": frames}, "profile": "raspberry-pi-5", "format": "onnx"}
+    report = convert("toy_models:plain_lstm", output=tmp_path / "out", **settings)  # type: ignore[arg-type]
+    (artifact,) = report.artifacts
+    assert artifact.gate is not None and artifact.gate.int8_mac_share is not None
+    # Which of them is faster is for this host to say; static INT8 is neither.
+    assert artifact.gate.int8_mac_share == (1.0 if artifact.precision == "int8-dynamic" else 0.0)
+    assert artifact.precision != "int8" and "static INT8 would run 0." in report.warnings[0]
+
+
 @pytest.mark.parametrize(
     ("source", "data", "profile", "error", "problem"),
     [

@@ -115,6 +115,18 @@ class Memory(nn.Module):
         return {"scores": self.head(out[:, -1]), "next_state": state, "next_cell": cell}
 
 
+class Sequence(nn.Module):
+    """A sequence through an LSTM that begins anew each time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.head = nn.LSTM(24, 64, batch_first=True), nn.Linear(64, 6)
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        out, _ = self.layer(frames)
+        return self.head(out[:, -1])
+
+
 class Encoder(nn.Module):
     """Token ids through two transformer layers; scores are over the tokens, by the embedding's weight if tied."""
 
@@ -283,6 +295,11 @@ def heat_maps() -> nn.Module:
 def lstm() -> nn.Module:
     torch.manual_seed(0)
     return Memory(nn.LSTM)
+
+
+def plain_lstm() -> nn.Module:
+    torch.manual_seed(0)
+    return Sequence()
 
 
 def gru() -> nn.Module:
