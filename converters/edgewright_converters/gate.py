@@ -48,7 +48,7 @@ def gate(
     share = int8_mac_share(verified.operators)
     left = _float_operators(verified.operators, verified.model, profile)
     checks = (
-        *accuracy_checks(verified.accuracy, limits),
+        *accuracy_checks(verified.accuracy, limits, _classes(model)),
         _int8_share(verified, share, left),
         *rule_checks(model, profile),
         _speed(verified, profile, predicted),
@@ -65,6 +65,11 @@ def gate(
         peak_memory_bytes=verified.memory.peak_bytes if verified.memory else None,
         conversion_s=conversion_s,
     )
+
+
+def _classes(model: QuantisedModel) -> int | None:
+    """How many classes a classifier scores: its one output of two axes."""
+    return next((s.source_shape[1] for s in model.outputs if len(s.source_shape) == 2), None)
 
 
 def overall(checks: Sequence[GateCheck]) -> Verdict:

@@ -22,8 +22,10 @@ STRUCTURAL = 0.67
 """Under this share of float's speed on a host of another architecture than the device's, INT8 is given up: kernels
 of another processor do not make up for operators that have none."""
 HOLLOW = 0.5
-"""Static INT8 that computes less than this share of its multiply-accumulates in integers is INT8 in name alone: ONNX
-Runtime has no static kernel for a recurrent layer, and leaves it in float without a word."""
+"""Static INT8 that computes less than this share of its multiply-accumulates in integers is INT8 in name alone:
+ONNX Runtime has no static kernel for a recurrent layer, and leaves it in float without a word."""
+LEAST_SPEED = {True: 1.0, False: STRUCTURAL}
+"""Of float's on this host, by whether it is of the device's architecture: what has less is given up."""
 WORTH = 1.03
 """Another precision must be this much faster: smaller differences are those between two runs."""
 
@@ -57,7 +59,7 @@ def choose(
     multiply-accumulates that `static` computes in integers, None where it has none.
     """
     trial = attempt(static)
-    slow = here and trial.speedup < (1.0 if same_architecture else STRUCTURAL)
+    slow = here and trial.speedup < LEAST_SPEED[same_architecture]
     missed = goal.clearly_missed(trial)
     hollow = here and integer_share is not None and integer_share < HOLLOW
     if not slow and not missed and not hollow:

@@ -42,6 +42,16 @@ class Odd(nn.Module):
         return torch.special.bessel_j0(self.conv(image))
 
 
+class InverseError(Odd):
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.erfinv(torch.tanh(self.conv(image)))
+
+
+class Sorts(Odd):
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.sort(self.conv(image).mean((2, 3)), 1)[0]
+
+
 class Branches(nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return image * 2 if image.sum() > 0 else image
@@ -342,6 +352,14 @@ def two_inputs() -> nn.Module:
 
 def odd() -> nn.Module:
     return Odd()
+
+
+def inverse_error() -> nn.Module:
+    return InverseError()
+
+
+def sorts() -> nn.Module:
+    return Sorts()
 
 
 def branches() -> nn.Module:
