@@ -19,11 +19,11 @@ from edgewright_converters.calibration import Sample
 from edgewright_converters.correspondence import correspond
 from edgewright_converters.execution import Execution
 from edgewright_converters.export import ExportedGraph, UnsupportedOperatorError, export
-from edgewright_converters.fine_tuning.torch_graph import TorchGraph
 from edgewright_converters.float_graph import FloatGraph
 from edgewright_converters.optimise import optimise
 from edgewright_converters.quantise.decision import TfliteTarget, own_ranges
 from edgewright_converters.source import SourceModel
+from edgewright_converters.torch_graph import TorchGraph
 from edgewright_converters.torch_operators import OPERATORS
 
 Array = NDArray[Any]

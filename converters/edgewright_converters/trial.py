@@ -139,9 +139,9 @@ class Goal:
         return held and share <= self.max_drop / 200
 
     def ample(self, trial: Trial) -> bool:
-        """So good that further repairs are not worth the seconds that they take here."""
-        asked = self.min_sqnr_db is not None and trial.changed_share is None
-        return self.met(trial) and (asked or trial.sqnr_db >= AMPLE_DB)
+        """So good that further repairs are not worth the seconds that they take here. Who asks for decibels has said
+        what is enough."""
+        return self.met(trial) and (self.min_sqnr_db is not None or trial.sqnr_db >= AMPLE_DB)
 
     def clearly_missed(self, trial: Trial) -> bool:
         """So far off that layers left in float are worth their time: not explained by the few samples tried."""
