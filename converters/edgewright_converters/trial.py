@@ -139,8 +139,8 @@ class Goal:
         return held and share <= self.max_drop / 200
 
     def ample(self, trial: Trial) -> bool:
-        """So good that further repairs are not worth the seconds that they take here. Who asks for decibels has said
-        what is enough."""
+        """So good that further repairs are not worth the seconds that they take here. Who asks for decibels has
+        said what is enough."""
         return self.met(trial) and (self.min_sqnr_db is not None or trial.sqnr_db >= AMPLE_DB)
 
     def clearly_missed(self, trial: Trial) -> bool:
