@@ -39,7 +39,6 @@ def fitting(
     """The table or, where the longest words of its columns are wider together than the console, every row as lines
     of name and value. Nothing is cut off."""
     from rich.box import SIMPLE_HEAD
-    from rich.measure import Measurement
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
@@ -47,7 +46,9 @@ def fitting(
         table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    if Measurement.get(console, console.options.update(max_width=10_000), table).minimum <= console.width:
+    cells = zip(columns, *rows, strict=True)
+    words = sum(max(len(word) for cell in column for word in (cell.split() or [""])) for column in cells)
+    if words + 3 * len(columns) <= console.width:
         return table
     upright = Table(title=title, title_justify="left", box=None, show_header=False, pad_edge=False)
     for number, row in enumerate(rows):

@@ -24,10 +24,8 @@ def test_table_keeps_its_shape_as_long_as_no_word_is_cut() -> None:
 
 
 def test_table_that_does_not_fit_becomes_lines_of_name_and_value() -> None:
-    lines = printed(44)
+    lines = printed(40)
     assert "…" not in "".join(lines)
-    assert [line for line in lines if line.startswith("change, points")] == [
-        "change, points             -0.10 (-0.25 to",
-        "change, points             not measured",
-    ]
+    first, second = (line for line in lines if line.startswith("change, points"))
+    assert "-0.10" in first and second.endswith("not measured")
     assert "" in lines[1:-1]  # between one row and the next
