@@ -116,7 +116,8 @@ def _int8_share(verified: VerifiedModel, share: float | None, left: tuple[FloatO
         verdict, says = "fail", f"none of the {what} run in INT8: the model was left in float"
         remedy = "replace the operators that have no INT8 form, or ask for the other --format"
     elif actual < HOLLOW:
-        remedy = "most of it was left in float: another --precision or --format may serve it better"
+        verdict, says = "inconclusive", f"MOSTLY FLOAT: only {says}"
+        remedy = "leave --precision to the converter, or see what another --format comes to"
     return GateCheck(
         name="int8-share",
         verdict=verdict,
