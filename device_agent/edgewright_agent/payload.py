@@ -14,8 +14,7 @@ from opentelemetry.proto.metrics.v1 import metrics_pb2 as otlp
 from opentelemetry.sdk.metrics import export as sdk
 
 from edgewright.telemetry import names
-from edgewright.telemetry.histogram import ExponentialHistogram
-from edgewright.telemetry.otlp import Attributes, Value, key_values, write_histogram
+from edgewright.telemetry.otlp import Attributes, Value, key_values
 
 OF_A_RELEASE = (names.MODEL_NAME, names.MODEL_VERSION, names.RELEASE_DIGEST)
 FINEST = 20
@@ -70,15 +69,14 @@ def _write(metric: otlp.Metric, data: sdk.DataT, point: Any, period: Period) -> 
     if is_sum:
         kind.is_monotonic = data.is_monotonic
         return _number(written, point)
-    counts = point.positive.bucket_counts
-    buckets = {point.positive.offset + index: count for index, count in enumerate(counts) if count}
-    histogram = ExponentialHistogram(
-        scale=point.scale if buckets else FINEST,
-        zero_count=point.zero_count,
-        buckets=buckets,
-        total=point.sum,
-    )
-    write_histogram(written, histogram)
+    counts = list(point.positive.bucket_counts)
+    while counts and not counts[-1]:
+        counts.pop()
+    written.count, written.zero_count, written.sum = point.count, point.zero_count, point.sum
+    written.scale = point.scale if counts else FINEST
+    if counts:
+        written.positive.offset = point.positive.offset
+        written.positive.bucket_counts.extend(counts)
     return written
 
 
