@@ -129,7 +129,9 @@ class Agent:
             updates,
             threading.Thread(target=self._metrics_loop, args=(updates,), name="metrics", daemon=True),
             threading.Thread(target=self._sensing.run, args=(self._stopping,), name="sensors", daemon=True),
-            threading.Thread(target=self._exporter.run, args=(self._stopping,), name="telemetry", daemon=True),
+            threading.Thread(
+                target=self._exporter.run, args=(self._stopping,), name="telemetry", daemon=True
+            ),
             *(self._sampling.threads if self._sampling else ()),
         ]
         for thread in threads:
