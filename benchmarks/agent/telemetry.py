@@ -1,10 +1,10 @@
-"""What telemetry costs on a device: the agent's buffer before the OpenTelemetry SDK, beside the SDK on the hot path.
+"""What telemetry costs on a device: the agent's buffer before the SDK, beside the SDK on the hot path.
 
     python -m benchmarks.agent.telemetry            # a minute and a half
     python -m benchmarks.agent.telemetry --write    # and keeps the table in results/agent-telemetry-DATE.md
 
-The agent's own loop runs inferences of four stages at full speed, and whoever records takes turns of seconds, so that
-what one leaves to another thread is paid in its own turn. Bytes are of the same recordings, deflated alike.
+The agent's own loop runs inferences of four stages at full speed, and whoever records takes turns of seconds, so
+that what one leaves to another thread is paid in its own turn. Bytes are of the same recordings, deflated alike.
 """
 
 from __future__ import annotations
@@ -174,10 +174,10 @@ def report(found: dict[str, Cost], host: Host) -> str:
 Python {host.python}, ONNX Runtime {host.onnxruntime}, opentelemetry-sdk {version("opentelemetry-sdk")};
 load average at the start {load}.
 
-Inferences at full speed, four stages recorded, by turns of {BLOCK_S:g} s, in µs (limit of the time outside the
-runtime: p50 30, p99 100):
+Inferences at full speed, four stages recorded, by turns of {BLOCK_S:g} s, in µs; the processor's of all
+threads, an inference (limit of the time outside the runtime: p50 30, p99 100):
 
-| recorded by | outside the runtime p50 | p99 | p99.9 | whole inference p50 | p99 | p99.9 | processor, an inference |
+| recorded by | outside the runtime p50 | p99 | p99.9 | whole inference p50 | p99 | p99.9 | processor |
 | --- | --- | --- | --- | --- | --- | --- | --- |
 {rows}
 

@@ -1,6 +1,6 @@
 """What a device is: data files with a source for every fact.
 
-Host detection and the cost model are in `detect` and `cost`, which a device with its profile needs not load: 0.9 MB.
+Host detection and the cost model are in `detect` and `cost`: a device has no use for them, and saves the memory.
 """
 
 from edgewright_profiles.catalog import load_profile, parse_profile, profile_names

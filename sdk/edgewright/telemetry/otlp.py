@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
@@ -23,10 +23,8 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 )
 
 from edgewright.errors import DataError
+from edgewright.telemetry.histogram import ExponentialHistogram
 from edgewright.telemetry.names import Encoding
-
-if TYPE_CHECKING:
-    from edgewright.telemetry.histogram import ExponentialHistogram
 
 Value = str | bool
 Attributes = Mapping[str, Value]
@@ -129,9 +127,6 @@ def read_number(point: NumberDataPoint) -> float:
 
 def read_histogram(point: ExponentialHistogramDataPoint) -> ExponentialHistogram:
     """The values of a data point. Raises pydantic's `ValidationError`."""
-    # Here, as a device only writes: 0.3 MB of memory.
-    from edgewright.telemetry.histogram import ExponentialHistogram
-
     offset = point.positive.offset
     return ExponentialHistogram(
         scale=point.scale,
