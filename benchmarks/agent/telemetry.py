@@ -92,6 +92,11 @@ class Cost:
         return float(np.percentile(self.whole_us, share))
 
 
+def made(way: type[Exporter]) -> Exporter:
+    boot = random.Random(0).randbytes(16).hex()
+    return way(fleet="plant-north", device="line-3-camera-12", profile="raspberry-pi-5", boot=boot)
+
+
 def costs(folder: Path, blocks: int, block_s: float) -> dict[str, Cost]:
     """Each way to record."""
     served, feed = loaded(folder)
@@ -101,7 +106,7 @@ def costs(folder: Path, blocks: int, block_s: float) -> dict[str, Cost]:
     processor = dict.fromkeys(WAYS, 0.0)
     for _ in range(blocks):
         for name, way in WAYS.items():
-            exporter = way(**_WHO)
+            exporter = made(way)
             with draining(exporter):
                 for _ in range(WARM):
                     infer(served, exporter, feed)
@@ -117,18 +122,10 @@ def costs(folder: Path, blocks: int, block_s: float) -> dict[str, Cost]:
     return {name: Cost(own[name], whole[name], processor[name] * 1e6 / len(own[name])) for name in WAYS}
 
 
-_WHO = {
-    "fleet": "plant-north",
-    "device": "line-3-camera-12",
-    "profile": "raspberry-pi-5",
-    "boot": random.Random(0).randbytes(16).hex(),
-}
-
-
 def recorded(inferences: int) -> Exporter:
     """A minute of a device: every attribute, four stages, vitals and energy."""
     chance = random.Random(0)
-    exporter = Exporter(**_WHO)
+    exporter = made(Exporter)
     model = model_attributes(
         ReleaseReference(name="sorter", version="1.4.0", digest=f"sha256:{chance.randbytes(32).hex()}")
     )

@@ -59,18 +59,21 @@ def _write(metric: otlp.Metric, data: sdk.DataT, point: Any, period: Period) -> 
     """Add a data point, still without attributes, to a metric of the SDK's kind."""
     if isinstance(data, sdk.Gauge):
         return _number(metric.gauge.data_points.add(time_unix_nano=period.end_ns), point)
-    is_sum = isinstance(data, sdk.Sum)
-    kind = metric.sum if is_sum else metric.exponential_histogram
+    kind: Any = metric.exponential_histogram
+    if isinstance(data, sdk.Sum):
+        kind = metric.sum
+        kind.is_monotonic = data.is_monotonic
     kind.aggregation_temporality = data.aggregation_temporality
     is_delta = data.aggregation_temporality == sdk.AggregationTemporality.DELTA
     written = kind.data_points.add(
         start_time_unix_nano=period.start_ns if is_delta else 0, time_unix_nano=period.end_ns
     )
-    if is_sum:
-        kind.is_monotonic = data.is_monotonic
-        return _number(written, point)
+    return _number(written, point) if isinstance(data, sdk.Sum) else _histogram(written, point)
+
+
+def _histogram(written: Any, point: sdk.ExponentialHistogramDataPoint) -> Any:
     counts = list(point.positive.bucket_counts)
-    while counts and not counts[-1]:
+    while counts and not counts[-1]:  # the room that it has grown to
         counts.pop()
     written.count, written.zero_count, written.sum = point.count, point.zero_count, point.sum
     written.scale = point.scale if counts else FINEST
