@@ -249,6 +249,8 @@ class Agent:
     def _send_metrics(self, *, last: bool = False) -> None:
         self._sensing.report(time.monotonic(), last=last)
         self._vitals.record(self._exporter)
+        if self._sampling is not None:
+            self._sampling.report(self._exporter)
         if self._spool.dropped:
             self._exporter.set(names.REPORTS_DROPPED, "{report}", self._spool.dropped)
         self._uplink.send(self._exporter.collect())
