@@ -97,6 +97,7 @@ def _rbac(installation: Installation) -> list[Json]:
         rules += [
             rule(resource.GROUP, [resource.PLURAL], ["get", "list"]),
             rule(resource.GROUP, [f"{resource.PLURAL}/status"], ["update"]),
+            rule("", ["configmaps"], ["create"]),  # pages of an audit log; none is read or changed
             # A name cannot be asked for where an object does not exist yet.
             rule("coordination.k8s.io", ["leases"], ["create"]),
             rule("coordination.k8s.io", ["leases"], ["get", "update"]) | {"resourceNames": [LEASE]},

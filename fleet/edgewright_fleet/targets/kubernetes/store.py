@@ -11,18 +11,20 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from edgewright.contract import to_json
 from edgewright.errors import ClusterError, RolloutError
+from edgewright_fleet.rollout.record import begun_decision
 from edgewright_fleet.rollout.spec import RolloutSpec
 from edgewright_fleet.rollout.state import Decision, OperatorRequest, RolloutState
 from edgewright_fleet.rollout.store import LEASE_S
 from edgewright_fleet.targets.kubernetes import resource
-from edgewright_fleet.targets.kubernetes.api import CONFLICT, UNREACHABLE, Cluster
+from edgewright_fleet.targets.kubernetes.api import CONFLICT, Cluster
 from edgewright_fleet.targets.kubernetes.lease import LeaderLease
+from edgewright_fleet.targets.kubernetes.pages import turn_page
 from edgewright_fleet.targets.kubernetes.resource import DecisionRecord, RolloutStatus, rfc3339, status_of
 
 Json = dict[str, Any]
@@ -45,13 +47,12 @@ class ResourceStore:
         self._cluster, self._registry = cluster, registry
         self._lease = LeaderLease(cluster, identity, lease_s)
         self._seen: dict[str, Json] = {}
-        self._asked: dict[str, tuple[float, str | None]] = {}
+        self._asked: dict[str, tuple[float, Json | None]] = {}
         self._saved: dict[str, tuple[object, float]] = {}
 
     def documents(self) -> list[Json]:
         """Every ModelRollout, newest first."""
-        items = self._cluster.get(self._path())["items"]
-        return sorted(items, key=_age, reverse=True)
+        return newest_first(self._cluster.get(self._path())["items"])
 
     def names(self) -> list[str]:
         """The names of all rollouts that were begun, newest first."""
@@ -66,9 +67,10 @@ class ResourceStore:
         """Begin a rollout whose object an operator made. Raises `ClusterError` where another has begun it."""
         document = self._read(spec.name)
         status = status_of(document).model_copy(update={"spec": spec})
-        many = f"{len(state.devices)} devices in {len(state.waves)} waves"
-        evidence = {"digest": state.release.digest, "waves": [len(wave) for wave in state.waves]}
-        begun = Decision(f"begun: {state.release} for {many}", evidence)
+        # Not the controller, whose `by` it is, but whoever made the object, where they said who they are.
+        who, why = resource.asker(document, resource.START)
+        by = who and who + (f" ({why})" if why else "")
+        begun = begun_decision(state, by)
         self._write(document, state, status, _kept([begun], state.since_s), state.since_s)
 
     def refuse(self, name: str, problem: str, now_s: float) -> None:
@@ -110,14 +112,17 @@ class ResourceStore:
             return
         document = self._seen[state.name]
         made = _kept(decisions, now_s)
-        had = status_of(document).decisions
+        kept = status_of(document)
+        had = {"decisions": kept.decisions, "earlier": kept.earlier, "pages": kept.pages}
 
         def write() -> None:
             current = document
             while True:
-                status = status_of(current).model_copy(update={"decisions": had})
-                if taken:
-                    status = status.model_copy(update={"handled": self._asked[state.name][1]})
+                status = status_of(current).model_copy(update=had)
+                asked = self._asked[state.name][1] if taken else None
+                if asked is not None:
+                    word = resource.annotations_of(asked).get(resource.REQUEST)
+                    status = status.model_copy(update={"handled": word})
                 try:
                     return self._write(current, state, status, made, now_s)
                 except ClusterError as error:
@@ -134,25 +139,19 @@ class ResourceStore:
 
     def requests(self, name: str) -> list[tuple[int, OperatorRequest]]:
         """What an operator asked for and nobody has done yet; as last seen while the API server is away."""
-        at, asked = self._asked.get(name, (float("-inf"), None))
+        at, document = self._asked.get(name, (float("-inf"), None))
         if time.monotonic() - at > REQUEST_AGE_S:
             try:
-                asked = _annotations(self._cluster.get(self._path(name))).get(resource.REQUEST)
+                document = self._cluster.get(self._path(name))
             except ClusterError as error:
-                if not _passes(error):
+                if not error.passes:
                     raise
-            self._asked[name] = (time.monotonic(), asked)
-        document = self._seen.get(name)
-        if asked is None or document is None or asked == document["status"].get("handled"):
+            self._asked[name] = (time.monotonic(), document)
+        # What is done is in the status that was written last, which may be newer than what was read.
+        if document is None or (seen := self._seen.get(name)) is None:
             return []
-        kind = resource.REQUESTS.get(asked.partition("-")[0])
-        return [(0, kind(by="an annotation"))] if kind else []
-
-    def resume_requested(self, document: Json) -> bool:
-        """Whether an operator asked that a paused rollout go on, or be aborted, and nobody has done so yet."""
-        asked = _annotations(document).get(resource.REQUEST)
-        wish = (asked or "").partition("-")[0]
-        return wish in ("resume", "abort") and asked != status_of(document).handled
+        asked = resource.asked_of(document | {"status": seen["status"]})
+        return [(0, asked[1])] if asked else []
 
     def hold_lead(self) -> None:
         """Take or renew the right to act in this cluster. Raises `RolloutError` while another has it."""
@@ -174,10 +173,6 @@ class ResourceStore:
     def release_lease(self, name: str, owner: str) -> None:
         """Nothing: the lease is for all rollouts of a cluster; `close` gives it back."""
 
-    def decisions(self, name: str) -> tuple[DecisionRecord, ...]:
-        """The audit log of a rollout, oldest first."""
-        return status_of(self._read(name)).decisions
-
     def close(self) -> None:
         """Give the right to act back where it is ours; where that fails it ends by itself."""
         with contextlib.suppress(ClusterError):
@@ -198,6 +193,7 @@ class ResourceStore:
         *,
         problem: str | None = None,
     ) -> None:
+        status = turn_page(self._cluster, document, status)
         generation = document["metadata"]["generation"]
         begun = status.observed_generation if status.state else generation
         if state is not None and begun != generation:
@@ -227,14 +223,9 @@ class ResourceStore:
             try:
                 return call()
             except ClusterError as error:
-                if not _passes(error) or self._lease.left_s < MARGIN_S:
+                if not error.passes or self._lease.left_s < MARGIN_S:
                     raise
                 time.sleep(RETRY_S)
-
-
-def _passes(error: ClusterError) -> bool:
-    """Whether a failure is one of a server that restarts or is busy."""
-    return error.status in (UNREACHABLE, 429) or error.status >= 500
 
 
 def _kept(decisions: Sequence[Decision], now_s: float) -> tuple[DecisionRecord, ...]:
@@ -251,8 +242,9 @@ def _essence(state: RolloutState) -> object:
     return state.phase, state.paused_in, state.wave, state.since_s, state.verdict, stands
 
 
-def _annotations(document: Json) -> dict[str, str]:
-    return document["metadata"].get("annotations") or {}
+def newest_first(documents: Iterable[Json]) -> list[Json]:
+    """Objects by when they were made."""
+    return sorted(documents, key=_age, reverse=True)
 
 
 def _age(document: Json) -> tuple[str, str]:
