@@ -25,7 +25,7 @@ FORBIDDEN = 403
 log = logging.getLogger("edgewright.fleet")
 
 
-def page_of(decisions: Sequence[DecisionRecord], page_bytes: int = PAGE_BYTES) -> int:
+def page_of(decisions: Sequence[DecisionRecord], page_bytes: int) -> int:
     """How many of the stored decisions, oldest first, are to move to a page now; 0 while there is room."""
     sizes = [len(to_json(decision)) for decision in decisions]
     if sum(sizes) <= 2 * page_bytes:
@@ -39,7 +39,7 @@ def page_of(decisions: Sequence[DecisionRecord], page_bytes: int = PAGE_BYTES) -
 
 
 def turn_page(
-    cluster: Cluster, document: Json, status: RolloutStatus, page_bytes: int = PAGE_BYTES
+    cluster: Cluster, document: Json, status: RolloutStatus, page_bytes: int
 ) -> RolloutStatus:
     """The status with its oldest decisions on pages, which are made here, as far as it has too many."""
     while count := page_of(status.decisions, page_bytes):

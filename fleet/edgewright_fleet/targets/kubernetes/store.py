@@ -24,7 +24,7 @@ from edgewright_fleet.rollout.store import LEASE_S
 from edgewright_fleet.targets.kubernetes import resource
 from edgewright_fleet.targets.kubernetes.api import CONFLICT, Cluster
 from edgewright_fleet.targets.kubernetes.lease import LeaderLease
-from edgewright_fleet.targets.kubernetes.pages import turn_page
+from edgewright_fleet.targets.kubernetes.pages import PAGE_BYTES, turn_page
 from edgewright_fleet.targets.kubernetes.resource import DecisionRecord, RolloutStatus, rfc3339, status_of
 
 Json = dict[str, Any]
@@ -42,8 +42,16 @@ MARGIN_S = 2.0
 class ResourceStore:
     """The rollouts of a cluster's namespace; `registry` is where this controller has the releases."""
 
-    def __init__(self, cluster: Cluster, registry: Path, identity: str, *, lease_s: float = LEASE_S) -> None:
-        self.lease_s = lease_s
+    def __init__(
+        self,
+        cluster: Cluster,
+        registry: Path,
+        identity: str,
+        *,
+        lease_s: float = LEASE_S,
+        page_bytes: int = PAGE_BYTES,
+    ) -> None:
+        self.lease_s, self._page_bytes = lease_s, page_bytes
         self._cluster, self._registry = cluster, registry
         self._lease = LeaderLease(cluster, identity, lease_s)
         self._seen: dict[str, Json] = {}
@@ -193,7 +201,7 @@ class ResourceStore:
         *,
         problem: str | None = None,
     ) -> None:
-        status = turn_page(self._cluster, document, status)
+        status = turn_page(self._cluster, document, status, self._page_bytes)
         generation = document["metadata"]["generation"]
         begun = status.observed_generation if status.state else generation
         if state is not None and begun != generation:
