@@ -13,6 +13,7 @@ from typing import Any
 
 from edgewright.mqtt import BrokerSettings
 from edgewright_fleet.targets.kubernetes.api import Cluster, from_kubeconfig
+from edgewright_fleet.targets.kubernetes.broker_access import BrokerAccess
 from edgewright_fleet.targets.kubernetes.install import apply
 from edgewright_fleet.targets.kubernetes.manifests import AGENT, Installation
 from fleet.kubernetes.cluster_host import CERTIFICATE, kubeconfig
@@ -114,8 +115,8 @@ def install(cluster: RealCluster, broker: BrokerSettings) -> list[str]:
     """Install Edgewright, with the claim that it expects an operator to have made."""
     applied: list[str] = []
     installation = Installation(
-        fleet=FLEET, cluster=cluster.name, image="edgewright:test", broker=broker, profiles=("gateway",),
-        with_controller=cluster.name == "berlin",
+        fleet=FLEET, cluster=cluster.name, image="edgewright:test", broker=BrokerAccess(broker),
+        profiles=("gateway",), with_controller=cluster.name == "berlin",
     )  # fmt: skip
     apply(installation, cluster.api, applied.append)
     volume = {

@@ -22,6 +22,7 @@ from edgewright_fleet.rollout.maintenance import MaintenanceWindow
 from edgewright_fleet.rollout.spec import RolloutSpec
 from edgewright_fleet.rollout.state import DeviceRecord, RolloutPhase, RolloutState, Stand
 from edgewright_fleet.targets.kubernetes.api import from_kubeconfig
+from edgewright_fleet.targets.kubernetes.broker_access import BrokerAccess
 from edgewright_fleet.targets.kubernetes.install import path_of
 from edgewright_fleet.targets.kubernetes.manifests import Installation, render
 from edgewright_fleet.targets.kubernetes.nodes import NodeView, view_nodes
@@ -188,8 +189,8 @@ def test_an_object_that_brings_its_own_name_or_registry_is_refused() -> None:
 
 
 INSTALLATION = Installation(
-    fleet="kiosks", cluster="berlin", image="edgewright:1", broker=BrokerSettings(host="mq", port=8883),
-    profiles=("raspberry-pi-5", "x86-64-gateway"),
+    fleet="kiosks", cluster="berlin", image="edgewright:1",
+    broker=BrokerAccess(BrokerSettings(host="mq", port=8883)), profiles=("raspberry-pi-5", "x86-64-gateway"),
 )  # fmt: skip
 
 

@@ -38,9 +38,7 @@ def page_of(decisions: Sequence[DecisionRecord], page_bytes: int) -> int:
     return max(count, 1)
 
 
-def turn_page(
-    cluster: Cluster, document: Json, status: RolloutStatus, page_bytes: int
-) -> RolloutStatus:
+def turn_page(cluster: Cluster, document: Json, status: RolloutStatus, page_bytes: int) -> RolloutStatus:
     """The status with its oldest decisions on pages, which are made here, as far as it has too many."""
     while count := page_of(status.decisions, page_bytes):
         page = _page(document, status.pages + 1, status.decisions[:count])
