@@ -19,13 +19,13 @@ TOPS = ("/etc", "/run", "/var/lib")
 """Folders of this host in which mount points are made; nothing of it changes, as the changes are a layer above."""
 
 
-def lay(folder: Path, files: dict[str, bytes], mode: int, group: int = 0) -> Path:
+def lay(folder: Path, files: dict[str, bytes], mode: int, group: int = 0, owner: int = 0) -> Path:
     """A ConfigMap or a Secret as a volume, which pkg/volume/util/atomic_writer.go writes."""
     dated = folder / "..2026_01_01"
     dated.mkdir(parents=True)
     for name, data in files.items():
         (dated / name).write_bytes(data)
-        os.chown(dated / name, 0, group)
+        os.chown(dated / name, owner, group)
         (dated / name).chmod(mode)
         (folder / name).symlink_to(f"..data/{name}")
     (folder / "..data").symlink_to(dated.name)
