@@ -15,7 +15,7 @@ from edgewright_fleet.rollout.limits import Gates
 from edgewright_fleet.rollout.measured import Comparison, Measured, compare, log_ratios
 from edgewright_fleet.rollout.state import ContinueRequested, DeviceEvent
 from edgewright_fleet.rollout.stopping import MOST_COMPARED, failure_test_of, metric_alpha, tally
-from fleet.test_engine import NEW, Device, World, window, world
+from fleet.fleet_in_memory import NEW, Device, World, window, world
 
 LATENCY = {
     "max_p50_ratio": 9.0,
