@@ -9,17 +9,20 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 import yaml
 
 from edgewright.errors import RolloutError
 from edgewright.mqtt import BrokerSettings
+from edgewright_fleet.hub.tokens import add_token
 from edgewright_fleet.rollout.state import AbortRequested, Decision
 from edgewright_fleet.targets.kubernetes import pages
 from edgewright_fleet.targets.kubernetes.record import ResourceRecord
 from edgewright_fleet.targets.kubernetes.resource import asked_of
 from edgewright_fleet.targets.kubernetes.store import ResourceStore
+from fleet.hub.conftest import running_hub
 from fleet.kubernetes.fleet_on_nodes import CONTROLLER, GATES, FleetOnNodes
 from fleet.kubernetes.real_cluster import RealCluster, until
 
@@ -172,6 +175,39 @@ def test_the_emergency_stop_is_confirmed_and_where_no_controller_runs_it_says_so
         out, said = starting.communicate(timeout=120)
         assert starting.returncode == 3 and out.startswith(f"{name} aborted: aborted by "), (out, said)
     assert fleet.running(fleet.old) == sorted(fleet.devices)
+
+
+def test_the_hub_shows_a_cluster_s_rollouts_stops_them_and_goes_on_while_the_cluster_is_away(
+    fleet: FleetOnNodes, operator: Operator, berlin: RealCluster, tmp_path: Path
+) -> None:
+    for node in ("b0", "b1"):
+        fleet.add(f"berlin.{node}")
+    gates = {**GATES, "window_s": 300, "timeout_s": 600}
+    where = ("--kubeconfig", str(berlin.config), "--context", berlin.name)
+    tokens = tmp_path / "tokens"
+    token = add_token(tokens, "anna", "operator")
+    with running_hub(fleet.broker, fleet.name, tmp_path, *where, "--tokens", str(tokens)) as hub:
+        name = fleet.roll_out(gates=gates)
+        hub.until("/rollouts", lambda page: name in page and "waiting" in page)
+        with fleet.controller():
+            until(lambda: fleet.status(name).phase == "observing")
+            page = hub.until(f"/rollout/{name}", lambda page: "observing" in page)
+            assert "wave 1 of 3 begins" in page and "berlin.b" in page
+            request = Request(
+                f"{hub.url}/rollout/{name}/abort", b"", {"Authorization": f"Bearer {token}"}, method="POST"
+            )
+            with urlopen(request, timeout=10) as answer:
+                assert answer.status == 200
+            assert fleet.ended(name).phase == "aborted"
+        hub.until(f"/rollout/{name}", lambda page: "aborted by anna" in page)
+        assert f'rollout="{name}"' in hub.get("/metrics")
+        berlin.kill("kube-apiserver")
+        try:
+            hub.until("/metrics", lambda text: "edgewright_rollout_info" not in text, 30)
+            assert "edgewright_hub_connected" in hub.get("/metrics")
+            assert "berlin.b0" in hub.get("/devices")
+        finally:
+            berlin.start("kube-apiserver")
 
 
 def fleet_observes(fleet: FleetOnNodes, name: str) -> bool:
