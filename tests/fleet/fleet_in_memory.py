@@ -108,7 +108,9 @@ class Device:
         return said
 
 
-def window(device: str, release: ReleaseReference, index: int, *, sequence: int = 0) -> Reading:
+def window(
+    device: str, release: ReleaseReference, index: int, *, sequence: int = 0, errors: int = 0
+) -> Reading:
     made = TelemetryWindow(
         fleet="f",
         device=device,
@@ -121,7 +123,7 @@ def window(device: str, release: ReleaseReference, index: int, *, sequence: int 
         version=release.version,
         release=release.digest,
         latency=ExponentialHistogram(scale=3, buckets={index: 5}),
-        errors=0,
+        errors=errors,
     )
     return reading_of(made)
 
