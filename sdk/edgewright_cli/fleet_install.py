@@ -39,6 +39,9 @@ Examples:
 @click.option(
     "--registry-claim", default="edgewright-registry", show_default=True, help="Claim with the releases."
 )
+@click.option(
+    "--time-zone", metavar="NAME", help="Of its nodes, such as Europe/Berlin, for maintenance windows."
+)
 @click.option("--no-controller", is_flag=True, help="Agents alone: a controller elsewhere looks after them.")
 @click.option("--to", "folder", type=click.Path(path_type=Path), help="Write the manifests to this folder.")
 @click.option("--apply", "applies", is_flag=True, help="Apply them to the cluster.")
@@ -61,6 +64,7 @@ def install(
     image: str,
     profiles: tuple[str, ...],
     registry_claim: str,
+    time_zone: str | None,
     no_controller: bool,
     folder: Path | None,
     applies: bool,
@@ -78,6 +82,7 @@ def install(
     where a broker wants certificates or a password, --broker names a file of settings, the files that it names are
     keys of a Secret of yours ('kubectl create secret generic NAME --from-file=FILE …'), and pods mount that.
     """
+    from edgewright_fleet.rollout.maintenance import is_zone
     from edgewright_fleet.targets.kubernetes.broker_access import BrokerAccess
     from edgewright_fleet.targets.kubernetes.install import apply, write
     from edgewright_fleet.targets.kubernetes.manifests import Installation
@@ -88,6 +93,10 @@ def install(
     for option, name in (("--cluster", cluster), ("--namespace", namespace)):
         if not re.fullmatch(LABEL, name):
             raise click.UsageError(f"{option} '{name}': small letters, digits and '-' alone, 63 at most")
+    if time_zone is not None and not is_zone(time_zone):
+        raise click.UsageError(
+            f"--time-zone '{time_zone}': no time zone that is known here, as Europe/Berlin"
+        )
     if controller_broker_secret and not controller_broker:
         raise click.UsageError("--controller-broker-secret needs --controller-broker FILE")
     for profile in profiles:
@@ -105,6 +114,7 @@ def install(
         profiles=profiles or profile_names(),
         namespace=namespace,
         registry_claim=registry_claim,
+        time_zone=time_zone,
         with_controller=not no_controller,
     )
     if folder is not None:

@@ -191,6 +191,7 @@ def test_an_object_that_brings_its_own_name_or_registry_is_refused() -> None:
 INSTALLATION = Installation(
     fleet="kiosks", cluster="berlin", image="edgewright:1",
     broker=BrokerAccess(BrokerSettings(host="mq", port=8883)), profiles=("raspberry-pi-5", "x86-64-gateway"),
+    time_zone="Europe/Berlin",
 )  # fmt: skip
 
 
@@ -200,7 +201,7 @@ def test_an_agents_configuration_is_one_that_an_agent_takes(tmp_path: Path) -> N
     path.write_text(config["data"]["agent.toml"])
     loaded = load_config(path, "berlin.n1")
     assert (loaded.fleet, loaded.device, loaded.broker.port) == ("kiosks", "berlin.n1", 8883)
-    assert loaded.labels == {"cluster": "berlin"}
+    assert (loaded.labels, loaded.time_zone) == ({"cluster": "berlin"}, "Europe/Berlin")
 
 
 def test_every_manifest_has_a_place_and_no_pod_gets_more_than_it_needs() -> None:
@@ -233,6 +234,8 @@ def test_the_command_writes_a_kustomization_over_its_files(tmp_path: Path) -> No
     [
         (["--cluster", "a.b", "--to", "x"], "small letters"),
         (["--cluster", "a"], "give --to FOLDER or --apply"),
+        (["--cluster", "a", "--to", "x", "--time-zone", "Mars"], "no time zone"),
+        (["--cluster", "a", "--to", "x", "--controller-broker-secret", "s"], "needs --controller-broker"),
         (["--cluster", "a", "--to", "x", "--broker", "nowhere"], "is no broker"),
     ],
 )

@@ -5,17 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgewright.contract import to_json
+from edgewright.errors import ClusterError, RolloutError
 from edgewright.twin import ReleaseReference
 from edgewright_fleet.devices import DeviceView
 from edgewright_fleet.rollout.catch_up import due
 from edgewright_fleet.rollout.spec import RolloutSpec
 from edgewright_fleet.rollout.state import DeviceRecord, RolloutState, Stand
+from edgewright_fleet.targets.kubernetes.api import from_kubeconfig
 from edgewright_fleet.targets.kubernetes.pages import page_of
 from edgewright_fleet.targets.kubernetes.resource import ASKED, REQUEST, DecisionRecord, asked_of, asking
+from edgewright_fleet.targets.kubernetes.store import MOST_NODES, ResourceStore
+from fleet.kubernetes.cluster_host import kubeconfig
 
 OLD = ReleaseReference(name="net", version="1.0.0", digest="sha256:" + "0" * 64)
 NEW = ReleaseReference(name="net", version="1.1.0", digest="sha256:" + "1" * 64)
@@ -73,6 +78,18 @@ def rollout(name: str, reverts: str | None = None, **stands: Stand) -> tuple[Rol
     return spec, RolloutState(
         name=name, release=NEW, waves=(tuple(records),), devices=records, phase="succeeded", since_s=0.0
     )
+
+
+def test_a_rollout_that_would_outgrow_its_object_half_way_is_refused_before_it_begins(tmp_path: Path) -> None:
+    path = tmp_path / "config"
+    path.write_text(kubeconfig("nowhere", "https://127.0.0.1:1", "t", path))
+    store = ResourceStore(from_kubeconfig([path], [], "edgewright")[0], tmp_path, "one")
+    stands: dict[str, Stand] = {f"d{number}": "waiting" for number in range(MOST_NODES + 1)}
+    with pytest.raises(RolloutError, match="1,001 nodes are more than one ModelRollout holds"):
+        store.create(*rollout("night", **stands))
+    del stands["d0"]
+    with pytest.raises(ClusterError, match="does not answer"):
+        store.create(*rollout("night", **stands))
 
 
 def test_nobody_catches_up_with_a_rollout_that_was_taken_back() -> None:

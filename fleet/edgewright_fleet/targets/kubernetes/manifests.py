@@ -39,6 +39,8 @@ class Installation:
     namespace: str = "edgewright"
     registry_claim: str = "edgewright-registry"
     """A PersistentVolumeClaim with the OCI layout of releases, which every node can mount."""
+    time_zone: str | None = None
+    """Of its nodes, by which maintenance windows are meant. None: the rollout's."""
     controller_broker: BrokerAccess | None = None
     """Of the controller, which alone may say what devices should run. None: the agents' own."""
     with_controller: bool = True
@@ -202,6 +204,8 @@ def _agent(installation: Installation, profile: str) -> list[Json]:
 def _agent_toml(installation: Installation, profile: str) -> str:
     values = {"fleet": installation.fleet, "device": installation.cluster, "profile": profile}
     values |= {"state_dir": f"{HOME}/state", "registry": f"{HOME}/registry"}
+    if installation.time_zone:
+        values["time_zone"] = installation.time_zone
     lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
     lines += ["", "[broker]", installation.broker.toml()]
     # By which a rollout can select the devices of a cluster.
