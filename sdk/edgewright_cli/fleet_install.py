@@ -42,6 +42,16 @@ Examples:
 @click.option(
     "--time-zone", metavar="NAME", help="Of its nodes, such as Europe/Berlin, for maintenance windows."
 )
+@click.option(
+    "--other-cluster",
+    "others",
+    multiple=True,
+    metavar="CONTEXT",
+    help="A further cluster, whose nodes are the fleet's too; may be given again.",
+)
+@click.option(
+    "--clusters-secret", metavar="NAME", help="The Secret whose key 'kubeconfig' has the contexts of those."
+)
 @click.option("--no-controller", is_flag=True, help="Agents alone: a controller elsewhere looks after them.")
 @click.option("--to", "folder", type=click.Path(path_type=Path), help="Write the manifests to this folder.")
 @click.option("--apply", "applies", is_flag=True, help="Apply them to the cluster.")
@@ -65,6 +75,8 @@ def install(
     profiles: tuple[str, ...],
     registry_claim: str,
     time_zone: str | None,
+    others: tuple[str, ...],
+    clusters_secret: str | None,
     no_controller: bool,
     folder: Path | None,
     applies: bool,
@@ -97,6 +109,12 @@ def install(
         raise click.UsageError(
             f"--time-zone '{time_zone}': no time zone that is known here, as Europe/Berlin"
         )
+    if bool(others) != bool(clusters_secret):
+        raise click.UsageError("--other-cluster and --clusters-secret go together")
+    if no_controller and (others or controller_broker):
+        raise click.UsageError(
+            "--no-controller leaves nothing that other clusters or --controller-broker are for"
+        )
     if controller_broker_secret and not controller_broker:
         raise click.UsageError("--controller-broker-secret needs --controller-broker FILE")
     for profile in profiles:
@@ -115,6 +133,8 @@ def install(
         namespace=namespace,
         registry_claim=registry_claim,
         time_zone=time_zone,
+        others=others,
+        others_secret=clusters_secret,
         with_controller=not no_controller,
     )
     if folder is not None:

@@ -59,6 +59,11 @@ Examples:
 )
 @click.option("--cluster", default="home", show_default=True, help="Name of the cluster that this runs in.")
 @click.option(
+    "--in-cluster",
+    is_flag=True,
+    help="The first cluster is the one that this runs in, by its service account; --context adds others.",
+)
+@click.option(
     "--lease",
     default=15.0,
     show_default=True,
@@ -71,6 +76,7 @@ def controller(
     fleet_name: str,
     registry: Path,
     cluster: str,
+    in_cluster: bool,
     lease: float,
     broker: str,
     namespace: str,
@@ -79,10 +85,10 @@ def controller(
 ) -> None:
     """Carry out the ModelRollouts of a fleet, until SIGTERM or Ctrl-C; of several controllers one acts.
 
-    Without --context and --kubeconfig it runs in a cluster, by its service account. Of several contexts the first
+    Without --context and --kubeconfig it runs in a cluster, by its service account. Of several clusters the first
     holds the ModelRollouts; the nodes of all are the fleet's.
     """
-    from edgewright_fleet.targets.kubernetes.api import in_cluster
+    from edgewright_fleet.targets.kubernetes.api import in_cluster as own_cluster
     from edgewright_fleet.targets.kubernetes.controller import run_controller
     from edgewright_fleet.targets.kubernetes.store import ResourceStore
     from edgewright_fleet.targets.kubernetes.target import KubernetesTarget
@@ -94,10 +100,11 @@ def controller(
         signal.signal(number, lambda *_: stop.set())
     settings = broker_settings(broker)
     with ExitStack() as stack:
+        chosen = []
+        if in_cluster or not (files or contexts):
+            chosen.append(stack.enter_context(closing(own_cluster(cluster, namespace))))
         if files or contexts:
-            chosen = chosen_clusters(stack, files, contexts, namespace)
-        else:
-            chosen = [stack.enter_context(closing(in_cluster(cluster, namespace)))]
+            chosen += chosen_clusters(stack, files, contexts, namespace)
         identity = f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}"
         store = stack.enter_context(closing(ResourceStore(chosen[0], registry, identity, lease_s=lease)))
         mqtt = MqttTarget(settings, fleet_name)

@@ -12,6 +12,7 @@ from conftest import running_mosquitto
 from edgewright_fleet.targets.kubernetes.broker_access import BrokerAccess
 from edgewright_fleet.targets.kubernetes.manifests import Installation, render
 from fleet.kubernetes.as_pod import lay, run_pod
+from fleet.kubernetes.cluster_host import kubeconfig
 from fleet.kubernetes.fleet_on_nodes import CONTROLLER, FleetOnNodes
 from fleet.kubernetes.real_cluster import NAMESPACE, RealCluster, until
 from fleet.kubernetes.test_broker_access import PASSWORD, kind_of, secret_of, settings_of, strict_broker
@@ -32,21 +33,28 @@ def test_the_deployed_controller_acts_by_its_service_account_and_reads_a_renewed
     account = {"ca.crt": berlin.certificate.read_bytes(), "namespace": NAMESPACE.encode()}
     server = berlin.api.server.removeprefix("https://").rpartition(":")
     environment = {"KUBERNETES_SERVICE_HOST": server[0], "KUBERNETES_SERVICE_PORT": server[2]}
+    hamburg = clusters["hamburg"]
+    name_and_server = hamburg.name, hamburg.api.server
+    other = kubeconfig(
+        *name_and_server, hamburg.token(CONTROLLER), hamburg.certificate, embedded=True
+    ).encode()
     with running_mosquitto(tmp_path, strict_broker(tmp_path, "agents", "fleet")) as at:
         agents, controller = (settings_of(tmp_path, user, at.port) for user in ("agents", "fleet"))
         fleet = FleetOnNodes(clusters, agents, registry)
-        for node in ("b0", "b1", "b2"):
-            fleet.add(f"berlin.{node}")
+        for device in ("berlin.b0", "berlin.b1", "hamburg.h0"):
+            fleet.add(device)
         installation = Installation(
             fleet=fleet.name, cluster="berlin", image="i", profiles=("x86-64-gateway",), namespace=NAMESPACE,
             broker=BrokerAccess(agents, "kiosks-agents"),
-            controller_broker=BrokerAccess(controller, "kiosks-fleet"),
+            controller_broker=BrokerAccess(controller, "kiosks-fleet"), others=("hamburg",),
+            others_secret="kiosks-clusters",
         )  # fmt: skip
         objects = render(installation)["controller.yaml"]
         config = {name: text.encode() for name, text in kind_of(objects, "ConfigMap")["data"].items()}
         volumes = {
             "config": lay(tmp_path / "config", config, 0o644),
             "broker": lay(tmp_path / "secret", secret_of(tmp_path, "fleet"), 0o440, group=USER),
+            "clusters": lay(tmp_path / "clusters", {"kubeconfig": other}, 0o440, group=USER),
             "registry": registry,
         }
         token = {"token": first.encode(), **account}

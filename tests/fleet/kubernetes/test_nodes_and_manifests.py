@@ -236,6 +236,8 @@ def test_the_command_writes_a_kustomization_over_its_files(tmp_path: Path) -> No
         (["--cluster", "a"], "give --to FOLDER or --apply"),
         (["--cluster", "a", "--to", "x", "--time-zone", "Mars"], "no time zone"),
         (["--cluster", "a", "--to", "x", "--controller-broker-secret", "s"], "needs --controller-broker"),
+        (["--cluster", "a", "--to", "x", "--other-cluster", "b"], "go together"),
+        (["--cluster", "a", "--to", "x", "--no-controller", "--controller-broker", "b:1"], "leaves nothing"),
         (["--cluster", "a", "--to", "x", "--broker", "nowhere"], "is no broker"),
     ],
 )

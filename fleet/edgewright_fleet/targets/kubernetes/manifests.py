@@ -19,7 +19,7 @@ from edgewright_fleet.targets.kubernetes.lease import LEASE
 from edgewright_fleet.targets.kubernetes.nodes import CLUSTER_LABEL, PROFILE_LABEL
 
 Json = dict[str, Any]
-HOME = "/var/lib/edgewright"
+HOME, CLUSTERS = "/var/lib/edgewright", "/etc/edgewright-clusters"
 CONTROLLER, AGENT = "edgewright-controller", "edgewright-agent"
 PROBE_S = 30
 """Seconds between two questions whether an agent serves. Each starts an interpreter."""
@@ -43,6 +43,10 @@ class Installation:
     """Of its nodes, by which maintenance windows are meant. None: the rollout's."""
     controller_broker: BrokerAccess | None = None
     """Of the controller, which alone may say what devices should run. None: the agents' own."""
+    others: tuple[str, ...] = ()
+    """Contexts of further clusters, whose nodes are the fleet's too."""
+    others_secret: str | None = None
+    """The Secret whose key `kubeconfig` has those contexts."""
     with_controller: bool = True
     """False for a further cluster, whose agents a controller elsewhere looks after."""
 
@@ -222,20 +226,28 @@ def _budget(installation: Installation, name: str, limit: Json) -> Json:
 def _controller(installation: Installation) -> list[Json]:
     broker = installation.controller_broker or installation.broker
     config, user = "/etc/edgewright", 65532
+    mounts, volumes, more = broker.mounts(), broker.volumes(0o440), []
+    if installation.others_secret is not None:
+        mounts.append({"name": "clusters", "mountPath": CLUSTERS, "readOnly": True})
+        secret = {"secretName": installation.others_secret, "defaultMode": 0o440}
+        items = [{"key": "kubeconfig", "path": "kubeconfig"}]
+        volumes.append({"name": "clusters", "secret": secret | {"items": items}})
+        more = ["--in-cluster", "--kubeconfig", f"{CLUSTERS}/kubeconfig"]
+        more += [word for context in installation.others for word in ("--context", context)]
     container = {
         "name": "controller",
         "image": installation.image,
         "args": [
             "fleet", "controller", "--fleet", installation.fleet, "--broker", f"{config}/broker.toml",
             "--namespace", installation.namespace, "--cluster", installation.cluster,
-            "--registry", f"{HOME}/registry",
+            "--registry", f"{HOME}/registry", *more,
         ],
         "resources": {"requests": {"cpu": "50m", "memory": "96Mi"}},
         "securityContext": locked_down() | {"runAsNonRoot": True, "runAsUser": user, "runAsGroup": user},
         "volumeMounts": [
             {"name": "config", "mountPath": config, "readOnly": True},
             {"name": "registry", "mountPath": f"{HOME}/registry", "readOnly": True},
-            *broker.mounts(),
+            *mounts,
         ],
     }  # fmt: skip
     return [
@@ -262,7 +274,7 @@ def _controller(installation: Installation) -> list[Json]:
                         "volumes": [
                             {"name": "config", "configMap": {"name": CONTROLLER}},
                             _registry(installation),
-                            *broker.volumes(0o440),
+                            *volumes,
                         ],
                     },
                 },
