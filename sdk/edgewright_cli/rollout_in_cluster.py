@@ -25,26 +25,20 @@ WATCH_S = 2.0
 
 def start_in_cluster(spec: Path, place: Place) -> RolloutState:
     """Make the ModelRollout of SPEC, or go on with it where it is paused, and watch it until it rests."""
-    from edgewright.errors import RolloutError
     from edgewright_fleet.rollout.controller import operator
     from edgewright_fleet.rollout.spec import load_spec
-    from edgewright_fleet.rollout.state import ENDED
 
     wanted = load_spec(spec, registry="registry")  # the controller has its own
     with cluster_record(place) as record:
         record.begin(wanted, by=operator())
-        begun = record.begun(wanted.name)
-        if begun is not None and begun[1].phase in ENDED:
-            raise RolloutError(
-                f"rollout '{wanted.name}' has ended ({begun[1].phase})", remedy="choose another name"
-            )
+        _has_not_ended(record, wanted.name)
         return _gone_on(record, wanted.name)
 
 
 def resume_in_cluster(name: str, place: Place) -> RolloutState:
     """Ask that a paused rollout go on, and watch it until it rests."""
     with cluster_record(place) as record:
-        record.load(name)
+        _has_not_ended(record, name)
         return _gone_on(record, name)
 
 
@@ -53,7 +47,9 @@ def revert_in_cluster(name: str, why: str | None, place: Place) -> RolloutState:
     from edgewright_fleet.rollout.controller import operator
 
     with cluster_record(place) as record:
-        return _gone_on(record, record.begin_reversal(name, by=operator(), why=why))
+        back = record.begin_reversal(name, by=operator(), why=why)
+        _has_not_ended(record, back)
+        return _gone_on(record, back)
 
 
 def watch_in_cluster(name: str, place: Place) -> RolloutState:
@@ -73,6 +69,15 @@ def ask_in_cluster(name: str, wish: Wish, why: str | None, place: Place) -> bool
         while not (taken := record.taken(name, word)) and time.monotonic() < end:
             time.sleep(LOOK_S)
         return taken
+
+
+def _has_not_ended(record: ResourceRecord, name: str) -> None:
+    from edgewright.errors import RolloutError
+    from edgewright_fleet.rollout.state import ENDED
+
+    begun = record.begun(name)
+    if begun is not None and begun[1].phase in ENDED:
+        raise RolloutError(f"rollout '{name}' has ended ({begun[1].phase})", remedy="choose another name")
 
 
 def _gone_on(record: ResourceRecord, name: str) -> RolloutState:

@@ -140,6 +140,9 @@ def test_an_operator_starts_pauses_resumes_promotes_and_reverts_with_the_verbs_o
     assert late.ran == []
     code, out, _ = operator.does("watch", f"{name}-revert")
     assert (code, out.split(":")[0]) == (0, f"{name}-revert succeeded")
+    for again in (("resume", name), ("revert", name), ("start", str(spec))):
+        code, _, said = operator.does(*again)
+        assert (code, said.count("\n")) == (2, 1) and "has ended (succeeded)" in said, said
     history = operator.reads("history", name)
     assert history[0]["sentence"].startswith("begun by ") and "@" in history[0]["by"]
     said = [row["sentence"] for row in history]
