@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -217,6 +219,20 @@ def test_every_manifest_has_a_place_and_no_pod_gets_more_than_it_needs() -> None
     )
     rules = [r for d in objects if d["kind"] in ("Role", "ClusterRole") for r in d["rules"]]
     assert not any("*" in r["verbs"] + r["resources"] + r["apiGroups"] for r in rules)
+
+
+@pytest.mark.parametrize("version", ["1.28", "1.32", "1.37"])
+@pytest.mark.parametrize("secrets", [False, True])
+def test_manifests_hold_nothing_that_kubernetes_own_schemas_do_not_know(version: str, secrets: bool) -> None:
+    installation = INSTALLATION
+    if secrets:
+        access = BrokerAccess(BrokerSettings(ca_file=Path("/x/ca.pem")), "kiosks-broker")
+        installation = replace(
+            installation, broker=access, others=("hamburg",), others_secret="kiosks-clusters"
+        )
+    for documents in render(installation).values():
+        for document in documents:
+            kubernetes_validate.validate(document, version, strict=True)
 
 
 def test_the_command_writes_a_kustomization_over_its_files(tmp_path: Path) -> None:
