@@ -271,13 +271,27 @@ def explain(effort: str | None, *, as_json: bool) -> None:
 
 
 def report_document(report: ConversionReport) -> dict[str, Any]:
-    """The report as JSON: the manifests hold the figures."""
+    """The report as JSON: the manifests hold the figures, the attempts what each rung bought."""
     return {
         "verdict": report.verdict,
         "reference": report.reference,
         "digest": report.release_digest,
         "seconds": round(report.seconds, 2),
         "warnings": list(report.warnings),
+        "attempts": [
+            {
+                "rung": attempt.rung,
+                "kept": attempt.kept,
+                "seconds": round(attempt.seconds, 2),
+                "format": attempt.trial.format,
+                "sqnr_db": round(attempt.trial.sqnr_db, 2),
+                "changed": attempt.trial.changed,
+                "samples": attempt.trial.samples,
+                "speedup": round(attempt.trial.speedup, 2),
+                "how": "measured on host",
+            }
+            for attempt in report.attempts
+        ],
         "artifacts": [manifest.model_dump(mode="json", by_alias=True) for manifest in report.artifacts],
     }
 
