@@ -185,7 +185,7 @@ def climb(
     def swept(repair: Repair, in_float: frozenset[str], fit: Fit, decision: Decision) -> Decision:
         held = fit.samples(sweep_samples(graph, fit.count))
         found = sweep(execution, decision.stored(), held, repair, in_float)
-        return replace(decision, graph=found.graph, in_float=in_float, noise_db=found.noise_db)
+        return replace(decision, graph=found.graph, in_float=in_float)
 
     repairs: dict[Rung, Repair] = {CORRECTION: corrected, RECONSTRUCTION: reconstructed}
     used = None

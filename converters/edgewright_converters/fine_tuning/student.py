@@ -90,9 +90,7 @@ class Student(TorchGraph):
         for node in self.graph.nodes:
             if node.op_type in MOVES and node.input[0] in ranges:
                 ranges.update({name: ranges[node.input[0]] for name in node.output if name in ranges})
-        return replace(
-            self._decision, graph=self.graph.with_weights(learnt), ranges=ranges, noise_db={}, trained=True
-        )
+        return replace(self._decision, graph=self.graph.with_weights(learnt), ranges=ranges, trained=True)
 
     def tuned(self) -> TorchGraph:
         """The float model with what has been learnt, which `convert` takes as a source."""

@@ -43,9 +43,6 @@ class Decision:
     float's speed with it, a vision transformer from 0.21 to 1.25 (one thread, x86)."""
     symmetric: bool = False
     """Whether the target's activations have nought in the middle of their grids: then so have all ranges."""
-    noise_db: Mapping[str, float] = field(default_factory=dict)
-    """Signal to noise of each activation as the last sweep computed it, decibels; empty before any."""
-
     trained: bool = False
     """Whether the weights and ranges have been fine-tuned."""
 
