@@ -1,8 +1,8 @@
 """The process in which a release's signature is checked: what that imports would stay in the agent's memory.
 
 It keeps what was verified before, by which older metadata is refused, in `trusted.json` of the state folder: a
-file that is replaced as a whole, with a copy. Where neither can be read, it starts from the pinned root again. Then
-all holds but the refusal of what is older than the device has seen, until it sees something newer.
+file that is replaced as a whole, with a copy. Where neither can be read, it starts from the pinned root again; all
+holds then but the refusal of what is older than the device has seen, until it sees something newer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from edgewright.errors import EdgewrightError, TrustError
 from edgewright.trust.verify import verify_release
 from edgewright.twin import UNTRUSTED
 from edgewright_agent.checked_file import read_checked, sweep_unfinished, write_checked
-from edgewright_agent.proving_process import end_with
+from edgewright_agent.parent import end_with
 
 KEPT = "trusted.json"
 

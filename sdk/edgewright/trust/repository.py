@@ -51,25 +51,27 @@ def create(
     threshold: int = 1,
     now: datetime | None = None,
 ) -> Path:
-    """Make keys in the folder `keys`, and the metadata of a registry that has none; returns the root to pin.
+    """Make keys in the folder `keys`, and the metadata of a registry that has none, or of a new registry.
 
     A passphrase locks the keys of root and targets; the online key stays open, for a machine that renews by
-    itself. `threshold` of `root_keys` keys sign a root. Raises `TrustError`, `StorageError`, `ArtifactError`.
+    itself. `threshold` of `root_keys` keys sign a root. Returns the root that devices pin. Raises `TrustError`,
+    `StorageError`, `ArtifactError`.
     """
-    layout, pin, passphrase = Layout.open(registry), pin_of(keys), read_passphrase(passphrase_file)
+    pin, passphrase = pin_of(keys), read_passphrase(passphrase_file)
     for taken in (first_root(registry), pin):
         if taken.exists():
             remedy = "'edgewright trust rotate' changes keys; a new registry takes a new folder for its own"
             raise TrustError("is there already", where=str(taken), remedy=remedy)
     _check_threshold(threshold, root_keys)
-    made = [(role, new_key()) for role in ("root",) * root_keys + ("targets", "online")]
+    roles: list[Role] = [*["root"] * root_keys, "targets", "online"]
+    made = [(role, new_key()) for role in roles]
     root = Metadata(Root(consistent_snapshot=True))
     for role, signer in made:
         for name in TUF_ROLES[role]:
             root.signed.add_key(signer.public_key, name)
     root.signed.roles["root"].threshold = threshold
     ring = KeyRing({signer.public_key.keyid: signer for _, signer in made})
-    with layout.locked():
+    with Layout.create(registry).locked():
         files = _compose(SignedState(root, Metadata(Targets()), 0), ring, now, root=root, targets=True)
         for role, signer in made:
             store_key(signer, keys, role, passphrase if role != "online" else None)

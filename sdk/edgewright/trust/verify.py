@@ -61,6 +61,10 @@ class SignedRegistry:
         """When the first of its roles is out of date."""
         return min(role.expires for role in self.roles.values())
 
+    def signers(self, name: str, digest: str) -> tuple[str, ...]:
+        """Ids of the keys that signed `NAME:VERSION` with this digest; none where it is not signed."""
+        return self.roles["targets"].signed_by if self.releases.get(name, ("",))[0] == digest else ()
+
 
 class _Folder(FetcherInterface):
     """Reads the files of a registry by their paths; remembers the last one, which tuf's errors do not name."""
@@ -79,10 +83,13 @@ class _Folder(FetcherInterface):
             raise storage_error(error, self.last) from None
 
 
-def verify_release(registry: Path, name: str, digest: str, *, root: Path, known: Path) -> int:
+def verify_release(
+    registry: Path, name: str, digest: str, *, root: Path | None = None, known: Path | None = None
+) -> int:
     """The size in bytes of the index of `NAME:VERSION`, where it is signed with this digest.
 
-    Raises `TrustError`; `MissingArtifactError` and `StorageError` where the registry is away.
+    From a pinned root, or from the registry's own first one where there is None. Raises `TrustError`;
+    `MissingArtifactError` and `StorageError` where the registry is away.
     """
     signed = verify_registry(registry, root=root, known=known)
     if name not in signed.releases:
@@ -95,10 +102,7 @@ def verify_release(registry: Path, name: str, digest: str, *, root: Path, known:
 
 
 def verify_registry(registry: Path, *, root: Path | None = None, known: Path | None = None) -> SignedRegistry:
-    """All that a registry signed, from a pinned root; from its own first one where there is None.
-
-    Raises as `verify_release` does.
-    """
+    """All that a registry signed; as `verify_release`."""
     with contextlib.ExitStack() as stack:
         memory = known or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgewright-trust-")))
         _must_be_there(registry)
