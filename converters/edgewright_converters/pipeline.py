@@ -115,8 +115,8 @@ def convert(
     `min_sqnr` decibels where given, and the profile's budgets hold. `effort` bounds how far the ladder of repairs
     is climbed for it. `precision` is INT8 unless that turns out slower than float or too far from it. After a
     `fail` nothing is written unless `keep_failed`. What is written is signed where `sign` names key files, or
-    folders of them, that 'edgewright trust init' made for `output`. `report` is where an HTML page with the pictures
-    goes, whatever the verdict. Raises `EdgewrightError` of the kind that fits, with nothing written.
+    folders of them, that 'edgewright trust init' made for `output`. `report` is where an HTML page with the
+    pictures goes, whatever the verdict. Raises `EdgewrightError` of the kind that fits, with nothing written.
     """
     limits = GateLimits(max_drop, min_sqnr)
     if not (0 <= max_drop <= 100 and (min_sqnr is None or math.isfinite(min_sqnr))):

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Literal
 
+from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
 
 from edgewright.artifact.layout import Layout
@@ -63,8 +64,8 @@ def create(
             remedy = "'edgewright trust rotate' changes keys; a new registry takes a new folder for its own"
             raise TrustError("is there already", where=str(taken), remedy=remedy)
     _check_threshold(threshold, root_keys)
-    roles: list[Role] = [*["root"] * root_keys, "targets", "online"]
-    made = [(role, new_key()) for role in roles]
+    made: list[tuple[Role, CryptoSigner]] = [("root", new_key()) for _ in range(root_keys)]
+    made += [("targets", new_key()), ("online", new_key())]
     root = Metadata(Root(consistent_snapshot=True))
     for role, signer in made:
         for name in TUF_ROLES[role]:
@@ -250,11 +251,10 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> None:
 def _the_one(held: Sequence[str], replace: str | None, role: Role) -> str:
     found = [keyid for keyid in held if keyid.startswith(replace or "")]
     if len(found) != 1:
-        asked = f"'{replace}' is" if replace else "it is open which"
-        raise TrustError(
-            f"{asked} not one of the keys of {role}: {', '.join(sorted(map(short, held)))}",
-            remedy="name one with --replace, or --add the new one",
-        )
+        which = f"'{replace}' is not one" if replace else "it is open which one goes"
+        keys = ", ".join(sorted(map(short, held)))
+        remedy = "name one with --replace, or --add the new one"
+        raise TrustError(f"{which} of the keys of {role}: {keys}", remedy=remedy)
     return found[0]
 
 
