@@ -186,9 +186,8 @@ class Layout:
     def read(self, descriptor: Descriptor) -> bytes:
         """The verified content of a blob. Raises `ArtifactError` if it is missing or does not match."""
         path = self.path_of(descriptor.digest)
-        data = _read(
-            path, descriptor.size + 1
-        )  # a longer one must not fill the memory before it is found out
+        # No further than that: a longer one must not fill the memory before it is found out.
+        data = _read(path, descriptor.size + 1)
         if len(data) != descriptor.size or digest_of(data) != descriptor.digest:
             raise _corrupt(path)
         return data
