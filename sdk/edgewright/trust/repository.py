@@ -59,6 +59,7 @@ def create(
     `StorageError`, `ArtifactError`.
     """
     pin, passphrase = pin_of(keys), read_passphrase(passphrase_file)
+    _check_elsewhere(keys, registry)
     for taken in (first_root(registry), pin):
         if taken.exists():
             remedy = "'edgewright trust rotate' changes keys; a new registry takes a new folder for its own"
@@ -156,6 +157,7 @@ class Signing:
         `StorageError`.
         """
         passphrase, signer = read_passphrase(passphrase_file), new_key()
+        _check_elsewhere(into, self.layout.root)
         with self.layout.locked():
             state = self._read()
             root = _next(state.root)
@@ -256,6 +258,12 @@ def _the_one(held: Sequence[str], replace: str | None, role: Role) -> str:
         remedy = "name one with --replace, or --add the new one"
         raise TrustError(f"{which} of the keys of {role}: {keys}", remedy=remedy)
     return found[0]
+
+
+def _check_elsewhere(keys: Path, registry: Path) -> None:
+    if keys.resolve().is_relative_to(registry.resolve()):
+        problem = "is in the registry, which is copied to devices"
+        raise TrustError(problem, where=str(keys), remedy="name a folder of your own for the keys")
 
 
 def _check_threshold(threshold: int, keys: int) -> None:

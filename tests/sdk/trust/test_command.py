@@ -85,6 +85,7 @@ ROTATE = ("rotate", "{registry}", "root", "--keys", "{keys}", "--new-keys", "{em
         ((*ROTATE, "--replace", "xyz"), "'xyz' is not one of the keys of root"),
         ((*ROTATE, "--threshold", "2"), "of 1 keys, 2 cannot be wanted"),
         (("init", "{registry}", "--keys", "{empty}"), "is there already"),
+        (("init", "{empty}", "--keys", "{empty}/keys"), "is in the registry, which is copied to devices"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line_and_leaves_nothing(
