@@ -71,7 +71,7 @@ def init(
     pin = create(registry, keys, passphrase_file, root_keys=root_keys, threshold=threshold)
     _tell(
         {"root": str(pin), "keys": sorted(map(str, keys.glob("*.pem")))},
-        f'{keys} holds the keys: copy root-*.pem and targets-*.pem to media that you lock away.\n'
+        f'{keys} holds the keys: move root-*.pem and targets-*.pem to media that you lock away.\n'
         f'Copy {pin} to each device and set [trust] root = "/etc/edgewright/root.json" in its agent.toml.',
         as_json,
     )  # fmt: skip
