@@ -163,6 +163,17 @@ def test_a_device_follows_keys_that_were_replaced(
     assert device_here.take(publisher.release("1.1.0"), "night-1") == "committed"
 
 
+def test_a_device_that_is_given_the_root_of_other_keys_takes_their_releases(
+    device_here: Device, publisher: Any, registry: Any
+) -> None:
+    publisher.signing.rotate("online", publisher.keys)
+    assert device_here.take(publisher.release("1.1.0"), "night-1") == "committed"
+    for folder in (registry.root / "trust", publisher.keys):
+        shutil.rmtree(folder)
+    create(registry.root, publisher.keys)
+    assert device_here.take(publisher.release("1.2.0"), "night-2") == "committed"
+
+
 def test_a_check_that_hangs_is_given_up(
     device_here: Device, publisher: Any, registry: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -119,6 +119,21 @@ def test_a_stolen_key_that_was_replaced_signs_nothing_that_devices_take(signed: 
         signed.verify(digest=evil)
 
 
+def test_devices_that_a_stolen_online_key_led_far_ahead_are_won_back_by_a_new_one(
+    signed: Any, tmp_path: Path
+) -> None:
+    true = signed.copy(tmp_path / "true")
+    for _ in range(5):
+        signed.signing.renew()
+    signed.verify()
+    shutil.rmtree(signed.registry)
+    true.rename(signed.registry)
+    with pytest.raises(TrustError, match="is older than what was seen before"):
+        signed.verify()
+    signed.signing.rotate("online", signed.keys)
+    signed.verify()
+
+
 def test_a_root_of_which_two_of_three_keys_must_sign(tmp_path: Path, registry: Layout) -> None:
     keys, safe = tmp_path / "keys", tmp_path / "safe"
     create(registry.root, keys, root_keys=3, threshold=2)
