@@ -58,10 +58,10 @@ def memory(state_dir: Path, *, keep: bool) -> Iterator[tuple[Path, str | None]]:
         folder = Path(name)
         (folder / "root_history").mkdir()
         for version, text in known.roots.items():
-            (folder / "root_history" / f"{version}.root.json").write_text(text)
+            (folder / "root_history" / f"{version}.root.json").write_text(text, encoding="utf-8")
         for role in ("timestamp", "snapshot"):
             if text := getattr(known, role):
-                (folder / f"{role}.json").write_text(text)
+                (folder / f"{role}.json").write_text(text, encoding="utf-8")
         try:
             yield folder, found.damage if found.content is None else None
         finally:
@@ -72,9 +72,10 @@ def memory(state_dir: Path, *, keep: bool) -> Iterator[tuple[Path, str | None]]:
 
 def _read(folder: Path) -> TrustedMetadata:
     roots = {
-        int(path.name.partition(".")[0]): path.read_text() for path in (folder / "root_history").iterdir()
+        int(path.name.partition(".")[0]): path.read_text(encoding="utf-8")
+        for path in (folder / "root_history").iterdir()
     }
-    plain = {role: path.read_text() for role in ("timestamp", "snapshot")
+    plain = {role: path.read_text(encoding="utf-8") for role in ("timestamp", "snapshot")
              if (path := folder / f"{role}.json").exists()}  # fmt: skip
     return TrustedMetadata(roots=roots, **plain)
 
