@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -58,10 +58,7 @@ Examples:
 @click.option(
     "--threshold", default=1, show_default=True, type=click.IntRange(1, 16), help="How many sign a root."
 )
-@json_option
-def init(
-    registry: Path, keys: Path, passphrase_file: Path | None, root_keys: int, threshold: int, as_json: bool
-) -> None:
+def init(registry: Path, keys: Path, passphrase_file: Path | None, root_keys: int, threshold: int) -> None:
     """Make keys, and the root that devices pin, for the releases of REGISTRY.
 
     A passphrase locks the keys of root and targets; the online key stays open, for a machine that renews.
@@ -69,12 +66,10 @@ def init(
     from edgewright.trust.repository import create
 
     pin = create(registry, keys, passphrase_file, root_keys=root_keys, threshold=threshold)
-    _tell(
-        {"root": str(pin), "keys": sorted(map(str, keys.glob("*.pem")))},
-        f'{keys} holds the keys: move root-*.pem and targets-*.pem to media that you lock away.\n'
-        f'Copy {pin} to each device and set [trust] root = "/etc/edgewright/root.json" in its agent.toml.',
-        as_json,
-    )  # fmt: skip
+    click.echo(
+        f"{keys} holds the keys: move root-*.pem and targets-*.pem to media that you lock away.\n"
+        f'Copy {pin} to each device and set [trust] root = "/etc/edgewright/root.json" in its agent.toml.'
+    )
 
 
 @trust.command(
@@ -87,8 +82,7 @@ Examples:
 @click.argument("release")
 @keys_option
 @passphrase_option
-@json_option
-def sign(release: str, keys: tuple[Path, ...], passphrase_file: Path | None, as_json: bool) -> None:
+def sign(release: str, keys: tuple[Path, ...], passphrase_file: Path | None) -> None:
     """Sign RELEASE, oci:FOLDER:NAME:VERSION, as its registry has it now, with the keys of targets and online."""
     from edgewright.artifact.release import parse_reference
     from edgewright.trust.repository import Signing
@@ -97,7 +91,7 @@ def sign(release: str, keys: tuple[Path, ...], passphrase_file: Path | None, as_
     if reference.name is None:
         raise click.UsageError("name the release: oci:FOLDER:NAME:VERSION")
     digest = Signing.open(reference.folder, keys, passphrase_file).sign(reference.name)
-    _tell({"release": reference.name, "digest": digest}, f"{reference.name} is signed, {digest}", as_json)
+    click.echo(f"{reference.name} is signed, {digest}")
 
 
 @trust.command(
@@ -123,7 +117,10 @@ def status(registry: Path, root: Path | None, as_json: bool) -> int:
     try:
         signed = verify_registry(registry, root=root)
     except TrustError as error:
-        _tell({"refused": str(error)}, f"refused: {error}", as_json)
+        if as_json:
+            print_json({"refused": str(error)})
+        else:
+            click.echo(f"refused: {error}")
         return REFUSED
     signers = {name: signed.signers(name, digest) for name, digest in sorted(names.items())}
     if as_json:
@@ -167,14 +164,8 @@ Examples:
 @click.option(
     "--days", type=click.IntRange(1, 3650), default=30, show_default=True, help="For the timestamp."
 )
-@json_option
 def renew(
-    registry: Path,
-    keys: tuple[Path, ...],
-    passphrase_file: Path | None,
-    roles: tuple[Role, ...],
-    days: int,
-    as_json: bool,
+    registry: Path, keys: tuple[Path, ...], passphrase_file: Path | None, roles: tuple[Role, ...], days: int
 ) -> None:
     """Sign REGISTRY's timestamp anew: after its end devices take no new release, and serve on what they have.
 
@@ -183,7 +174,7 @@ def renew(
     from edgewright.trust.repository import Signing
 
     Signing.open(registry, keys, passphrase_file).renew(roles, days=days)
-    _tell({"renewed": ["online", *roles], "days": days}, f"renewed for {days} days", as_json)
+    click.echo(f"renewed for {days} days")
 
 
 @trust.command(
@@ -204,7 +195,6 @@ Examples:
 )
 @click.option("--add", is_flag=True, help="None goes.")
 @click.option("--threshold", type=click.IntRange(1, 16), help="How many keys must sign from now on.")
-@json_option
 def rotate(
     registry: Path,
     role: Role,
@@ -214,7 +204,6 @@ def rotate(
     replace: str | None,
     add: bool,
     threshold: int | None,
-    as_json: bool,
 ) -> None:
     """Make a new key for ROLE, in place of another or beside it. Takes the keys of root, and of what they sign.
 
@@ -226,11 +215,4 @@ def rotate(
     path = signing.rotate(
         role, new_keys, replace=replace, add=add, threshold=threshold, passphrase_file=passphrase_file
     )
-    _tell({"key": str(path)}, f"{path} signs from now on", as_json)
-
-
-def _tell(document: dict[str, Any], line: str, as_json: bool) -> None:
-    if as_json:
-        print_json(document)
-    else:
-        click.echo(line)
+    click.echo(f"{path} signs from now on")

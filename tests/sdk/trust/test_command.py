@@ -31,8 +31,8 @@ def test_from_keys_to_a_signed_release_to_renewal_and_rotation(registry: Layout,
     said = run("trust", "init", root, "--keys", keys)
     assert f"Copy {keys / 'root.json'} to each device" in said
     put_tiny(registry, "1.1.0")
-    digest = json.loads(run("trust", "sign", f"oci:{root}:tiny:1.0.0", "--keys", keys, "--json"))["digest"]
-    assert digest == registry.names()["tiny:1.0.0"].digest
+    said = run("trust", "sign", f"oci:{root}:tiny:1.0.0", "--keys", keys)
+    assert said == f"tiny:1.0.0 is signed, {registry.names()['tiny:1.0.0'].digest}\n"
 
     found = json.loads(run("trust", "status", root, "--json"))
     (targets,) = found["roles"]["targets"]["keys"]
@@ -105,9 +105,7 @@ def test_no_secret_is_printed(registry: Layout, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("open sesame")
     secret.chmod(0o600)
-    said = run(
-        "trust", "init", registry.root, "--keys", tmp_path / "keys", "--passphrase-file", secret, "--json"
-    )
+    said = run("trust", "init", registry.root, "--keys", tmp_path / "keys", "--passphrase-file", secret)
     said += run("trust", "sign", f"oci:{registry.root}:tiny:1.0.0", "--keys", tmp_path / "keys",
                 "--passphrase-file", secret)  # fmt: skip
     assert "sesame" not in said and "PRIVATE" not in said
