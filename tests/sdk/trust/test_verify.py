@@ -146,7 +146,7 @@ def a_bit() -> st.SearchStrategy[tuple[str, int]]:
 def test_a_flipped_bit_anywhere_is_refused_or_changes_nothing(
     sound: tuple[Path, Path, str], where: tuple[str, int]
 ) -> None:
-    """A bit may be the case of a signature's digit, say: then what is taken is what was signed."""
+    """A bit may be of the signature of a key that has gone, say: then what is taken is what was signed."""
     registry, pin, digest = sound
     with tempfile.TemporaryDirectory() as name:
         copy = Path(shutil.copytree(registry, Path(name, "copy")))
@@ -162,6 +162,7 @@ def test_a_flipped_bit_anywhere_is_refused_or_changes_nothing(
         else:
             assert where[0] != "index"
             assert release.digest == digest
+            assert verify_registry(copy, root=pin) == verify_registry(registry, root=pin)
 
 
 def test_a_blob_that_is_longer_than_signed_is_not_read_to_its_end(signed: Any) -> None:
