@@ -47,6 +47,7 @@ def inspect(target: str, as_json: bool, card_file: Path | None, root: Path | Non
     from edgewright.artifact.release import open_all, open_releases
     from edgewright.card.text import card_lines
     from edgewright.card.write import write_card
+    from edgewright.trust import short
 
     artifacts, releases = open_all(target), open_releases(target)
     cards = [card for release in releases if (card := read_card(release)) is not None]
@@ -83,7 +84,7 @@ def inspect(target: str, as_json: bool, card_file: Path | None, root: Path | Non
     for card in cards:
         click.echo("\n".join(card_lines(card)))
     for name, ids in signers.items():
-        by = f"signed by {', '.join(keyid[:8] for keyid in ids)}, as {root or 'the registry itself'} has it"
+        by = f"signed by {', '.join(map(short, ids))}, as {root or 'the registry itself'} has it"
         click.echo(f"{name}: {by if ids else refusal or 'not signed'}")
 
 

@@ -110,7 +110,7 @@ def status(registry: Path, root: Path | None, as_json: bool) -> int:
     """Show who signed what in REGISTRY, and until when; exit code 3 where devices would refuse it all."""
     from edgewright.artifact.layout import Layout
     from edgewright.errors import TrustError
-    from edgewright.trust.keys import short
+    from edgewright.trust import short
     from edgewright.trust.verify import verify_registry
 
     names = {name: descriptor.digest for name, descriptor in Layout.open(registry).names().items()}

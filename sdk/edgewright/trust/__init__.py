@@ -26,3 +26,8 @@ def first_root(registry: Path) -> Path:
 def is_signed(registry: Path) -> bool:
     """Whether the releases of a registry are meant to be signed."""
     return metadata_folder(registry).is_dir()
+
+
+def short(keyid: str) -> str:
+    """As much of a key's id as people compare."""
+    return keyid[:8]

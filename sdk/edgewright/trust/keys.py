@@ -22,6 +22,7 @@ from securesystemslib.signer import CryptoSigner
 from edgewright.durable_file import storage_error
 from edgewright.errors import TrustError
 from edgewright.secret_file import must_be_private, write_private
+from edgewright.trust import short
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,6 @@ class KeyRing:
 
     signers: dict[str, CryptoSigner]
     locked: tuple[Path, ...] = ()
-
-
-def short(keyid: str) -> str:
-    """As much of a key's id as people compare."""
-    return keyid[:8]
 
 
 def new_key() -> CryptoSigner:

@@ -22,8 +22,8 @@ from edgewright.artifact.layout import Layout
 from edgewright.artifact.release import open_release
 from edgewright.durable_file import write_durably
 from edgewright.errors import TrustError
-from edgewright.trust import first_root, metadata_folder
-from edgewright.trust.keys import KeyRing, load_keys, new_key, pin_of, read_passphrase, short, store_key
+from edgewright.trust import first_root, metadata_folder, short
+from edgewright.trust.keys import KeyRing, load_keys, new_key, pin_of, read_passphrase, store_key
 from edgewright.trust.signed_state import SignedState, numbers, read_state
 
 Role = Literal["root", "targets", "online"]
