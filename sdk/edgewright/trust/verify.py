@@ -22,13 +22,14 @@ from tuf.api.exceptions import (
     RepositoryError,
     UnsignedMetadataError,
 )
-from tuf.api.metadata import TOP_LEVEL_ROLE_NAMES, Metadata, Root, Targets
+from tuf.api.metadata import Metadata, Root, Targets
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
 from edgewright.durable_file import storage_error
 from edgewright.errors import MissingArtifactError, TrustError
 from edgewright.trust import first_root, metadata_folder
 
+ROLES = ("root", "targets", "snapshot", "timestamp")
 CHUNK_BYTES = 1 << 16
 LIMITS = UpdaterConfig(root_max_length=1 << 16, snapshot_max_length=1 << 14, targets_max_length=4 << 20)
 """Bytes of each file that are read at most. 4 MiB of targets: some 30,000 releases."""
@@ -131,7 +132,7 @@ def _must_be_there(registry: Path) -> None:
 
 def _read(memory: Path) -> SignedRegistry:
     """What the client has just verified, from where it keeps it."""
-    found = {name: Metadata[Any].from_file(str(memory / f"{name}.json")) for name in TOP_LEVEL_ROLE_NAMES}
+    found = {name: Metadata[Any].from_file(str(memory / f"{name}.json")) for name in ROLES}
     root, targets = found["root"].signed, found["targets"].signed
     assert isinstance(root, Root) and isinstance(targets, Targets)
     roles = {}
