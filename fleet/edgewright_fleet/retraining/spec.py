@@ -90,6 +90,16 @@ class Promotion(BaseModel):
     )
 
 
+class Signing(BaseModel):
+    """The keys of 'edgewright trust init' that sign what is released."""
+
+    model_config = CONTRACT
+    keys: Annotated[tuple[Path, ...], Field(min_length=1)] = Field(
+        description="key files, or folders of them"
+    )
+    passphrase_file: Path | None = Field(default=None, description="of these keys, chmod 600")
+
+
 class RetrainingSpec(BaseModel):
     """The retraining of one model of one fleet."""
 
@@ -122,6 +132,7 @@ class RetrainingSpec(BaseModel):
     data: TrainingData
     conversion: Conversion
     promotion: Promotion = Promotion()
+    signing: Signing | None = Field(default=None, description="None: who releases signs by hand, or nobody")
     intended_use: str = Field(default="", description="for the model card: what the model is for")
     limits: str = Field(default="", description="for the model card: where it must not be used")
 
@@ -138,11 +149,17 @@ def load_spec(path: Path) -> RetrainingSpec:
             "runs": folder / spec.runs,
             "weights": folder / spec.weights if spec.weights else None,
             "data": spec.data.model_copy(update=_resolved(spec.data, folder)),
+            "signing": spec.signing and _signing(spec.signing, folder),
             "promotion": spec.promotion.model_copy(
                 update={"rollout": folder / spec.promotion.rollout if spec.promotion.rollout else None}
             ),
         }
     )
+
+
+def _signing(signing: Signing, folder: Path) -> Signing:
+    passphrase = folder / signing.passphrase_file if signing.passphrase_file else None
+    return Signing(keys=tuple(folder / place for place in signing.keys), passphrase_file=passphrase)
 
 
 def _resolved(data: TrainingData, folder: Path) -> dict[str, Any]:

@@ -38,6 +38,14 @@ def test_paths_are_relative_to_the_file_and_urls_are_left_alone(tmp_path: Path) 
     assert spec.weights is None
 
 
+def test_keys_are_relative_to_the_file_too(tmp_path: Path) -> None:
+    signing = {"keys": ["keys", "/media/usb"], "passphrase_file": "secret"}
+    spec = load_spec(written(tmp_path / "spec.yaml", signing=signing))
+    assert spec.signing is not None
+    assert spec.signing.keys == (tmp_path / "keys", Path("/media/usb"))
+    assert spec.signing.passphrase_file == tmp_path / "secret"
+
+
 def test_what_a_run_keeps_of_it_reads_as_the_same_anywhere(tmp_path: Path) -> None:
     spec = load_spec(written(tmp_path / "spec.yaml"))
     kept = tmp_path / "elsewhere" / "spec.yaml"
