@@ -55,9 +55,8 @@ def described(run: Run) -> dict[str, Any]:
         spec = load_spec(run.spec_path)
         try:
             status = backend_of(spec).status(job_of(run, spec))
-        except (
-            EdgewrightError
-        ) as error:  # not submitted yet, or a cluster that is away: the run is still to be seen
+        except EdgewrightError as error:
+            # Not submitted yet, or a cluster that is away: the run is still to be seen.
             return document | {"why": str(error)}
         document |= status.model_dump(include={"state", "step", "steps", "loss", "restarts", "why"})
         document["left_s"] = None if status.state in ENDED else status.left_s
