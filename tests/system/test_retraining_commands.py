@@ -109,7 +109,7 @@ def test_a_release_that_the_fleet_takes_back_is_exit_code_3_and_the_next_run_kno
     (task / "spec.yaml").write_text(yaml.safe_dump(spec))
     rollout = {
         "name": "digits", "fleet": "f", "release": "digits:1.0.0", "registry": "registry", "waves": [1, "rest"],
-        "max_unavailable": 0.5, "gates": {"timeout_s": 30},
+        "max_unavailable": 0.5, "gates": {"window_s": 1, "timeout_s": 30},
     }  # fmt: skip
     (task / "rollout.yaml").write_text(yaml.safe_dump(rollout))
     with (
