@@ -120,7 +120,7 @@ def test_a_release_that_the_fleet_takes_back_is_exit_code_3_and_the_next_run_kno
         assert run(task, "submit", "spec.yaml", *where).returncode == 3
         shipped = run(task, "promote", "digits-0001", "--why", "none serves", *where)
         assert shipped.returncode == 3, shipped.stdout + shipped.stderr
-        assert "digits-0001 is done: rollout digits-0001 failed: " in shipped.stdout, shipped.stdout
+        assert "digits-0001 is done: rollout digits-1.0.0 failed: " in shipped.stdout, shipped.stdout
         assert "golden check: outputs differ" in shipped.stdout + shipped.stderr
         assert all(device.running is None for device in devices)
         # The record is closed: doing it again does nothing, and says the same.
