@@ -169,7 +169,7 @@ def test_the_function_in_the_readme_trains(tmp_path: Path, alone: dist.ProcessGr
     labels = np.arange(256) % 10
     images = (np.random.default_rng(0).normal(size=(256, 8, 8)) + labels[:, None, None]).astype(np.float32)
     np.savez(tmp_path / "digits.npz", x=images, y=labels)
-    given = {"data": {"digits": str(tmp_path / "digits.npz")}, "parameters": {"steps": 60, "rate": 0.01}}
+    given = {"data": {"training": str(tmp_path / "digits.npz")}, "parameters": {"steps": 60, "rate": 0.01}}
     names["train"](context_in(tmp_path / "first", Asked(), **given))
     loss = figures(job_in(tmp_path / "first"))["loss"]
     assert loss < 2.0, "no better than a guess, ln 10 = 2.3"
