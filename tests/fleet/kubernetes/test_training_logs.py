@@ -16,7 +16,7 @@ from edgewright_fleet.retraining.kubernetes.backend import KubernetesBackend
 from edgewright_fleet.retraining.kubernetes.settings import KubernetesSettings
 from fleet.kubernetes.played_node import node_with_logs
 from fleet.kubernetes.real_cluster import RealCluster, until
-from fleet.kubernetes.test_training_runs import end, pods, submitter
+from fleet.kubernetes.submitted_runs import end, pods, submitter
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 SETTINGS = KubernetesSettings(
