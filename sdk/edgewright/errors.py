@@ -63,6 +63,11 @@ class ClusterError(EdgewrightError):
         super().__init__(problem, where=where, remedy=remedy)
         self.status = status
 
+    @property
+    def passes(self) -> bool:
+        """Whether it is one of a server that restarts or is busy."""
+        return self.status in (0, 429) or self.status >= 500
+
 
 class RolloutError(EdgewrightError):
     """A rollout cannot be started, found or changed."""

@@ -207,7 +207,7 @@ class Pages:
         return self._render("login.html", frame, problem=problem)
 
     def _running(self) -> list[Any]:
-        return [r for r in self._rollouts.summaries() if not r.ended][:5] if self._rollouts else []
+        return [r for r in self._rollouts.readable() if not r.ended][:5] if self._rollouts else []
 
     def _render(self, template: str, frame: dict[str, Any], **values: Any) -> str:
         text: str = self._templates.get_template(template).render(

@@ -13,6 +13,7 @@ from typing import Any
 
 from edgewright.mqtt import BrokerSettings
 from edgewright_fleet.targets.kubernetes.api import Cluster, from_kubeconfig
+from edgewright_fleet.targets.kubernetes.broker_access import BrokerAccess
 from edgewright_fleet.targets.kubernetes.install import apply
 from edgewright_fleet.targets.kubernetes.manifests import AGENT, Installation
 from fleet.kubernetes.cluster_host import CERTIFICATE, kubeconfig
@@ -40,16 +41,24 @@ class RealCluster:
 
     def as_service_account(self, account: str) -> Cluster:
         """The API as a service account sees it, by a token that the API server made."""
+        config = self.config.with_name(f"{account}.kubeconfig")
+        config.write_text(kubeconfig(self.name, self.api.server, self.token(account), self.certificate))
+        return from_kubeconfig([config], [self.name], NAMESPACE)[0]
+
+    def token(self, account: str, bound_to: dict[str, str] | None = None) -> str:
+        """A service account's token, which ends with the object that it is bound to."""
         path = self.api.named("serviceaccounts", f"{account}/token")
         request = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",
-            "spec": {"audiences": []},
+            "spec": {"audiences": [], "boundObjectRef": bound_to},
         }
-        token = self.api.create(path, request)["status"]["token"]
-        config = self.config.with_name(f"{account}.kubeconfig")
-        config.write_text(kubeconfig(self.name, self.api.server, token, self.config.parent / CERTIFICATE))
-        return from_kubeconfig([config], [self.name], NAMESPACE)[0]
+        return str(self.api.create(path, request)["status"]["token"])
+
+    @property
+    def certificate(self) -> Path:
+        """Who vouches for the API server."""
+        return self.config.parent / CERTIFICATE
 
     @property
     def inside(self) -> list[str]:
@@ -118,8 +127,8 @@ def install(cluster: RealCluster, broker: BrokerSettings) -> list[str]:
     """Install Edgewright, with the claim that it expects an operator to have made."""
     applied: list[str] = []
     installation = Installation(
-        fleet=FLEET, cluster=cluster.name, image="edgewright:test", broker=broker, profiles=("gateway",),
-        with_controller=cluster.name == "berlin",
+        fleet=FLEET, cluster=cluster.name, image="edgewright:test", broker=BrokerAccess(broker),
+        profiles=("gateway",), with_controller=cluster.name == "berlin",
     )  # fmt: skip
     apply(installation, cluster.api, applied.append)
     volume = {

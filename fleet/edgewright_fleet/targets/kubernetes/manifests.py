@@ -13,13 +13,13 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from edgewright.mqtt import BrokerSettings
 from edgewright_fleet.targets.kubernetes import resource
+from edgewright_fleet.targets.kubernetes.broker_access import BrokerAccess
 from edgewright_fleet.targets.kubernetes.lease import LEASE
 from edgewright_fleet.targets.kubernetes.nodes import CLUSTER_LABEL, PROFILE_LABEL
 
 Json = dict[str, Any]
-HOME = "/var/lib/edgewright"
+HOME, CLUSTERS = "/var/lib/edgewright", "/etc/edgewright-clusters"
 CONTROLLER, AGENT = "edgewright-controller", "edgewright-agent"
 PROBE_S = 30
 """Seconds between two questions whether an agent serves. Each starts an interpreter."""
@@ -33,11 +33,20 @@ class Installation:
     cluster: str
     """The first part of its devices' names, so that two clusters may have nodes of one name."""
     image: str
-    broker: BrokerSettings
+    broker: BrokerAccess
+    """Of the agents."""
     profiles: tuple[str, ...]
     namespace: str = "edgewright"
     registry_claim: str = "edgewright-registry"
     """A PersistentVolumeClaim with the OCI layout of releases, which every node can mount."""
+    time_zone: str | None = None
+    """Of its nodes, by which maintenance windows are meant. None: the rollout's."""
+    controller_broker: BrokerAccess | None = None
+    """Of the controller, which alone may say what devices should run. None: the agents' own."""
+    others: tuple[str, ...] = ()
+    """Contexts of further clusters, whose nodes are the fleet's too."""
+    others_secret: str | None = None
+    """The Secret whose key `kubeconfig` has those contexts."""
     with_controller: bool = True
     """False for a further cluster, whose agents a controller elsewhere looks after."""
 
@@ -52,7 +61,7 @@ def render(installation: Installation) -> dict[str, list[Json]]:
     }
     if installation.with_controller:
         files["controller.yaml"] = [
-            _controller(installation),
+            *_controller(installation),
             _budget(installation, CONTROLLER, {"minAvailable": 1}),
         ]
     else:
@@ -97,6 +106,7 @@ def _rbac(installation: Installation) -> list[Json]:
         rules += [
             rule(resource.GROUP, [resource.PLURAL], ["get", "list"]),
             rule(resource.GROUP, [f"{resource.PLURAL}/status"], ["update"]),
+            rule("", ["configmaps"], ["create"]),  # pages of an audit log; none is read or changed
             # A name cannot be asked for where an object does not exist yet.
             rule("coordination.k8s.io", ["leases"], ["create"]),
             rule("coordination.k8s.io", ["leases"], ["get", "update"]) | {"resourceNames": [LEASE]},
@@ -160,6 +170,7 @@ def _agent(installation: Installation, profile: str) -> list[Json]:
             {"name": "state", "mountPath": f"{HOME}/state"},
             {"name": "registry", "mountPath": f"{HOME}/registry", "readOnly": True},
             {"name": "scratch", "mountPath": "/tmp"},  # noqa: S108 - the pod's own
+            *installation.broker.mounts(),
         ],
     }  # fmt: skip
     pod = {
@@ -173,6 +184,7 @@ def _agent(installation: Installation, profile: str) -> list[Json]:
             {"name": "state", "hostPath": {"path": f"{HOME}/state", "type": "DirectoryOrCreate"}},
             _registry(installation),
             {"name": "scratch", "emptyDir": {}},
+            *installation.broker.volumes(0o400),
         ],
     }
     return [
@@ -194,14 +206,14 @@ def _agent(installation: Installation, profile: str) -> list[Json]:
 
 
 def _agent_toml(installation: Installation, profile: str) -> str:
-    broker = installation.broker
-    # A JSON string is a TOML basic string, and a JSON number a TOML number.
     values = {"fleet": installation.fleet, "device": installation.cluster, "profile": profile}
     values |= {"state_dir": f"{HOME}/state", "registry": f"{HOME}/registry"}
+    if installation.time_zone:
+        values["time_zone"] = installation.time_zone
     lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
-    lines += ["", "[broker]", f"host = {json.dumps(broker.host)}", f"port = {broker.port}"]
+    lines += ["", "[broker]", installation.broker.toml()]
     # By which a rollout can select the devices of a cluster.
-    return "\n".join([*lines, "", "[labels]", f"cluster = {json.dumps(installation.cluster)}", ""])
+    return "\n".join([*lines, "[labels]", f"cluster = {json.dumps(installation.cluster)}", ""])
 
 
 def _budget(installation: Installation, name: str, limit: Json) -> Json:
@@ -211,37 +223,64 @@ def _budget(installation: Installation, name: str, limit: Json) -> Json:
     }  # fmt: skip
 
 
-def _controller(installation: Installation) -> Json:
-    broker = installation.broker
+def _controller(installation: Installation) -> list[Json]:
+    broker = installation.controller_broker or installation.broker
+    config, user = "/etc/edgewright", 65532
+    mounts, volumes, more = broker.mounts(), broker.volumes(0o440), []
+    if installation.others_secret is not None:
+        mounts.append({"name": "clusters", "mountPath": CLUSTERS, "readOnly": True})
+        secret = {"secretName": installation.others_secret, "defaultMode": 0o440}
+        items = [{"key": "kubeconfig", "path": "kubeconfig"}]
+        volumes.append({"name": "clusters", "secret": secret | {"items": items}})
+        more = ["--in-cluster", "--kubeconfig", f"{CLUSTERS}/kubeconfig"]
+        more += [word for context in installation.others for word in ("--context", context)]
     container = {
         "name": "controller",
         "image": installation.image,
         "args": [
-            "fleet", "controller", "--fleet", installation.fleet, "--broker", f"{broker.host}:{broker.port}",
+            "fleet", "controller", "--fleet", installation.fleet, "--broker", f"{config}/broker.toml",
             "--namespace", installation.namespace, "--cluster", installation.cluster,
-            "--registry", f"{HOME}/registry",
+            "--registry", f"{HOME}/registry", *more,
         ],
         "resources": {"requests": {"cpu": "50m", "memory": "96Mi"}},
-        "securityContext": locked_down() | {"runAsNonRoot": True, "runAsUser": 65532},
-        "volumeMounts": [{"name": "registry", "mountPath": f"{HOME}/registry", "readOnly": True}],
+        "securityContext": locked_down() | {"runAsNonRoot": True, "runAsUser": user, "runAsGroup": user},
+        "volumeMounts": [
+            {"name": "config", "mountPath": config, "readOnly": True},
+            {"name": "registry", "mountPath": f"{HOME}/registry", "readOnly": True},
+            *mounts,
+        ],
     }  # fmt: skip
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": _metadata(installation, CONTROLLER, CONTROLLER),
-        "spec": {
-            "replicas": 2,  # one acts, the other takes over when it dies
-            "selector": {"matchLabels": _labels(CONTROLLER)},
-            "template": {
-                "metadata": {"labels": _labels(CONTROLLER)},
-                "spec": {
-                    "serviceAccountName": CONTROLLER,
-                    "containers": [container],
-                    "volumes": [_registry(installation)],
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": _metadata(installation, CONTROLLER, CONTROLLER),
+            "data": {"broker.toml": broker.toml()},
+        },
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": _metadata(installation, CONTROLLER, CONTROLLER),
+            "spec": {
+                "replicas": 2,  # one acts, the other takes over when it dies
+                "selector": {"matchLabels": _labels(CONTROLLER)},
+                "template": {
+                    "metadata": {"labels": _labels(CONTROLLER)},
+                    "spec": {
+                        "serviceAccountName": CONTROLLER,
+                        # The Secret's files are root's, and readable to this group: the controller's own.
+                        "securityContext": {"fsGroup": user, "fsGroupChangePolicy": "OnRootMismatch"},
+                        "containers": [container],
+                        "volumes": [
+                            {"name": "config", "configMap": {"name": CONTROLLER}},
+                            _registry(installation),
+                            *volumes,
+                        ],
+                    },
                 },
             },
         },
-    }
+    ]
 
 
 def _registry(installation: Installation) -> Json:
