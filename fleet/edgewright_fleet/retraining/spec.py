@@ -13,8 +13,10 @@ from pydantic import BaseModel, Field, JsonValue, model_validator
 from edgewright.artifact.comparison import Criteria
 from edgewright.artifact.manifest import ModelFormat, Name, Precision
 from edgewright.contract import CONTRACT
+from edgewright.errors import ConfigError
 from edgewright_fleet.retraining.job import Function
 from edgewright_fleet.retraining.kubernetes.settings import KubernetesSettings
+from edgewright_fleet.retraining.promotion.handover import read_template
 from edgewright_fleet.retraining.triggers.policy import DriftRule, TriggerPolicy
 from edgewright_fleet.spec_file import read_spec
 
@@ -160,6 +162,18 @@ def load_spec(path: Path) -> RetrainingSpec:
 def _signing(signing: Signing, folder: Path) -> Signing:
     passphrase = folder / signing.passphrase_file if signing.passphrase_file else None
     return Signing(keys=tuple(folder / place for place in signing.keys), passphrase_file=passphrase)
+
+
+def check_files(spec: RetrainingSpec) -> None:
+    """What is read here after the training must be there before it. Raises `ConfigError`."""
+    here = {"evaluation": spec.data.evaluation, "calibration": spec.data.calibration}
+    if spec.training.backend == "local":  # else it may lie where only the pods see it
+        here["training"] = spec.data.training
+    for key, at in here.items():
+        if at is not None and ":" not in at and not Path(at).exists():
+            raise ConfigError("no such file", where=f"data.{key}: {at}")
+    if spec.promotion.rollout is not None:
+        read_template(spec.promotion.rollout, spec.release)
 
 
 def _resolved(data: TrainingData, folder: Path) -> dict[str, Any]:
