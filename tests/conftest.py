@@ -42,6 +42,16 @@ settings.load_profile("repeatable")
 PROFILE = "x86-64-gateway"
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run side by side, those of a file share a process, and all that need a cluster share one cluster."""
+    for item in items:
+        folder = str(item.path.parent)
+        item.add_marker(pytest.mark.xdist_group("kubernetes" if "kubernetes" in folder else str(item.path)))
+
+
+
+
 def tiny_onnx(offset: int = 1) -> bytes:
     """A real integer model: y = x + offset on four unsigned bytes."""
     value = helper.make_tensor("offset", TensorProto.UINT8, [1, 4], [offset] * 4)

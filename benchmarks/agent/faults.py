@@ -24,7 +24,9 @@ from pathlib import Path
 import onnxruntime  # noqa: F401 - imported before the forks, so that none of them has to
 
 from benchmarks.agent.fault_plan import AT_STEPS, CASES, OTHERS, Place, coverage, plan
-from benchmarks.agent.fault_trial import Before, Never, Outcome, Trial, Work, World, run_trial, wish
+from benchmarks.agent.fault_trial import run_trial
+from benchmarks.agent.fault_trial import work as work_through
+from benchmarks.agent.fault_world import Before, Never, Outcome, Place, Trial, Work, World, wish
 from benchmarks.agent.faulty_device import leave, start, take
 from benchmarks.agent.toy_releases import toy_release
 
@@ -79,8 +81,6 @@ def make_world(scratch: Path) -> World:
 
 def count_steps(world: World, before: Before, work: Work) -> int:
     """How many durable steps a device takes for some work when nothing goes wrong."""
-    from benchmarks.agent import fault_trial
-
     seen = 0
 
     def count(step: int, name: str) -> None:
@@ -89,7 +89,7 @@ def count_steps(world: World, before: Before, work: Work) -> int:
 
     def task() -> int:
         trial = Trial("count", before, work, Never, 0)
-        fault_trial.work(world, trial, fault_trial.Place(world, trial), count)
+        work_through(world, trial, Place(world, trial), count)
         return seen
 
     return int(in_a_fork(task))

@@ -14,6 +14,7 @@ from edgewright.artifact.manifest import FloatOperator, GateCheck, GateReport, L
 from edgewright_converters.accuracy_gate import GateLimits, accuracy_checks
 from edgewright_converters.budgets import Needs, budget_checks
 from edgewright_converters.operators import ExecutedOperator, int8_mac_share
+from edgewright_converters.precision_choice import HOLLOW
 from edgewright_converters.prediction import seconds_of
 from edgewright_converters.quantise import QuantisedModel
 from edgewright_converters.target_rules import as_executed_there, rule_checks
@@ -47,7 +48,7 @@ def gate(
     share = int8_mac_share(verified.operators)
     left = _float_operators(verified.operators, verified.model, profile)
     checks = (
-        *accuracy_checks(verified.accuracy, limits),
+        *accuracy_checks(verified.accuracy, limits, _classes(model)),
         _int8_share(verified, share, left),
         *rule_checks(model, profile),
         _speed(verified, profile, predicted),
@@ -64,6 +65,11 @@ def gate(
         peak_memory_bytes=verified.memory.peak_bytes if verified.memory else None,
         conversion_s=conversion_s,
     )
+
+
+def _classes(model: QuantisedModel) -> int | None:
+    """How many classes a classifier scores: its one output of two axes."""
+    return next((s.source_shape[1] for s in model.outputs if len(s.source_shape) == 2), None)
 
 
 def overall(checks: Sequence[GateCheck]) -> Verdict:
@@ -99,6 +105,8 @@ def _int8_share(verified: VerifiedModel, share: float | None, left: tuple[FloatO
     elif actual == 0.0:
         verdict, says = "fail", f"none of the {what} run in INT8: the model was left in float"
         remedy = "replace the operators that have no INT8 form, or ask for the other --format"
+    elif actual < HOLLOW:
+        remedy = "most of it was left in float: another --precision or --format may serve it better"
     return GateCheck(
         name="int8-share",
         verdict=verdict,

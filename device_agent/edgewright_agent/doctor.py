@@ -1,16 +1,18 @@
 """What a person would check on a device that does not do what it should, each with what to do about it.
 
 Every check looks at the real thing (the runtime is imported, the broker is spoken to, every digest of the slots is
-computed) and changes nothing. The agent may run meanwhile.
+computed) and leaves nothing behind. The agent may run meanwhile.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
 import os
 import pwd
 import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Callable
@@ -22,13 +24,14 @@ from typing import Literal
 from edgewright.artifact.layout import Layout
 from edgewright.artifact.release import open_artifact, open_release
 from edgewright.durable_file import check_writable
-from edgewright.errors import EdgewrightError, MissingArtifactError
+from edgewright.errors import EdgewrightError, MissingArtifactError, StorageError
 from edgewright.mqtt import connect, disconnect, make_client
 from edgewright.runtime.session import RUNTIMES, installed_runtimes
 from edgewright_agent.config import AgentConfig
 from edgewright_agent.control import ask
 from edgewright_agent.heat import Heat
 from edgewright_agent.power import find_sensor
+from edgewright_agent.sampling_config import SamplingConfig
 from edgewright_agent.slots import Slots
 from edgewright_profiles import HardwareProfile, load_profile
 from edgewright_profiles.detect import detect
@@ -61,6 +64,7 @@ def examine(config: AgentConfig, *, root: Path = Path("/")) -> list[Finding]:
         ("disk", lambda: _disk(config)),
         ("registry", lambda: _registry(config)),
         ("broker", lambda: _broker(config)),
+        *([("samples", lambda: _samples(config, sampling))] if (sampling := config.sampling) else []),
         ("clock", lambda: _clock(config, root)),
         ("power sensor", lambda: _power(config, root)),
         ("heat", lambda: _heat(root)),
@@ -212,6 +216,28 @@ def _broker(config: AgentConfig) -> Finding:
         remedy = "set ca_file, certificate_file and key_file in [broker]"
         return Finding("broker", "warning", f"{says}, without encryption", remedy)
     return Finding("broker", "ok", says)
+
+
+def _samples(config: AgentConfig, sampling: SamplingConfig) -> Finding:
+    if sampling.url is None:
+        says = (
+            "counted, and none is kept"
+            if sampling.store == "nothing"
+            else "kept on this device, sent nowhere"
+        )
+        return Finding("samples", "ok", says)
+    # Only here, as most devices keep no samples.
+    from edgewright.field_sample import device_folder
+    from edgewright.object_store import open_store
+
+    # Credentials that other users may read are an error, as they are to the agent.
+    store = open_store(sampling.url, credentials_file=sampling.credentials_file)
+    probe = f"{device_folder(config.fleet, config.device)}doctor"
+    with tempfile.NamedTemporaryFile() as empty:
+        store.put(probe, Path(empty.name))
+    with contextlib.suppress(StorageError):  # a device need not be allowed to remove what it sent
+        store.delete(probe)
+    return Finding("samples", "ok", f"{sampling.url.partition('?')[0]} takes what this device sends")
 
 
 def _clock(config: AgentConfig, root: Path) -> Finding:

@@ -39,6 +39,18 @@ def labelled(both: int, lost: int, gained: int, neither: int, data: Any = "evalu
     )  # fmt: skip
 
 
+def test_labels_that_float_itself_hits_by_chance_alone_prove_nothing() -> None:
+    by_chance = labelled(1000, 0, 0, 9000).model_copy(update={"float_accuracy": proportion(1000, 10_000)})
+    found = accuracy_checks(by_chance, GateLimits(), 10)[0]
+    assert found.verdict == "inconclusive" and "may be chance among 10 classes" in found.says
+    assert found.remedy is not None and "numbers the classes as the model does" in found.remedy
+    better = by_chance.model_copy(update={"float_accuracy": proportion(3000, 10_000)})
+    assert accuracy_checks(better, GateLimits(), 10)[0].verdict == "pass"
+    # A loss is a loss all the same.
+    lost = labelled(1000, 900, 0, 8100).model_copy(update={"float_accuracy": proportion(1900, 10_000)})
+    assert accuracy_checks(lost, GateLimits(), 5)[0].verdict == "fail"
+
+
 def unlabelled(agreed: int, samples: int, data: Any = "evaluation") -> AccuracyReport:
     return AccuracyReport(
         executed_by="r", data=data, samples=samples, sqnr_db={"y": 25.0},

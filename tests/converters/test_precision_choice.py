@@ -74,3 +74,18 @@ def test_candidate_over_the_budget_is_not_taken() -> None:
     slow = replace(GOOD, seconds=4.0)
     choice = chosen({b"static": slow, b"layers": slow}, budget_bytes=10)
     assert choice.model is STATIC and len(choice.tried) == 3
+
+
+def test_int8_in_name_alone_gives_way_to_the_smallest_of_what_is_as_fast_as_float() -> None:
+    as_float = replace(GOOD, seconds=2.0)
+    trials = {b"static": as_float, b"layers": as_float}
+    assert chosen(trials, integer_share=0.6).model is STATIC
+    choice = chosen(trials, integer_share=0.001)
+    assert choice.model.precision == "float32" and len(choice.tried) == 2
+    assert choice.reason == (
+        "static INT8 would run 0.1% of the multiply-accumulates in INT8; float32 has 1.00 times float's speed"
+    )
+    assert chosen(trials, integer_share=0.001, here=False).model is STATIC
+    # A model without multiply-accumulates, and one for which nothing else fits.
+    assert chosen(trials, integer_share=None).model is STATIC
+    assert chosen(trials, integer_share=0.001, budget_bytes=10).model is STATIC
