@@ -180,7 +180,9 @@ def test_the_emergency_stop_is_confirmed_and_where_no_controller_runs_it_says_so
     with fleet.controller():
         starting = operator.begins("start", str(spec))
         until(lambda: fleet_observes(fleet, name))
-    # No controller runs any more.
+    # No controller runs any more, and whoever watches sees the API server go and come.
+    berlin.kill("kube-apiserver")
+    berlin.start("kube-apiserver")
     code, out, said = operator.does("abort", name, "--why", "smoke", "--json")
     assert (code, json.loads(out)["controller"]) == (3, False) and "no controller" in said
     record = ResourceRecord(berlin.api)
@@ -191,6 +193,7 @@ def test_the_emergency_stop_is_confirmed_and_where_no_controller_runs_it_says_so
     with fleet.controller("another"):
         out, said = starting.communicate(timeout=120)
         assert starting.returncode == 3 and out.startswith(f"{name} aborted: aborted by "), (out, said)
+        assert "looked at again until it answers" in said
     assert fleet.running(fleet.old) == sorted(fleet.devices)
 
 
