@@ -15,7 +15,7 @@ from edgewright.mqtt import BrokerSettings
 from edgewright_fleet.targets.kubernetes.api import Cluster, from_kubeconfig
 from edgewright_fleet.targets.kubernetes.broker_access import BrokerAccess
 from edgewright_fleet.targets.kubernetes.install import apply
-from edgewright_fleet.targets.kubernetes.manifests import AGENT, Installation
+from edgewright_fleet.targets.kubernetes.installation import AGENT, Installation
 from fleet.kubernetes.cluster_host import CERTIFICATE, kubeconfig
 
 HOST = Path(__file__).with_name("cluster_host.py")
