@@ -50,8 +50,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group("kubernetes" if "kubernetes" in folder else str(item.path)))
 
 
-
-
 def tiny_onnx(offset: int = 1) -> bytes:
     """A real integer model: y = x + offset on four unsigned bytes."""
     value = helper.make_tensor("offset", TensorProto.UINT8, [1, 4], [offset] * 4)

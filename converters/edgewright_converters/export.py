@@ -53,12 +53,7 @@ def export(
     """
     sample = samples[0]
     if model.onnx_path is not None:
-        if model_format == "tflite":
-            raise ConversionError(
-                "an ONNX model cannot become TFLite",
-                where=model.label,
-                remedy="convert from the PyTorch source, or ask for --format onnx",
-            )
+        assert model_format == "onnx"  # `as_module` is what becomes TFLite
         return _fixed_onnx(model, sample)
     model, program = exported_program(model, samples)
     if model_format == "onnx":

@@ -26,7 +26,7 @@ from edgewright_converters.comparison import classification_output
 from edgewright_converters.conversion_data import read_data
 from edgewright_converters.evidence import Evidence, gather
 from edgewright_converters.fine_tuning.rung import FineTune
-from edgewright_converters.gate import gate, worst
+from edgewright_converters.gate import gate, integer_share, worst
 from edgewright_converters.graphs import float_graphs, with_own_ranges
 from edgewright_converters.ladder import Attempt
 from edgewright_converters.large_blocks import reuse_large_blocks
@@ -238,7 +238,7 @@ def _judged(
     packables = []
     for (name, model_format), setting in chosen.items():
         profile, one = by_name[name], verified[setting]
-        predicted = predicted_latencies(profile, model_format, work)
+        predicted = predicted_latencies(profile, model_format, work, integer_share(one, profile))
         own = work.held_in(one.model.precision) if work else None
         report = gate(one, profile, limits, work=own, predicted=predicted, conversion_s=conversion_s)
         packables.append(Packable(name, one, report, predicted, work.macs if work else None))

@@ -2,8 +2,8 @@
 
 INT8 that is slower than float is the commonest complaint about converters, found after deployment; INT8 in name
 alone is the second. So what was quantised is timed against float in the target's runtime, and where it loses, or
-most of it is left in float, the alternatives and float itself are tried too; the fastest that is near enough to
-float and within the budget of bytes is taken, with the reason.
+most of it is left in float, or its file is over the budget, the alternatives and float itself are tried too; the
+fastest that is near enough to float and within the budget of bytes is taken, with the reason.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from functools import partial
 
 from edgewright.artifact.manifest import Precision
 from edgewright.errors import ConversionError
+from edgewright.figures import size
 from edgewright_converters.export import ExportedGraph
 from edgewright_converters.quantise import QuantisedModel, quantise_as
 from edgewright_converters.trial import Goal, Trial
@@ -52,7 +53,7 @@ def choose(
     budget_bytes: int | None,
     integer_share: float | None = None,
 ) -> Choice:
-    """Keep `static` where it is fast and near enough, else the fastest candidate that is near enough and fits.
+    """Keep `static` where it is fast, near and small enough, else the fastest candidate near enough that fits.
 
     `variants` are other ways of static INT8, by what they are; `others` precisions that need no calibration. What
     is not `here`, as an accelerator, is not judged by the time on this host. `integer_share` is the part of the
@@ -62,7 +63,8 @@ def choose(
     slow = here and trial.speedup < LEAST_SPEED[same_architecture]
     missed = goal.clearly_missed(trial)
     hollow = here and integer_share is not None and integer_share < HOLLOW
-    if not slow and not missed and not hollow:
+    large = budget_bytes is not None and len(static.data) > budget_bytes
+    if not (slow or missed or hollow or large):
         return Choice(static, None, (trial,))
     candidates = {"INT8": (static, trial)}
     precisions: tuple[Precision, ...] = (*others, "float32")
@@ -90,13 +92,15 @@ def choose(
         # Float is the measure now: of what is as fast, the smallest file is worth most.
         level = [fit for fit in fits if fit[2].speedup * WORTH >= quickest.speedup]
         chosen, best, quickest = min(level, key=lambda candidate: len(candidate[1].data))
-    elif best is static or (not missed and quickest.speedup < trial.speedup * WORTH):
+    elif best is static or (not missed and not large and quickest.speedup < trial.speedup * WORTH):
         return Choice(static, None, tried_all)
     why = [f"INT8 has {trial.speedup:.2f} times float's speed on this host"] if slow else []
     if hollow:
         why.append(f"static INT8 would run {integer_share:.1%} of the multiply-accumulates in INT8")
     if missed:
         why.append(f"INT8 is too far from float ({trial.sqnr_db:.1f} dB)")
+    if large:
+        why.append(f"INT8 takes {size(len(static.data))}, over the budget")
     whose = "its" if slow else "float's"
     speed = (
         f"has {quickest.speedup:.2f} times {whose} speed"

@@ -121,15 +121,21 @@ def test_exported_program_and_onnx_file_convert_too(tmp_path: Path) -> None:
     for node in proto.graph.node:
         node.name = ""  # as other tools may leave them
     onnx.save(proto, str(tmp_path / "net.onnx"))
-    again = convert(
-        tmp_path / "net.onnx",
-        calibration={"x": IMAGES},
-        profile="raspberry-pi-5",
-        precision="int8",
-        output=tmp_path / "b",
-    )
+    settings = {"calibration": {"x": IMAGES}, "profile": "raspberry-pi-5", "precision": "int8"}
+    again = convert(tmp_path / "net.onnx", output=tmp_path / "b", **settings)  # type: ignore[arg-type]
     assert [m.format for m in again.artifacts] == ["onnx"]
     assert again.artifacts[0].gate is not None and again.artifacts[0].gate.int8_mac_share == 1.0
+    both = convert(
+        tmp_path / "net.onnx",
+        format=["onnx", "tflite"],
+        output=tmp_path / "c",
+        **settings,  # type: ignore[arg-type]
+    )
+    assert [m.format for m in both.artifacts] == ["onnx", "tflite"]
+    for manifest in both.artifacts:
+        assert manifest.gate is not None and manifest.gate.int8_mac_share == 1.0
+        assert manifest.accuracy.sqnr_db[manifest.outputs[0].name] > 15
+        assert manifest.float_operators == () and manifest.inputs[0].source_shape == (1, 2, 12, 12)
 
 
 @pytest.mark.slow

@@ -186,6 +186,16 @@ def test_operator_left_in_float_is_named_with_its_shares() -> None:
     assert report.operator_time == "measured on host"
 
 
+def test_int8_in_name_alone_is_said_and_no_pass_of_that_check() -> None:
+    mostly = replace(FLOAT, work=OperatorWork("head", "matmul", 90_000_000, 10_000, 100))
+    report = judge(verified(INTEGER, mostly))
+    (found,) = [c for c in report.checks if c.name == "int8-share"]
+    assert found.verdict == "inconclusive" and found.says.startswith("MOSTLY FLOAT: only 1.1% of the")
+    assert (
+        report.verdict == "pass"
+    )  # it is as accurate and fits; what was asked for is for its maker to weigh
+
+
 def test_time_that_the_runtime_does_not_tell_is_marked_predicted() -> None:
     report = judge(verified(replace(INTEGER, seconds=None), replace(FLOAT, seconds=None)))
     assert report.operator_time == "predicted"
