@@ -1,4 +1,4 @@
-"""What a trial begins with and what comes of it: the device's past, its work, the fault, its own copy of the world."""
+"""What a trial begins with and what comes of it: the device's past, its work, the fault, its copy of the world."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Literal
 
@@ -33,12 +33,15 @@ from edgewright_agent.heat import Heat
 from edgewright_agent.power import find_sensor
 from edgewright_agent.sampling_config import SamplingConfig
 from edgewright_agent.slots import Slots
+from edgewright_agent.trust import LOST
 from edgewright_profiles import HardwareProfile, load_profile
 from edgewright_profiles.detect import detect
 
 Health = Literal["ok", "warning", "failed"]
 LOW_DISK_SHARE = 0.05
 """Of a disk that is left free; below it file systems fragment and logs stop."""
+RENEWAL_DUE = timedelta(days=7)
+"""Before signatures are out of date: who renews once a week has missed it."""
 SYNCHRONISED = "run/systemd/timesync/synchronized"
 """systemd-timesyncd touches it at each synchronisation; other services do not have it."""
 
@@ -63,6 +66,7 @@ def examine(config: AgentConfig, *, root: Path = Path("/")) -> list[Finding]:
         ("slots", lambda: _slots(config)),
         ("disk", lambda: _disk(config)),
         ("registry", lambda: _registry(config)),
+        ("signatures", lambda: _signatures(config)),
         ("broker", lambda: _broker(config)),
         *([("samples", lambda: _samples(config, sampling))] if (sampling := config.sampling) else []),
         ("clock", lambda: _clock(config, root)),
@@ -201,6 +205,25 @@ def _has_artifact(layout: Layout, name: str, profile: HardwareProfile) -> bool:
     except EdgewrightError:
         return False
     return True
+
+
+def _signatures(config: AgentConfig) -> Finding:
+    if config.trust is None:
+        says = "releases are not checked: what the fleet names is taken as the registry has it"
+        return Finding(
+            "signatures", "warning", says, "set root in [trust] to what 'edgewright trust init' made"
+        )
+    from edgewright.trust.verify import verify_registry  # in this process of the doctor's own
+    from edgewright_agent.trust_process import memory
+
+    with memory(config.state_dir, keep=False) as (known, damage):
+        signed = verify_registry(config.registry, root=config.trust.root, known=known)
+    says = f"{len(signed.releases)} releases signed, good until {signed.good_until:%Y-%m-%d %H:%M} UTC"
+    if damage is not None:
+        return Finding("signatures", "warning", f"{says}; {LOST} ({damage})", "the next update mends it")
+    if signed.good_until - datetime.now(timezone.utc) < RENEWAL_DUE:
+        return Finding("signatures", "warning", says, "'edgewright trust renew' where the keys are")
+    return Finding("signatures", "ok", says)
 
 
 def _broker(config: AgentConfig) -> Finding:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 from opentelemetry.metrics import CallbackOptions, Observation
@@ -37,6 +37,7 @@ BUFFERED = 1024
 """Inferences that may wait for the SDK, 0.2 MB: a quarter of a second of 4,000 a second. Whoever finds more takes
 the oldest to the SDK itself, so that none is lost."""
 DRAIN_PERIOD_S = 0.25
+"""Between two looks at whether something waits; each takes some 30 µs."""
 PAUSE_S = 50e-6
 """After each inference that is drained: as little as a Linux timer can, some 110 µs. A thread that only offers the
 lock, as `sleep(0)` does, has it again before one that waits for it has woken up."""
@@ -149,16 +150,10 @@ class Exporter:
         if name not in names.UP_DOWN:
             self._meter.create_gauge(name, unit).set(value, whole)
             return
-        levels = self._levels.setdefault(name, {})
-        levels[tuple(sorted(whole.items()))] = value
-
-        def taken(_: CallbackOptions) -> Iterable[Observation]:
-            while levels:
-                key, level = levels.popitem()
-                yield Observation(level, dict(key))
-
-        # Made at the first call alone.
-        self._meter.create_observable_up_down_counter(name, [taken], unit)
+        level = self._levels.setdefault(name, {})
+        level[tuple(sorted(whole.items()))] = value
+        # There is one of a name, made at the first call.
+        self._meter.create_observable_up_down_counter(name, [partial(_taken, level)], unit)
 
     def run(self, stopping: threading.Event) -> None:
         """Drain until `stopping` is set: a thread's work."""
@@ -192,6 +187,13 @@ class Exporter:
         for stage, seconds in zip(_STAGES, stages, strict=True):
             if seconds is not None:
                 self._durations.record(seconds, _of_a_duration(model, stage, throttled))
+
+
+def _taken(level: dict[_Attributes, float], options: CallbackOptions) -> Iterable[Observation]:
+    """What an up-down counter says when the SDK asks; what was said is not said again."""
+    while level:
+        attributes, value = level.popitem()
+        yield Observation(value, dict(attributes))
 
 
 def _with_release(model: Attributes | None, own: Mapping[str, Value] | None) -> dict[str, Value]:

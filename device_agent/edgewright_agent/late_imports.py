@@ -1,4 +1,4 @@
-"""Modules that libraries import at their top and a device seldom uses, loaded when one is used: 1.5 MB of memory.
+"""Modules that libraries import at their top and a device seldom uses, loaded when one is used: 1.4 MB of memory.
 
 A library that asks for one gets an empty module that loads itself when something in it is asked for
 (`importlib.util.LazyLoader`), so that nothing behaves otherwise.

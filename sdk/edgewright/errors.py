@@ -24,6 +24,7 @@ __all__ = [
     "RolloutError",
     "RuntimeUnavailableError",
     "StorageError",
+    "TrustError",
     "first_violation",
 ]
 
@@ -75,6 +76,10 @@ class RolloutError(EdgewrightError):
 
 class RetrainingError(EdgewrightError):
     """A training run or a retraining cannot be started, found or carried on."""
+
+
+class TrustError(EdgewrightError):
+    """A release is not signed as it must be, or keys or signatures are missing, out of date or unusable."""
 
 
 class StorageError(EdgewrightError):

@@ -1,4 +1,4 @@
-"""Files that hold a secret: refused where any other user of the machine could read them.
+"""Files that hold a secret: written for their owner alone, refused where any other user could read them.
 
 A service that is not root may be given a file of root's through its own group (`root:edgewright 0440`), as systemd
 units and pods with an `fsGroup` are: then the group is the service.
@@ -10,7 +10,31 @@ import os
 import stat
 from pathlib import Path
 
+from edgewright.durable_file import make_folder, storage_error, sync_folder
 from edgewright.errors import EdgewrightError
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file that was not there, durably and with mode 0600 from its first byte on.
+
+    Folders that are missing are made, the last for its owner alone. Raises `StorageError`.
+    """
+    try:
+        make_folder(path.parent.parent)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+        sync_folder(path.parent.parent)
+    except OSError as error:
+        raise storage_error(error, path) from None
 
 
 def must_be_private(path: Path, what: str, error: type[EdgewrightError]) -> None:

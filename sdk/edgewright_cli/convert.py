@@ -54,6 +54,7 @@ Examples:
   edgewright convert m:net --calibration calibration.npz --training-data train.npz --evaluation test.npz \\
       --profile raspberry-pi-5 --output registry/  # fine-tuned where INT8 would miss the accuracy
   edgewright convert m:net --input-shape 1,3,224,224 --profile raspberry-pi-5 --output registry/  # no data
+  edgewright convert net.onnx --calibration photos/ --profile raspberry-pi-5 --output registry/ --sign keys/
   edgewright convert --explain
 \b
 Exit codes: 0 the gate passed, or left accuracy open with a warning; 3 it failed, or left it open and --strict was
@@ -137,6 +138,14 @@ given; 2 bad input.
 )
 @click.option("--min-sqnr", type=float, metavar="DB", help="Decibels that every output must reach.")
 @click.option("--keep-failed", is_flag=True, help="Write artifacts that failed too, marked so.")
+@click.option(
+    "--sign",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="PLACE",
+    help="Sign the release by the key files, or folders of them, of 'edgewright trust init'.",
+)
+@click.option("--passphrase-file", type=click.Path(path_type=Path), metavar="FILE", help="Of these keys.")
 @click.option("--strict", is_flag=True, help="Exit with 3 where accuracy could not be decided.")
 @click.option(
     "--report", type=click.Path(path_type=Path), metavar="FILE", help="HTML page with the pictures."
@@ -169,6 +178,8 @@ def convert(
     effort: Effort,
     precision: Precision | Literal["auto"],
     keep_failed: bool,
+    sign: tuple[Path, ...],
+    passphrase_file: Path | None,
     strict: bool,
     report: Path | None,
     as_json: bool,
@@ -208,6 +219,8 @@ def convert(
             effort=effort,
             precision=precision,
             keep_failed=keep_failed,
+            sign=sign,
+            passphrase_file=passphrase_file,
             report=report,
             on_step=show,
         )

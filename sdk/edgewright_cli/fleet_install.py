@@ -97,7 +97,7 @@ def install(
     from edgewright_fleet.rollout.maintenance import is_zone
     from edgewright_fleet.targets.kubernetes.broker_access import BrokerAccess
     from edgewright_fleet.targets.kubernetes.install import apply, write
-    from edgewright_fleet.targets.kubernetes.manifests import Installation
+    from edgewright_fleet.targets.kubernetes.installation import Installation
     from edgewright_profiles.catalog import load_profile, profile_names
 
     if (folder is None) == (not applies):

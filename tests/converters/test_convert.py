@@ -13,7 +13,16 @@ import edgewright as ew
 from edgewright.artifact.golden import prove
 from edgewright.artifact.layout import Layout
 from edgewright.artifact.release import open_all
-from edgewright.errors import ConversionError, DataError, EdgewrightError, ProfileError, StorageError
+from edgewright.errors import (
+    ConversionError,
+    DataError,
+    EdgewrightError,
+    ProfileError,
+    StorageError,
+    TrustError,
+)
+from edgewright.trust.repository import create
+from edgewright.trust.verify import verify_registry
 from edgewright_converters.pipeline import convert
 
 RNG = np.random.default_rng(0)
@@ -263,6 +272,24 @@ def test_unsupported_operator_is_named_with_its_place_and_whether_the_other_form
     assert "\n" not in str(caught.value) and other in str(caught.value)
     assert not (tmp_path / "out").exists()
     assert not [warning for warning in recwarn if "LeafSpec" in str(warning.message)]
+
+
+@pytest.mark.slow
+def test_a_conversion_signs_what_it_writes_and_knows_before_whether_it_can(tmp_path: Path) -> None:
+    output, keys = tmp_path / "registry", tmp_path / "keys"
+    create(output, keys)
+
+    def run(**how: Any) -> Any:
+        return convert("toy_models:small", calibration={"x": IMAGES}, profile="raspberry-pi-5", format="onnx",
+                       output=output, sign=keys, **how)  # fmt: skip
+
+    report = run()
+    assert verify_registry(output).signers("small:1.0.0", report.release_digest) != ()
+    next(keys.glob("targets-*")).unlink()
+    began: list[str] = []
+    with pytest.raises(TrustError, match="signing targets lacks 1 of 1 keys"):
+        run(on_step=lambda *step: began.append(str(step)))
+    assert began == []
 
 
 @pytest.mark.slow

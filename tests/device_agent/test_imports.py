@@ -16,6 +16,9 @@ UNUSED = (
     "onnxruntime",  # imported with the first model
     "ai_edge_litert",
     "cv2",
+    "tuf",  # a process of its own checks signatures
+    "securesystemslib",
+    "cryptography",
     "PIL",
 )
 

@@ -23,7 +23,10 @@ def edgewright(*arguments: str, folder: Path | None = None) -> subprocess.Comple
 CONVERT = ("convert", "m:f", "--calibration", "no.npz", "--output", "o", "--profile", PROFILE)
 
 
-@pytest.mark.parametrize("command", ["", "profile", "convert", "inspect", "bench", "agent", "fleet", "demo"])
+COMMANDS = ("", "profile", "convert", "inspect", "bench", "agent", "fleet", "demo", "trust")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_an_example(command: str) -> None:
     done = edgewright(*command.split(), "--help")
     assert done.returncode == 0

@@ -147,7 +147,7 @@ class Pages:
         try:
             windows = store.windows(name, now_s - RANGES[span])
             events = store.events(name)
-            drift = follow(histories(list(store.sketches(name)), {}), DriftTest())
+            drift = follow(histories(store.sketch_columns(name), {}), DriftTest())
         finally:
             store.close()
         windows.sort(key=lambda window: window.end_s)

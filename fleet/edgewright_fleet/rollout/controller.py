@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 
 from edgewright.artifact.layout import Layout
-from edgewright.artifact.release import VERDICT, open_release
+from edgewright.artifact.release import VERDICT, Release, open_release
 from edgewright.errors import RolloutError
+from edgewright.trust import is_signed
 from edgewright.twin import ReleaseReference
 from edgewright_fleet.devices import DeviceView, snapshot
 from edgewright_fleet.rollout.engine import advance, hear, resend, reversal
@@ -204,12 +205,23 @@ def operator(why: str | None = None) -> str:
     return f"{user}@{socket.gethostname()}" + (f" ({why})" if why else "")
 
 
+def _must_be_signed(release: Release) -> None:
+    """Raise `TrustError` where devices that pin the registry's root would refuse the release, one by one."""
+    if not is_signed(release.layout.root):
+        return
+    from edgewright.trust.verify import verify_release  # a registry without signatures needs no tuf
+
+    verify_release(release.layout.root, f"{release.name}:{release.version}", release.digest)
+
+
 def first_state(spec: RolloutSpec, views: Mapping[str, DeviceView], now_s: float) -> RolloutState:
     """The state of a rollout that begins: its devices, its waves and its release.
 
-    Raises `RolloutError` where the release is not for one of the devices or failed its gate, `ArtifactError`.
+    Raises `RolloutError` where the release is not for one of the devices or failed its gate, `TrustError` where
+    others of its registry are signed and it is not, `ArtifactError`.
     """
     release = open_release(Layout.open(spec.registry), spec.release)
+    _must_be_signed(release)
     profiles = {profile for profile, _ in release.artifacts}
     chosen = choose(spec, views)
     offline = {name for name, view in views.items() if not view.online}

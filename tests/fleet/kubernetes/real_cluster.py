@@ -15,7 +15,7 @@ from edgewright.mqtt import BrokerSettings
 from edgewright_fleet.targets.kubernetes.api import Cluster, from_kubeconfig
 from edgewright_fleet.targets.kubernetes.broker_access import BrokerAccess
 from edgewright_fleet.targets.kubernetes.install import apply
-from edgewright_fleet.targets.kubernetes.manifests import AGENT, Installation
+from edgewright_fleet.targets.kubernetes.installation import AGENT, Installation
 from fleet.kubernetes.cluster_host import CERTIFICATE, kubeconfig
 
 HOST = Path(__file__).with_name("cluster_host.py")
@@ -60,10 +60,14 @@ class RealCluster:
         """Who vouches for the API server."""
         return self.config.parent / CERTIFICATE
 
+    @property
+    def inside(self) -> list[str]:
+        """What a command begins with that runs in the network of the cluster's own programs."""
+        return ["nsenter", f"--net=/proc/{self._process.pid}/ns/net"]
+
     def run_inside(self, *command: str) -> subprocess.Popen[str]:
         """A program in the network of the cluster's own programs."""
-        enter = ["nsenter", f"--net=/proc/{self._process.pid}/ns/net"]
-        return subprocess.Popen([*enter, *command], stdout=subprocess.PIPE, text=True)
+        return subprocess.Popen([*self.inside, *command], stdout=subprocess.PIPE, text=True)
 
     def _tell(self, word: str, name: str) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None

@@ -20,7 +20,8 @@ from edgewright.mqtt import BrokerSettings, connect, disconnect, make_client
 from edgewright.secret_file import must_be_private
 from edgewright_cli.fleet import fleet as fleet_command
 from edgewright_fleet.targets.kubernetes.broker_access import BrokerAccess
-from edgewright_fleet.targets.kubernetes.manifests import Installation, render
+from edgewright_fleet.targets.kubernetes.installation import Installation
+from edgewright_fleet.targets.kubernetes.manifests import render
 from fleet.certificates import make_certificates
 from fleet.kubernetes.as_pod import lay, run_pod
 

@@ -10,7 +10,8 @@ import pytest
 
 from conftest import running_mosquitto
 from edgewright_fleet.targets.kubernetes.broker_access import BrokerAccess
-from edgewright_fleet.targets.kubernetes.manifests import Installation, render
+from edgewright_fleet.targets.kubernetes.installation import Installation
+from edgewright_fleet.targets.kubernetes.manifests import render
 from fleet.kubernetes.as_pod import lay, run_pod
 from fleet.kubernetes.cluster_host import kubeconfig
 from fleet.kubernetes.fleet_on_nodes import CONTROLLER, FleetOnNodes

@@ -26,7 +26,8 @@ from edgewright_fleet.rollout.state import DeviceRecord, RolloutPhase, RolloutSt
 from edgewright_fleet.targets.kubernetes.api import from_kubeconfig
 from edgewright_fleet.targets.kubernetes.broker_access import BrokerAccess
 from edgewright_fleet.targets.kubernetes.install import path_of
-from edgewright_fleet.targets.kubernetes.manifests import Installation, render
+from edgewright_fleet.targets.kubernetes.installation import Installation
+from edgewright_fleet.targets.kubernetes.manifests import render
 from edgewright_fleet.targets.kubernetes.nodes import NodeView, view_nodes
 from edgewright_fleet.targets.kubernetes.resource import conditions, definition, spec_of
 from fleet.kubernetes.cluster_host import kubeconfig
