@@ -37,11 +37,11 @@ from edgewright_fleet.rollout.state import (
     Tick,
 )
 from edgewright_fleet.rollout.waves import choose, plan_waves
-from edgewright_fleet.targets.target import Target
+from edgewright_fleet.targets.target import AT_ONCE, Target
 
-TICK_S = 0.2
+TICK_S = 0.5
 """Seconds between turns of the loop: far below any time-out, and all messages that came meanwhile share one look
-at the clock and one transaction."""
+at the clock, one look at the requests and one transaction."""
 SAVE_S = 2.0
 """Seconds between two saves of what devices merely said: a controller that comes after a crash is told their
 latest reports again, and measures anew what it lacks. Before anything is sent, all is saved."""
@@ -133,9 +133,11 @@ def run_rollout(
         known: Iterable[DeviceEvent] = target.known()
         if state.phase == "paused" and not any(isinstance(request, AbortRequested) for _, request in asked):
             resumed = [ContinueRequested(by=operator())]
+        arrived: list[DeviceEvent] = []
         while True:
-            # Not woken by the first message: a turn for each of them would cost many times the message.
-            time.sleep(TICK_S)
+            # Not woken by the first message: a turn for each of them would cost many times the message. Where more
+            # came than a turn takes, the next one follows at once.
+            time.sleep(TICK_S if len(arrived) < AT_ONCE else 0.0)
             arrived = list(target.events(0.0))
             requests = store.requests(name)
             if time.monotonic() - renewed > store.lease_s / 3:

@@ -21,12 +21,11 @@ import paho.mqtt.client as paho
 from edgewright.contract import from_json, to_json
 from edgewright.errors import BrokerError, DataError
 from edgewright.mqtt import CONNECT_TIMEOUT_S, BrokerSettings, connect, disconnect, make_client
-from edgewright.telemetry.reading import Reading, read_otlp
-from edgewright.telemetry.sequences import Ranges, received
+from edgewright.telemetry.reading import read_otlp
 from edgewright.twin import ROOT, DesiredState, DeviceStatus, ReportedState, topic
-from edgewright_fleet.rollout.measured import KEPT_BOOTS
 from edgewright_fleet.rollout.state import DeviceEvent, DevicePresence, DeviceReported, WindowArrived
 from edgewright_fleet.targets.batch_client import BatchClient
+from edgewright_fleet.targets.target import AT_ONCE
 
 __all__ = ["DeviceEvent", "MqttTarget"]
 
@@ -34,9 +33,7 @@ log = logging.getLogger("edgewright.fleet")
 PUBLISH_TIMEOUT_S = 10.0
 INFLIGHT = 1000
 """Wishes that the broker has not acknowledged yet. With paho's 20, a revert of 10,000 devices waits 500 times."""
-AT_ONCE = 2000
-"""Messages that `events` gives at once: in a flood of reports an emergency stop is seen within a turn."""
-PAUSE_S = 0.2
+PAUSE_S = 0.5
 """Seconds in which messages gather; a controller looks at them as often."""
 SESSION_S = 3600
 """How long the broker keeps reports and measurements for us after our connection broke."""
@@ -54,7 +51,6 @@ class MqttTarget:
         self._messages: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
         self._prefix = f"{ROOT}/{fleet}/"
         self._retained: dict[str, dict[str, bytes]] = {leaf: {} for leaf in _READERS}
-        self._seen: dict[str, tuple[tuple[str, Ranges], ...]] = {}
         self._unsent: deque[paho.MQTTMessageInfo] = deque()
         self._client = make_client(settings, f"edgewright-fleet-{uuid.uuid4().hex[:12]}", kind=BatchClient)
         self._client.max_inflight_messages_set(INFLIGHT)
@@ -121,27 +117,13 @@ class MqttTarget:
         device, _, leaf = where.removeprefix(self._prefix).partition("/")
         try:
             if leaf == "metrics":
-                arrived = _read_metrics(device, payload)
-                if arrived and self._is_new(arrived[0].window):
-                    found += arrived
+                found += _read_metrics(device, payload)
             else:
                 found.append(_READERS[leaf](device, payload))
                 self._retained[leaf][sys.intern(device)] = payload
         except Exception as error:  # noqa: BLE001 - nothing that a device sends may end a rollout
             self.refused += 1
             log.warning("%s: %s", where, " ".join(str(error).split()))
-
-    def _is_new(self, window: Reading) -> bool:
-        """QoS 1 delivers at least once: a payload, known by device, boot and sequence, is counted once."""
-        boots = self._seen.get(window.device, ())
-        had = next((ranges for boot, ranges in boots if boot == window.boot), ())
-        has = received(had, window.sequence)
-        if has is had:
-            return False
-        others = tuple(entry for entry in boots if entry[0] != window.boot)
-        kept = (*others, (sys.intern(window.boot), has))[-KEPT_BOOTS:]  # the last heard of is last
-        self._seen[sys.intern(window.device)] = kept
-        return True
 
 
 @lru_cache(256)
