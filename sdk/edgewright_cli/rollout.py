@@ -99,7 +99,7 @@ def start(spec: Path, store: Path, broker: str, as_json: bool) -> None:
     wanted, settings = load_spec(spec), broker_settings(broker)
     with (
         closing(RolloutStore(store)) as kept,
-        closing(MqttTarget(settings, wanted.fleet)) as target,
+        closing(MqttTarget(settings, wanted.fleet, one_rollout=True)) as target,
         progress() as show,
     ):
         state = start_rollout(wanted, target, kept, show)
@@ -142,7 +142,7 @@ def revert(name: str, why: str | None, store: Path, broker: str, as_json: bool) 
     settings = broker_settings(broker)
     with (
         closing(RolloutStore(store, create=False)) as kept,
-        closing(MqttTarget(settings, kept.load(name)[0].fleet)) as target,
+        closing(MqttTarget(settings, kept.load(name)[0].fleet, one_rollout=True)) as target,
         progress() as show,
     ):
         state = revert_rollout(name, target, kept, show, why=why)

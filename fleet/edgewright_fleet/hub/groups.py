@@ -15,7 +15,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from edgewright.telemetry.histogram import ExponentialHistogram
-from edgewright.telemetry.reading import Durations, Reading
+from edgewright.telemetry.reading import Reading
 
 RECENT_MINUTES = 5
 """What "recent" means: five reports of a device that reports each minute."""

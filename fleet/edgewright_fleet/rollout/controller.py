@@ -130,7 +130,7 @@ def run_rollout(
         asked = store.requests(name)
         if past := [number for number, request in asked if isinstance(request, PauseRequested)]:
             store.save(state, [], owner, clock(), taken=past)  # who resumes wants it to go on
-        known: Iterable[DeviceEvent] = target.known()
+        known: Iterable[DeviceEvent] | None = target.known()
         if state.phase == "paused" and not any(isinstance(request, AbortRequested) for _, request in asked):
             resumed = [ContinueRequested(by=operator())]
         arrived: list[DeviceEvent] = []
@@ -144,13 +144,15 @@ def run_rollout(
                 store.renew_lease(name, owner, clock())
                 renewed = time.monotonic()
             before, actions = state, list[Action]()
-            state = hear(state, known)
+            if known is not None:
+                state, known = hear(state, known), None
+                target.forget()
             for request in chain(resumed, (request for _, request in requests)):
                 state, more = advance(state, spec, request, clock())
                 actions += more
             state, more = advance(hear(state, arrived), spec, Tick(), clock())
             actions += more
-            known, resumed = (), []
+            resumed = []
             decisions = [action for action in actions if isinstance(action, Decision)]
             changed = changed or state is not before
             if actions or requests or (changed and time.monotonic() - saved > SAVE_S):

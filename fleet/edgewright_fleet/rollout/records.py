@@ -7,6 +7,7 @@ stand where, and whose news nobody has judged or stored yet, is kept along: no s
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
@@ -68,9 +69,10 @@ _NAMES = tuple(one.name for one in fields(DeviceRecord))
 _VALUES = attrgetter(*_NAMES)
 MEASUREMENTS = ("baseline", "after", "control")
 """The fields that hold sums of telemetry."""
+_SUMS = attrgetter(*MEASUREMENTS)
 _KEPT = attrgetter(*(name for name in _NAMES if name not in ("sequence", "verdict", *MEASUREMENTS)))
-"""What else is to be stored when it changes: whoever goes on after a crash is told the newest report of each device
-again, and judges anew."""
+"""What else is to be stored when it changes: whoever goes on after a crash is told the newest report of each
+device again, and judges anew."""
 _SLOTS = {name: getattr(DeviceRecord, name).__set__ for name in _NAMES}
 
 
@@ -134,10 +136,10 @@ class Devices(Mapping[str, DeviceRecord]):
             Map((name, None) for name in records),
             Map((name, None) for name in trial if records[name].verdict == "fail"),
             Map(
-                ((name, field), None)
+                ((name, sum_of), None)
                 for name, record in records.items()
-                for field in MEASUREMENTS
-                if getattr(record, field) not in (None, _NOTHING)
+                for sum_of in MEASUREMENTS
+                if getattr(record, sum_of) not in (None, _NOTHING)
             ),
         )
 
@@ -166,10 +168,11 @@ class Devices(Mapping[str, DeviceRecord]):
             old = self._records[name]
             if _KEPT(record) != _KEPT(old):
                 unsaved[name] = None
-            for field in MEASUREMENTS:
-                if getattr(record, field) is not getattr(old, field):
-                    sums[name, field] = None
+            for sum_of, new, had in zip(MEASUREMENTS, _SUMS(record), _SUMS(old), strict=True):
+                if new is not had:
+                    sums[name, sum_of] = None
             if record.stand != old.stand:
+                name = sys.intern(name)
                 stands = {
                     **stands,
                     old.stand: stands[old.stand].delete(name),
@@ -180,7 +183,8 @@ class Devices(Mapping[str, DeviceRecord]):
                     undecided = _without(undecided, name)
                 elif name not in undecided:
                     undecided = undecided.set(name, None)
-                if record.after is not old.after or record.stand != old.stand:
+                # Who has measured nothing of the release is judged with its first window.
+                if record.after is not old.after or (record.stand != old.stand and record.after.seen):
                     unjudged = unjudged.set(name, None)
             elif old.stand in ON_TRIAL:
                 undecided, unjudged = _without(undecided, name), _without(unjudged, name)

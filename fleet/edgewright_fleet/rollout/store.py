@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -152,7 +153,10 @@ class RolloutStore:
             except ValidationError:
                 raise StorageError("holds a device's record that cannot be read", where=where) from None
         spec = from_json(RolloutSpec, row[0], where=where)
-        document = {**json.loads(row[1]), "waves": json.loads(row[2]), "devices": devices}
+        waves = [
+            [sys.intern(device) for device in wave] for wave in json.loads(row[2])
+        ]  # as the devices' names
+        document = {**json.loads(row[1]), "waves": waves, "devices": devices}
         return spec, from_mapping(RolloutState, document, where=where)
 
     def names(self) -> list[str]:

@@ -1,12 +1,13 @@
 """The tables of `RolloutStore`, the version that tells them from earlier ones, and the rows of its devices.
 
-What a device measured is apart from its record, a row for each of its sums: a window of telemetry then costs one short
-row, and a step of an update another one.
+What a device measured is apart from its record, a row for each of its sums: a window of telemetry then costs one
+short row, and a step of an update another one.
 """
 
 from __future__ import annotations
 
 import sqlite3
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -69,7 +70,7 @@ def read_devices(rows: Callable[..., list[Any]], rollout: int) -> Devices:
     for name, field, data in rows("SELECT name, field, sums FROM measured WHERE rollout = ?", rollout):
         sums.setdefault(name, {})[field] = SUMS.validate_json(data)
     found: dict[str, DeviceRecord] = {
-        name: changed(RECORD.validate_json(record), **sums.get(name, {}))
+        sys.intern(name): changed(RECORD.validate_json(record), **sums.get(name, {}))
         for name, record in rows("SELECT name, record FROM device WHERE rollout = ?", rollout)
     }
     return Devices.of(found).saved()

@@ -45,8 +45,9 @@ class MqttTarget:
     Later the client reconnects by itself, and what was said meanwhile is sent then.
     """
 
-    def __init__(self, settings: BrokerSettings, fleet: str) -> None:
-        self.settings, self.fleet = settings, fleet
+    def __init__(self, settings: BrokerSettings, fleet: str, *, one_rollout: bool = False) -> None:
+        """With `one_rollout` what devices retained, 0.7 kB each, is kept until the first rollout has heard it."""
+        self.settings, self.fleet, self._one_rollout = settings, fleet, one_rollout
         self.refused = 0
         self._messages: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
         self._prefix = f"{ROOT}/{fleet}/"
@@ -88,6 +89,11 @@ class MqttTarget:
             for device, payload in payloads.copy().items():
                 yield _READERS[leaf](device, payload)
 
+    def forget(self) -> None:
+        """Forget it where no other rollout will follow."""
+        if self._one_rollout:
+            self._retained = {}
+
     def close(self) -> None:
         """Disconnect, once the broker has every desired state or the time is over."""
         end = time.monotonic() + PUBLISH_TIMEOUT_S
@@ -120,7 +126,8 @@ class MqttTarget:
                 found += _read_metrics(device, payload)
             else:
                 found.append(_READERS[leaf](device, payload))
-                self._retained[leaf][sys.intern(device)] = payload
+                if self._retained:
+                    self._retained[leaf][sys.intern(device)] = payload
         except Exception as error:  # noqa: BLE001 - nothing that a device sends may end a rollout
             self.refused += 1
             log.warning("%s: %s", where, " ".join(str(error).split()))

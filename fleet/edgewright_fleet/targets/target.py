@@ -23,3 +23,6 @@ class Target(Protocol):
 
     def known(self) -> Iterable[DeviceEvent]:
         """The latest report and presence of every device."""
+
+    def forget(self) -> None:
+        """Nobody will ask for what is known any more until the present rollout is over."""

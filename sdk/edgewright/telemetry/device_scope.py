@@ -1,9 +1,9 @@
 """What a payload says of the device as a whole, read from its OTLP scope by where the figures lie.
 
-Such a scope is a dozen metrics with a number each, which OTLP writes in eight bytes whatever it is: from one payload
-to the next, and from one device to another of its kind, all other bytes are the same. So a scope is read metric by
-metric once, and others by a `Layout`: are all bytes but the numbers and times those of the one that was read, the
-figures lie where they lay there. That is a tenth of the time.
+Such a scope is a dozen metrics with a number each, which OTLP writes in eight bytes whatever it is: from one
+payload to the next, and from one device to another of its kind, all other bytes are the same. So a scope is read
+metric by metric once, and others by a `Layout`: are all bytes but the numbers and times those of the one that was
+read, the figures lie where they lay there. That takes an eighth of the time.
 """
 
 from __future__ import annotations

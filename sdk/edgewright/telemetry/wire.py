@@ -1,7 +1,7 @@
 """A protobuf message taken apart by hand, for a reader that needs a few fields of many.
 
-To parse a payload and look at all of it costs several times what it costs to step over what is not wanted. Source of
-the format: protobuf documentation, "Encoding".
+To parse a payload and look at all of it costs several times what it costs to step over what is not wanted. Source
+of the format: protobuf documentation, "Encoding".
 """
 
 from __future__ import annotations
