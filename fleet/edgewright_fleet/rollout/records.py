@@ -69,7 +69,6 @@ _NAMES = tuple(one.name for one in fields(DeviceRecord))
 _VALUES = attrgetter(*_NAMES)
 MEASUREMENTS = ("baseline", "after", "control")
 """The fields that hold sums of telemetry."""
-_SUMS = attrgetter(*MEASUREMENTS)
 _KEPT = attrgetter(*(name for name in _NAMES if name not in ("sequence", "verdict", *MEASUREMENTS)))
 """What else is to be stored when it changes: whoever goes on after a crash is told the newest report of each
 device again, and judges anew."""
@@ -168,9 +167,13 @@ class Devices(Mapping[str, DeviceRecord]):
             old = self._records[name]
             if _KEPT(record) != _KEPT(old):
                 unsaved[name] = None
-            for sum_of, new, had in zip(MEASUREMENTS, _SUMS(record), _SUMS(old), strict=True):
-                if new is not had:
-                    sums[name, sum_of] = None
+            if record.after is not old.after:
+                sums[name, "after"] = None
+            if record.control is not old.control:
+                sums[name, "control"] = None
+            needed, was_needed = _needs_baseline(record), _needs_baseline(old)
+            if (needed or was_needed) and (record.baseline is not old.baseline or needed != was_needed):
+                sums[name, "baseline"] = None
             if record.stand != old.stand:
                 name = sys.intern(name)
                 stands = {
@@ -250,6 +253,11 @@ class Devices(Mapping[str, DeviceRecord]):
                 schema=handler(dict[Name, DeviceRecord]),
             ),
         )
+
+
+def _needs_baseline(record: DeviceRecord) -> bool:
+    """Whether its baseline must outlive a crash: one that waits can be measured again."""
+    return record.stand != "waiting" or record.control is not None
 
 
 def _without(names: Names, name: str) -> Names:

@@ -84,13 +84,15 @@ def tally(state: RolloutState) -> Tally:
     return Tally(state.devices)
 
 
-def result_of(state: RolloutState, spec: RolloutSpec, name: str) -> GateResult:
-    """One exposed device's verdict with its reason."""
+def result_of(state: RolloutState, spec: RolloutSpec, name: str, *, words: bool = True) -> GateResult:
+    """One exposed device's verdict with its reason; without `words` only a failure's is told in full."""
     record = state.devices[name]
     if record.stand == "failed":
         reason = record.reason or "no reason given"
         return GateResult("fail", f"{name} refused the release: {reason}", {"device": name, "reason": reason})
-    return judge_device(name, record.baseline if record.before else None, record.after, spec.gates)
+    return judge_device(
+        name, record.baseline if record.before else None, record.after, spec.gates, words=words
+    )
 
 
 def failure_test_of(gates: Gates, devices: int) -> FailureTest:

@@ -31,8 +31,9 @@ __all__ = ["DeviceEvent", "MqttTarget"]
 
 log = logging.getLogger("edgewright.fleet")
 PUBLISH_TIMEOUT_S = 10.0
-INFLIGHT = 1000
-"""Wishes that the broker has not acknowledged yet. With paho's 20, a revert of 10,000 devices waits 500 times."""
+INFLIGHT = 0
+"""Wishes that the broker has not acknowledged yet: as many as there are. With paho's 20 a revert of 10,000 devices
+waits 500 times, and with any limit paho looks through all of them for each acknowledgement."""
 PAUSE_S = 0.5
 """Seconds in which messages gather; a controller looks at them as often."""
 SESSION_S = 3600
