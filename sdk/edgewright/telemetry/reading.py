@@ -33,10 +33,10 @@ WIDEST = 4096
 """Buckets of a histogram that is read; a device writes 40 at most, and one that spans more is no measurement."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_FIRST, _SECOND, _HISTOGRAM = b"\x0a", b"\x12", b"\x52"
+_FIRST, _SECOND, _HISTOGRAM = 0x0A, 0x12, 0x52
 """Tags of fields 1, 2 and 10 of bytes: on the way down to a metric, a header and the messages below it."""
-_DURATION = _FIRST + bytes((len(names.INFERENCE_DURATION),)) + names.INFERENCE_DURATION.encode()
-"""How the metric of that name begins."""
+_DURATION = bytes((_FIRST, len(names.INFERENCE_DURATION))) + names.INFERENCE_DURATION.encode() + b"\x1a\x01s"
+"""How the metric of that name begins: with its name and unit."""
 _TIMES = struct.Struct("<BQBQ")
 """A data point's start and end, each after its tag."""
 
@@ -145,16 +145,12 @@ def _plain(data: bytes) -> tuple[Reading, ...] | None:
     device: tuple[DeviceFigures, str | None] | None = None
     about: tuple[str, str, str] | None = None
     release: list[bytes] = []
-    _, (part,) = taken_apart(data)
-    tags, (resource, *scopes) = taken_apart(part)
-    if tags.rstrip(_SECOND) != _FIRST:
-        return None
+    (part,) = taken_apart(data, _FIRST, _FIRST)
+    resource, *scopes = taken_apart(part, _FIRST, _SECOND)
     for scope in scopes:
         found = known_figures(scope)
         if found is None:
-            tags, (head, *metrics) = taken_apart(scope)
-            if tags.rstrip(_SECOND) != _FIRST:
-                return None
+            head, *metrics = taken_apart(scope, _FIRST, _SECOND)
             # A device may send as much as a payload holds, and that is not for keeping.
             said = _kept_about(head) if len(head) < 512 else _about(head)
             if said is not None:
@@ -198,6 +194,8 @@ def _of_release(
             latency, throttled, start_ns, end_ns = _durations(data)
             continue
         metric = Metric.FromString(data)
+        if metric.name == names.INFERENCE_DURATION:
+            raise ValueError
         name, points = metric.name, metric.sum.data_points or metric.gauge.data_points
         if name == names.DRIFT:
             for point in points:
@@ -216,13 +214,11 @@ def _of_release(
 
 def _durations(metric: bytes) -> tuple[Durations, int, int, int]:
     """The latency, the throttled inferences, and the window's start and end."""
-    tags, parts = taken_apart(metric)
-    if tags[-1:] != _HISTOGRAM:
-        raise ValueError
+    (histogram,) = taken_apart(metric[len(_DURATION) :], _HISTOGRAM, _HISTOGRAM)
     latency, throttled, times = Durations(), 0, b""
-    for data in taken_apart(parts[-1])[1]:
+    for data in taken_apart(histogram, _FIRST, _FIRST):
         at = 0
-        while data[at] == 0x0A:  # its attributes, and after them two times
+        while data[at] == _FIRST:  # its attributes, and after them two times
             at += 2 + data[at + 1]
         if times not in (b"", data[at : at + 18]):
             raise ValueError

@@ -7,25 +7,25 @@ of the format: protobuf documentation, "Encoding".
 from __future__ import annotations
 
 
-def taken_apart(message: bytes) -> tuple[bytes, list[bytes]]:
-    """The tags of the fields that hold bytes, one after the other, and what they hold.
+def taken_apart(message: bytes, first: int, rest: int) -> list[bytes]:
+    """What the fields hold, of which the first has one tag and every other has another one.
 
     Numbers under 128 are stepped over. Raises `ValueError` or `IndexError` for any other message, among them
     well-formed ones that nobody needs.
     """
-    tags, found, at, end = bytearray(), [], 0, len(message)
+    found, at, end, tag = list[bytes](), 0, len(message), first
     while at < end:
-        tag, length = message[at], message[at + 1]
+        said, length = message[at], message[at + 1]
         at += 2
         if length > 127:
             length += (message[at] << 7) - 128
             at += 1
-        if tag & 0x87 == 2 and length < 1 << 14:
-            tags.append(tag)
+        if said == tag and length < 1 << 14:
             found.append(message[at : at + length])
             at += length
-        elif tag & 0x87 or length > 127:
+            tag = rest
+        elif said & 0x87 or length > 127:
             raise ValueError("a field of another kind")
     if at != end:
         raise ValueError("cut short")
-    return bytes(tags), found
+    return found
