@@ -110,7 +110,7 @@ def test_each_message_is_heard_once_over_tls_also_those_of_many_records_and_afte
             if number == len(sent) // 2:
                 message.wait_for_publish(20)
                 broken = hearer.socket()
-                assert broken is not None
+                assert isinstance(broken, socket.socket)
                 broken.shutdown(socket.SHUT_RDWR)
         message.wait_for_publish(20)
         end = time.monotonic() + 60

@@ -42,6 +42,7 @@ CREATE TRIGGER IF NOT EXISTS decisions_are_kept BEFORE UPDATE ON decision
 CREATE TRIGGER IF NOT EXISTS decisions_are_not_lost BEFORE DELETE ON decision
   BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END;
 """
+_APART = set(MEASUREMENTS)
 
 
 def put_devices(db: sqlite3.Connection, rollout: int, devices: Devices) -> None:
@@ -50,7 +51,7 @@ def put_devices(db: sqlite3.Connection, rollout: int, devices: Devices) -> None:
     db.executemany(
         "INSERT INTO device VALUES (?, ?, ?) ON CONFLICT (rollout, name) DO UPDATE SET record = excluded.record",
         (
-            (rollout, name, RECORD.dump_json(devices[name], exclude_none=True, exclude=MEASUREMENTS))
+            (rollout, name, RECORD.dump_json(devices[name], exclude_none=True, exclude=_APART))
             for name in sorted(devices.unsaved)
         ),
     )

@@ -162,11 +162,13 @@ def _plain(data: bytes) -> tuple[Reading, ...] | None:
         if found is None or device is not None:
             return None
         device = found
-    if device is None or device[0].sequence is None:
+    if device is None:
+        return None
+    (sequence, dropped, energy_j, above_idle_j, estimated_j, temperature_c, throttled_s), sensor = device
+    if sequence is None:
         return None
     if about is None:
         return ()
-    (sequence, dropped, energy_j, above_idle_j, estimated_j, temperature_c, throttled_s), sensor = device
     latency, throttled, errors, psi, sketch, start_ns, end_ns = _of_release(release)
     who = {pair.key: pair.value.string_value for pair in Resource.FromString(resource).attributes}
     fleet, name, profile, boot = who[names.FLEET], who[names.DEVICE], who[names.PROFILE], who[names.BOOT]
