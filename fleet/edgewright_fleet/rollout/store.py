@@ -291,8 +291,7 @@ class RolloutStore:
 
 
 def _number(db: sqlite3.Connection, name: str) -> int:
-    number: int = db.execute("SELECT id FROM rollout WHERE name = ?", (name,)).fetchone()[0]
-    return number
+    return int(db.execute("SELECT id FROM rollout WHERE name = ?", (name,)).fetchone()[0])
 
 
 def _header(state: RolloutState) -> bytes:
