@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import subprocess
 import sys
@@ -10,46 +9,10 @@ import threading
 import time
 from pathlib import Path
 
-import pytest
-
+from conftest import running_mosquitto
 from edgewright.mqtt import BrokerSettings, connect, disconnect, make_client
 from edgewright_fleet.targets.batch_client import BatchClient
-from fleet.conftest import running_mosquitto
-
-
-@pytest.fixture
-def certificates(tmp_path: Path) -> Path:
-    """A certificate authority, and certificates of the broker and of an operator."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed")
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "9"]
-    for name, more in (
-        ("ca", ["-addext", "basicConstraints=critical,CA:TRUE"]),
-        ("broker", ["-CA", "ca.pem", "-CAkey", "ca.key", "-addext", "subjectAltName=IP:127.0.0.1"]),
-        ("operator", ["-CA", "ca.pem", "-CAkey", "ca.key"]),
-    ):
-        line = [
-            "openssl",
-            "req",
-            "-x509",
-            *key,
-            "-keyout",
-            f"{name}.key",
-            "-out",
-            f"{name}.pem",
-            "-subj",
-            f"/CN={name}",
-        ]
-        subprocess.run([*line, *more], cwd=tmp_path, check=True, capture_output=True)
-        (tmp_path / f"{name}.key").chmod(0o600)
-    return tmp_path
-
-
-def tls(certificates: Path) -> str:
-    return (
-        f"user root\nrequire_certificate true\ncafile {certificates}/ca.pem\n"
-        f"certfile {certificates}/broker.pem\nkeyfile {certificates}/broker.key\nmax_queued_messages 0\n"
-    )
+from fleet.certificates import make_certificates
 
 
 def devices(broker: str) -> subprocess.CompletedProcess[str]:
@@ -67,9 +30,9 @@ def devices(broker: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*line, "--json"], check=False, capture_output=True, text=True, timeout=60)
 
 
-def test_command_proves_who_it_is_with_the_certificate_of_a_broker_file(certificates: Path) -> None:
-    with running_mosquitto(certificates, tls(certificates)) as settings:
-        file = certificates / "broker.toml"
+def test_command_proves_who_it_is_with_the_certificate_of_a_broker_file(tmp_path: Path) -> None:
+    with running_mosquitto(tmp_path, make_certificates(tmp_path, "operator")) as settings:
+        file = tmp_path / "broker.toml"
         who = 'certificate_file = "operator.pem"\nkey_file = "operator.key"\n'
         file.write_text(f'port = {settings.port}\nca_file = "ca.pem"\n{who}')
         admitted = devices(str(file))
@@ -77,23 +40,24 @@ def test_command_proves_who_it_is_with_the_certificate_of_a_broker_file(certific
         file.write_text(f'port = {settings.port}\nca_file = "ca.pem"\n')
         refused = devices(str(file))
         assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
-    wrong = devices(str(certificates / "none.toml"))
+    wrong = devices(str(tmp_path / "none.toml"))
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
 
 
 def test_each_message_is_heard_once_over_tls_also_those_of_many_records_and_after_a_broken_connection(
-    certificates: Path,
+    tmp_path: Path,
 ) -> None:
     # A TLS record holds 16 kB: most messages come several in a record, some take more records than one.
     sent = [
         number.to_bytes(4, "big") * (1 + number % 97 if number % 50 else 15_000) for number in range(2000)
     ]
-    with running_mosquitto(certificates, tls(certificates)) as plain:
+    more = "max_queued_messages 0\n"
+    with running_mosquitto(tmp_path, make_certificates(tmp_path, "operator") + more) as plain:
         settings = BrokerSettings(
             port=plain.port,
-            ca_file=certificates / "ca.pem",
-            certificate_file=certificates / "operator.pem",
-            key_file=certificates / "operator.key",
+            ca_file=tmp_path / "ca.pem",
+            certificate_file=tmp_path / "operator.pem",
+            key_file=tmp_path / "operator.key",
         )
         heard: list[bytes] = []
         hearer = make_client(settings, "hearer", kind=BatchClient)

@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgewright_converters.fine_tuning.torch_graph import TorchGraph
 from edgewright_converters.quantise.decision import Decision
 from edgewright_converters.quantise.fake_quantisation import on_grid, weight_on_grid
 from edgewright_converters.quantise.grid import STEPS, ActivationGrid
+from edgewright_converters.torch_graph import TorchGraph
 
 Array = NDArray[Any]
 MOVES = ("Flatten", "Gather", "Identity", "MaxPool", "Reshape", "Slice", "Split", "Squeeze", "Transpose",

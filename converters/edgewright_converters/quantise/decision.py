@@ -75,6 +75,14 @@ class Decision:
             return ends
         return {name: (-max(-low, high), max(-low, high)) for name, (low, high) in ends.items()}
 
+    def stored(self) -> dict[str, tuple[float, float]]:
+        """Low and high of each activation that is held in INT8: with `layers_only`, what layers take and give."""
+        bounds = self.bounds()
+        if not self.layers_only:
+            return bounds
+        held = {name for layer in self.graph.layers for name in (layer.input, layer.output)}
+        return {name: ends for name, ends in bounds.items() if name in held}
+
 
 @dataclass(frozen=True)
 class TfliteTarget:

@@ -13,14 +13,14 @@ import sqlite3
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
 from edgewright.contract import from_json, from_mapping, to_json
 from edgewright.errors import RolloutError, StorageError
+from edgewright_fleet.rollout.record import KeptDecision, Summary, Wish, begun_decision
 from edgewright_fleet.rollout.spec import RolloutSpec
 from edgewright_fleet.rollout.state import (
     ENDED,
@@ -35,35 +35,11 @@ from edgewright_fleet.rollout.store_tables import PAGE_BYTES, SCHEMA, VERSION, p
 
 LEASE_S = 15.0
 """A controller that has not renewed for this long is taken for dead."""
-Wish = Literal["abort", "pause", "promote"]
 _REQUESTS: dict[str, type[OperatorRequest]] = {
     "abort": AbortRequested,
     "pause": PauseRequested,
     "promote": PromoteRequested,
 }
-
-
-@dataclass(frozen=True)
-class KeptDecision:
-    """One line of a rollout's audit log; `by` is who asked for it, None where the engine decided."""
-
-    at_s: float
-    sentence: str
-    evidence: dict[str, Any]
-    by: str | None = None
-
-
-@dataclass(frozen=True)
-class Summary:
-    """A rollout without its devices, for a list."""
-
-    name: str
-    fleet: str
-    release: str
-    phase: str
-    verdict: str | None
-    started_s: float
-    is_held: bool
 
 
 class RolloutStore:
@@ -113,10 +89,7 @@ class RolloutStore:
             )
             put_devices(db, _number(db, spec.name), state.devices)
             if by is not None:
-                many = f"{len(state.devices)} devices in {len(state.waves)} waves"
-                sentence = f"begun by {by}: {state.release} for {many}"
-                evidence = {"digest": state.release.digest, "waves": [len(wave) for wave in state.waves]}
-                self._put_decisions(db, spec.name, [Decision(sentence, evidence, by)], state.since_s)
+                self._put_decisions(db, spec.name, [begun_decision(state, by)], state.since_s)
 
     def save(
         self,
