@@ -44,7 +44,7 @@ PROFILE = "x86-64-gateway"
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run side by side, those of a file share a process, and all that need a cluster share one cluster."""
+    """Where tests run side by side, those of a file share a process, and all that need a cluster share one."""
     for item in items:
         folder = str(item.path.parent)
         item.add_marker(pytest.mark.xdist_group("kubernetes" if "kubernetes" in folder else str(item.path)))
