@@ -104,7 +104,7 @@ def start(spec: Path, place: Place, broker: str, as_json: bool) -> None:
     wanted, settings = load_spec(spec), broker_settings(broker)
     with (
         closing(RolloutStore(place.store)) as kept,
-        closing(MqttTarget(settings, wanted.fleet)) as target,
+        closing(MqttTarget(settings, wanted.fleet, one_rollout=True)) as target,
         progress() as show,
     ):
         state = start_rollout(wanted, target, kept, show)
@@ -160,7 +160,7 @@ def revert(name: str, why: str | None, place: Place, broker: str, as_json: bool)
     settings = broker_settings(broker)
     with (
         closing(RolloutStore(place.store, create=False)) as kept,
-        closing(MqttTarget(settings, kept.load(name)[0].fleet)) as target,
+        closing(MqttTarget(settings, kept.load(name)[0].fleet, one_rollout=True)) as target,
         progress() as show,
     ):
         state = revert_rollout(name, target, kept, show, why=why)

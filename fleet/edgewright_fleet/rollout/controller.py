@@ -38,11 +38,11 @@ from edgewright_fleet.rollout.state import (
     Tick,
 )
 from edgewright_fleet.rollout.waves import choose, plan_waves
-from edgewright_fleet.targets.target import Target
+from edgewright_fleet.targets.target import AT_ONCE, Target
 
-TICK_S = 0.2
+TICK_S = 0.5
 """Seconds between turns of the loop: far below any time-out, and all messages that came meanwhile share one look
-at the clock and one transaction."""
+at the clock, one look at the requests and one transaction."""
 SAVE_S = 2.0
 """Seconds between two saves of what devices merely said: a controller that comes after a crash is told their
 latest reports again, and measures anew what it lacks. Before anything is sent, all is saved."""
@@ -151,29 +151,33 @@ def run_rollout(
         past = [number for number, request in asked if isinstance(request, PauseRequested)] if goes_on else []
         if past:
             store.save(state, [], owner, clock(), taken=past)  # who resumes wants it to go on
-        known: Iterable[DeviceEvent] = target.known()
+        known: Iterable[DeviceEvent] | None = target.known()
         if (
             goes_on
             and state.phase == "paused"
             and not any(isinstance(request, AbortRequested) for _, request in asked)
         ):
             resumed = [ContinueRequested(by=operator())]
+        arrived: list[DeviceEvent] = []
         while True:
-            # Not woken by the first message: a turn for each of them would cost many times the message.
-            time.sleep(TICK_S)
+            # Not woken by the first message: a turn for each of them would cost many times the message. Where more
+            # came than a turn takes, the next one follows at once.
+            time.sleep(TICK_S if len(arrived) < AT_ONCE else 0.0)
             arrived = list(target.events(0.0))
             requests = store.requests(name)
             if time.monotonic() - renewed > store.lease_s / 3:
                 store.renew_lease(name, owner, clock())
                 renewed = time.monotonic()
             before, actions = state, list[Action]()
-            state = hear(state, known)
+            if known is not None:
+                state, known = hear(state, known), None
+                target.forget()
             for request in chain(resumed, (request for _, request in requests)):
                 state, more = advance(state, spec, request, clock())
                 actions += more
             state, more = advance(hear(state, arrived), spec, Tick(), clock())
             actions += more
-            known, resumed = (), []
+            resumed = []
             decisions = [action for action in actions if isinstance(action, Decision)]
             changed = changed or state is not before
             if actions or requests or (changed and time.monotonic() - saved > SAVE_S):

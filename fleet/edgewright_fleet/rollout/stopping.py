@@ -84,14 +84,14 @@ def tally(state: RolloutState) -> Tally:
     return Tally(state.devices)
 
 
-def result_of(state: RolloutState, spec: RolloutSpec, name: str) -> GateResult:
-    """One exposed device's verdict with its reason."""
+def result_of(state: RolloutState, spec: RolloutSpec, name: str, *, words: bool = True) -> GateResult:
+    """One exposed device's verdict with its reason; without `words` only a failure's is told in full."""
     record = state.devices[name]
     if record.stand == "failed":
         reason = record.reason or "no reason given"
         return GateResult("fail", f"{name} refused the release: {reason}", {"device": name, "reason": reason})
     before = record.baseline if record.before else None
-    return judge_device(name, before, record.after, spec.gates, lambda: _errors_around(state))
+    return judge_device(name, before, record.after, spec.gates, lambda: _errors_around(state), words=words)
 
 
 def _errors_around(state: RolloutState) -> tuple[int, int]:

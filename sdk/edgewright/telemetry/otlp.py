@@ -68,7 +68,7 @@ def from_bytes(payload: bytes) -> MetricsData:
         if payload[:1] == b"{":
             return _from_json(payload)
         message = MetricsData()
-        message.ParseFromString(_inflated(payload) if payload[:1] == b"x" else payload)
+        message.ParseFromString(protobuf_in(payload))
         return message
     # json_format lets errors of the json module, of UTF-8 and of deep nesting through.
     except (DecodeError, zlib.error, ValueError, TypeError, RecursionError) as error:
@@ -87,7 +87,10 @@ def _from_json(payload: bytes) -> MetricsData:
     return message
 
 
-def _inflated(payload: bytes) -> bytes:
+def protobuf_in(payload: bytes) -> bytes:
+    """The protobuf message in a payload that is not JSON, as bytes. Raises `zlib.error` or `ValueError`."""
+    if payload[:1] != b"x":
+        return payload
     has_dictionary = len(payload) > 1 and payload[1] & 0x20  # FDICT
     inflate = zlib.decompressobj(zdict=DICTIONARY) if has_dictionary else zlib.decompressobj()
     data = inflate.decompress(payload, LARGEST)
