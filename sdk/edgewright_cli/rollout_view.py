@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ SHOWN = 20
 """Devices in a live picture."""
 LOOK_S = 0.5
 """Seconds between two looks of `watched` into the store."""
+STARTS_S = 60.0
+"""Seconds since it last answered in which a refusal is taken for that of an API server that starts."""
 REDRAW_S = 0.5
 """Seconds between two pictures: a picture of a large fleet costs more than an event of it."""
 
@@ -84,20 +87,22 @@ def watched(record: Record, name: str, look_s: float = LOOK_S) -> RolloutState:
     """Show a rollout as its record changes, until it rests; its last state. A cluster may be away meanwhile."""
     from edgewright_fleet.rollout.state import RESTING
 
-    said, away = 0, False
+    said, away, answered_s = 0, False, -math.inf
     with progress() as show:
         while True:
             try:
                 _, state = record.load(name)
                 decisions = record.decisions(name)
             except ClusterError as error:
-                if not error.passes:
+                # An API server that has just started refuses everybody until it knows the rights.
+                starts = error.status in (401, 403) and time.monotonic() - answered_s < STARTS_S
+                if not (error.passes or starts):
                     raise
                 if not away:
                     click.echo(f"{error}; looked at again until it answers", err=True)
                 away = True
             else:
-                away = False
+                away, answered_s = False, time.monotonic()
                 show(state, decisions[said:], [])  # type: ignore[arg-type]
                 said = len(decisions)
                 if state.phase in RESTING:

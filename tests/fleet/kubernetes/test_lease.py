@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from edgewright.errors import EdgewrightError, RolloutError
-from edgewright_fleet.targets.kubernetes.lease import LeaderLease
+from edgewright.errors import ClusterError, EdgewrightError, RolloutError
+from edgewright_fleet.targets.kubernetes.lease import API, LEASE, LeaderLease
 from fleet.kubernetes.real_cluster import RealCluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -20,6 +21,13 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now_s
+
+
+@pytest.fixture(autouse=True)
+def _nobody_has_it(berlin: RealCluster) -> None:
+    """A controller that another test killed may have left it, and the clocks here stand still."""
+    with contextlib.suppress(ClusterError):
+        berlin.api.delete(berlin.api.named("leases", LEASE, api=API))
 
 
 def lease(cluster: RealCluster, name: str, clock: Clock | None = None) -> LeaderLease:
