@@ -35,7 +35,14 @@ from edgewright_converters.ladder import (
 from edgewright_converters.layer_cost import layer_costs
 from edgewright_converters.precision_choice import Choice, choose
 from edgewright_converters.quantise import QuantisedModel, quantise_as
-from edgewright_converters.quantise.decision import Decision, TfliteTarget, as_onnx, as_tflite, own_ranges
+from edgewright_converters.quantise.decision import (
+    Decision,
+    TfliteTarget,
+    as_onnx,
+    as_tflite,
+    own_ranges,
+    with_own_ranges,
+)
 from edgewright_converters.quantise.tflite_static import quantise_tflite
 from edgewright_converters.steps import Steps
 from edgewright_converters.targets import Setting
@@ -171,6 +178,11 @@ def _tuner(
     def show(done: int, of: int, loss: float, left: float) -> None:
         steps.during(f"{FINE_TUNING.name}: step {done} of {of}, loss {loss:.3g}", left)
 
+    def refreshed(decision: Decision) -> Decision:
+        if graphs.tflite is None:
+            return decision
+        return with_own_ranges(decision, graphs.tflite, (sample.inputs for sample in data.samples))
+
     return Tuner(
         graphs.graph,
         data.training,
@@ -178,6 +190,7 @@ def _tuner(
         lambda decision: [_quantise(decision, graphs.tflite, setting) for setting in wanted],
         classification_output(data.outputs),
         TrainingLimits(seconds=TRAINING_SECONDS[effort]),
+        refreshed,
         fine_tune == "always",
         show,
     )
