@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from numpy.typing import NDArray
 
@@ -30,15 +30,23 @@ from edgewright_converters.quantise.equalise import equalise
 from edgewright_converters.quantise.reconstruction import reconstructed
 from edgewright_converters.quantise.sensitivity import damage, most_for_least, most_of, relief
 from edgewright_converters.quantise.sweep import Repair, sweep, sweep_samples
+from edgewright_converters.rungs import (
+    ADAPTIVE,
+    CORRECTION,
+    EQUALISATION,
+    FINE_TUNING,
+    MIN_MAX,
+    MIXED,
+    RANGES,
+    RECONSTRUCTION,
+    SECONDS,
+    Effort,
+    Rung,
+    climbed,
+)
 from edgewright_converters.trial import Goal, Trial
 
 Array = NDArray[Any]
-Effort = Literal["quick", "standard", "thorough"]
-SECONDS: Mapping[Effort, float] = {"quick": 15.0, "standard": 60.0, "thorough": 900.0}
-"""When a ladder starts no further rung; a rung that has begun is finished."""
-TRAINING_SECONDS: Mapping[Effort, float] = {"quick": 60.0, "standard": 600.0, "thorough": 3600.0}
-"""What fine-tuning may take beside them."""
-CALIBRATION_SAMPLES: Mapping[Effort, int] = {"quick": 64, "standard": 256, "thorough": 2048}
 WORTH_DB = 3.0
 """What equalisation must gain. It leaves every channel without headroom, so that data unlike the calibration data
 is clipped: on other photos it cost EfficientNet-Lite0 6 dB, while it gained 0.3 dB on the calibration photos."""
@@ -46,72 +54,6 @@ is clipped: on other photos it cost EfficientNet-Lite0 6 dB, while it gained 0.3
 SENSITIVITY_SAMPLES = 8
 ADAPTIVE_SHARE = 0.8
 """Of the damage done by all layers: those that do so much of it together are rounded adaptively."""
-
-
-@dataclass(frozen=True)
-class Rung:
-    """One step: its name, what it does in words, what it costs, and the least effort that climbs it."""
-
-    name: str
-    what: str
-    cost: str
-    effort: Effort
-    costs_run_time: bool = False
-
-
-MIN_MAX = Rung(
-    "min-max", "per-channel weights, activations over their true minimum and maximum", "1 pass", "quick"
-)
-RANGES = Rung(
-    "ranges",
-    "for each tensor the range (min-max, percentile, MSE, entropy) that leaves the least error",
-    "1 pass",
-    "quick",
-)
-EQUALISATION = Rung(
-    "equalisation",
-    "channels rescaled between layers so that each uses its whole range; high biases absorbed",
-    "2 passes",
-    "quick",
-)
-CORRECTION = Rung(
-    "bias correction", "the mean and the slope that rounding gave each channel taken out", "1 sweep", "quick"
-)
-RECONSTRUCTION = Rung(
-    "reconstruction",
-    "weights fitted and rounded so that each layer gives float's outputs",
-    "1 sweep and least squares",
-    "standard",
-)
-ADAPTIVE = Rung(
-    "adaptive rounding",
-    "which way each weight of the blocks that hurt is rounded learnt with their activations on their grids",
-    "1 sensitivity pass, some minutes of gradient descent",
-    "thorough",
-)
-FINE_TUNING = Rung(
-    "fine-tuning",
-    "weights and ranges trained on --training-data with the rounding in place, the float model as teacher",
-    "minutes of gradient descent, in time of its own",
-    "quick",
-)
-MIXED = Rung(
-    "mixed precision",
-    # Not at 16 bits: no layer is faster so than in float, in either runtime (benchmarks/sixteen_bit.py).
-    "the layers whose rounding damages the output most left in float (16-bit activations are slower in both "
-    "runtimes; TensorRT takes float16), as few as meet the goal by their time",
-    "1 sensitivity pass, some trials",
-    "standard",
-    costs_run_time=True,
-)
-RUNGS = (MIN_MAX, RANGES, EQUALISATION, CORRECTION, RECONSTRUCTION, ADAPTIVE, FINE_TUNING, MIXED)
-_EFFORTS: tuple[Effort, ...] = ("quick", "standard", "thorough")
-
-
-def climbed(effort: Effort, *, training: bool = False) -> tuple[Rung, ...]:
-    """The rungs that an effort may climb; fine-tuning only where there is `training` data."""
-    rungs = (r for r in RUNGS if _EFFORTS.index(r.effort) <= _EFFORTS.index(effort))
-    return tuple(r for r in rungs if training or r is not FINE_TUNING)
 
 
 @dataclass(frozen=True)

@@ -23,15 +23,7 @@ from edgewright_converters.fine_tuning.rung import FineTune, Tuner
 from edgewright_converters.fine_tuning.training import TrainingLimits
 from edgewright_converters.graphs import FloatGraphs
 from edgewright_converters.held_out import Part
-from edgewright_converters.ladder import (
-    CALIBRATION_SAMPLES,
-    FINE_TUNING,
-    TRAINING_SECONDS,
-    Climb,
-    Effort,
-    Fit,
-    climb,
-)
+from edgewright_converters.ladder import Climb, Fit, climb
 from edgewright_converters.layer_cost import layer_costs
 from edgewright_converters.precision_choice import Choice, choose
 from edgewright_converters.quantise import QuantisedModel, quantise_as
@@ -44,6 +36,7 @@ from edgewright_converters.quantise.decision import (
     with_own_ranges,
 )
 from edgewright_converters.quantise.tflite_static import quantise_tflite
+from edgewright_converters.rungs import CALIBRATION_SAMPLES, FINE_TUNING, TRAINING_SECONDS, Effort
 from edgewright_converters.steps import Steps
 from edgewright_converters.targets import Setting
 from edgewright_converters.trial import Goal, Trial, Tryout

@@ -28,11 +28,12 @@ from edgewright_converters.evidence import Evidence, gather
 from edgewright_converters.fine_tuning.rung import FineTune
 from edgewright_converters.gate import gate, worst
 from edgewright_converters.graphs import float_graphs, with_own_ranges
-from edgewright_converters.ladder import Attempt, Effort, climbed
+from edgewright_converters.ladder import Attempt
 from edgewright_converters.large_blocks import reuse_large_blocks
 from edgewright_converters.models import make_models
 from edgewright_converters.package import Packable, package
 from edgewright_converters.prediction import Work, predicted_latencies, work_of
+from edgewright_converters.rungs import Effort, climbed
 from edgewright_converters.source import load_source
 from edgewright_converters.steps import VERIFY_S, VERIFY_SAMPLE_S, OnStep, Steps
 from edgewright_converters.targets import Setting, formats, settings

@@ -14,8 +14,8 @@ from edgewright_cli.progress import progress
 if TYPE_CHECKING:
     from edgewright.artifact.manifest import Precision
     from edgewright_converters.fine_tuning.rung import FineTune
-    from edgewright_converters.ladder import Effort
     from edgewright_converters.pipeline import ConversionReport
+    from edgewright_converters.rungs import Effort
 
 
 class _Explain(click.Option):
@@ -218,7 +218,7 @@ def convert(
 
 def explain(effort: str | None, *, as_json: bool) -> None:
     """The rungs of the ladder: what each does and costs, and which efforts climb it; of one effort where named."""
-    from edgewright_converters.ladder import CALIBRATION_SAMPLES, RUNGS, SECONDS, TRAINING_SECONDS, climbed
+    from edgewright_converters.rungs import CALIBRATION_SAMPLES, RUNGS, SECONDS, TRAINING_SECONDS, climbed
 
     if effort is not None and effort not in SECONDS:
         raise click.BadParameter(f"'{effort}' is none of {', '.join(SECONDS)}", param_hint="'--effort'")

@@ -16,9 +16,10 @@ from edgewright.errors import DataError
 from edgewright_converters.calibration import SampleSet
 from edgewright_converters.float_graph import FloatGraph
 from edgewright_converters.held_out import parts
-from edgewright_converters.ladder import ADAPTIVE, MIXED, RUNGS, Climb, Effort, Fit, Rung, climb, climbed
+from edgewright_converters.ladder import Climb, Fit, climb
 from edgewright_converters.layer_cost import LayerCosts
 from edgewright_converters.quantise.decision import Decision, as_onnx
+from edgewright_converters.rungs import ADAPTIVE, MIXED, RUNGS, Effort, Rung, climbed
 from edgewright_converters.trial import Goal, Trial, Tryout
 
 NAMES = [rung.name for rung in RUNGS]

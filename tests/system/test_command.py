@@ -162,7 +162,7 @@ def test_time_left_claims_no_more_than_an_estimate_can() -> None:
 
 
 def test_ladder_is_explained_without_a_model_to_convert() -> None:
-    from edgewright_converters.ladder import RUNGS
+    from edgewright_converters.rungs import RUNGS
 
     shown = edgewright("convert", "--explain")
     assert shown.returncode == 0, shown.stderr

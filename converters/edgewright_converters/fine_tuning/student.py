@@ -59,7 +59,7 @@ class Student(TorchGraph):
             for name in graph.float_tensors
             if name in graph.quantised_tensors and name in bounds and not self._moved(name)
         }
-        held = graph.unshared | {n for node in graph.nodes if node.op_type in BOUNDED for n in node.output}
+        held = self._held()
         self.grids = {name: grid for name, grid in grids.items() if name not in held}
         self.held = {name: grid.scale for name, grid in grids.items() if name in held}
         self._grid_numbers = {name: number for number, name in enumerate(self.grids)}
@@ -115,6 +115,15 @@ class Student(TorchGraph):
         """The float model with what has been learnt, which `convert` takes as a source."""
         made: TorchGraph = TorchGraph(self.decision().graph).eval()
         return made
+
+    def _held(self) -> set[str]:
+        """Activations whose grids are not learnt."""
+        found = set(self.graph.unshared)
+        for node in reversed(self.graph.nodes):
+            # Of what only moves, one name or another is that of the other target's tensor.
+            if node.op_type in MOVES and not found.issuperset(node.output):
+                found.discard(node.input[0])
+        return found | {name for node in self.graph.nodes if node.op_type in BOUNDED for name in node.output}
 
     def _reach(self, samples: Iterable[Sequence[Tensor]]) -> dict[str, tuple[float, float]]:
         """Minimum and maximum of what is held."""
