@@ -1,9 +1,9 @@
 """The ladder of quantisation: repairs from the cheapest to the dearest, until the goal is met.
 
-Each rung changes the `Decision`, is tried as the target executes it, on samples that it was not fitted on
-(`held_out`), and is kept only if it helped. Rungs that cost nothing to run are climbed for every model that has
-not met the goal; leaving layers in float costs time on the device, and is tried only where the goal is clearly
-missed.
+Each of the `rungs` changes the `Decision`, is tried as the target executes it, on samples that it was not fitted
+on (`held_out`), and is kept only if it helped. Rungs that cost nothing to run are climbed until there is more
+than the goal asks for; those that take minutes, until it is met; leaving layers in float costs time on the
+device, and is tried only where the goal is clearly missed.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from edgewright_converters.rungs import (
     CORRECTION,
     EQUALISATION,
     FINE_TUNING,
+    LAYERS,
     MIN_MAX,
     MIXED,
     RANGES,
@@ -110,13 +111,16 @@ def climb(
     *,
     symmetric: bool = False,
     tuner: Tuner | None = None,
+    fast_enough: float = 0.0,
 ) -> Climb:
     """Climb until the goal is met, the effort is spent or the rungs are.
 
     `attempt` judges what was fitted on each of `fits`. Where there are several, what a kept rung makes of all
     `samples` is the decision. Minimum and maximum are those of all samples: a range is to hold whatever was seen.
     `costs` says what a layer left in float takes. `symmetric` is for a target whose grids have nought in the
-    middle; `tuner` takes time beside the effort. Raises `DataError` where the data drives a tensor to infinity.
+    middle; `tuner` takes time beside the effort. INT8 that has less than `fast_enough` of float's speed will not
+    go out whole, and so what is judged is INT8 of its layers alone, where that is faster. Raises `DataError` where
+    the data drives a tensor to infinity.
     """
     started = time.perf_counter()
     allowed = climbed(effort)
@@ -136,6 +140,9 @@ def climb(
 
     def done() -> bool:
         return goal.met(trial) or spent()
+
+    def ample() -> bool:
+        return goal.ample(trial) or spent()
 
     def better(tried: Trial, worth: float = 0.0) -> bool:
         return tried.sqnr_db >= trial.sqnr_db + worth
@@ -158,10 +165,18 @@ def climb(
         attempts.append(Attempt(rung.name, tried, kept, time.perf_counter() - begun))
         return kept
 
-    if RANGES in allowed and not done():
+    if LAYERS in allowed and trial.speedup < fast_enough and not ample():
+        on_rung(LAYERS)
+        begun, whole = time.perf_counter(), trial
+
+        def faster(tried: Trial) -> bool:
+            return tried.speedup > whole.speedup
+
+        judge(LAYERS, lambda _fit, decision: replace(decision, layers_only=True), begun, faster)
+    if RANGES in allowed and not ample():
         on_rung(RANGES)
         judge(RANGES, partial(_with_ranges, execution, statistics), time.perf_counter())
-    if EQUALISATION in allowed and not done():
+    if EQUALISATION in allowed and not ample():
         on_rung(EQUALISATION)
         begun = time.perf_counter()
         equalised = Execution(equalise(graph, statistics))
@@ -176,13 +191,13 @@ def climb(
 
     def swept(repair: Repair, in_float: frozenset[str], fit: Fit, decision: Decision) -> Decision:
         held = fit.samples(sweep_samples(graph, fit.count))
-        found = sweep(execution, decision.bounds(), held, repair, in_float)
-        return replace(decision, graph=found.graph, in_float=in_float, noise_db=found.noise_db)
+        found = sweep(execution, decision.stored(), held, repair, in_float)
+        return replace(decision, graph=found.graph, in_float=in_float)
 
     repairs: dict[Rung, Repair] = {CORRECTION: corrected, RECONSTRUCTION: reconstructed}
     used = None
     for rung, repair in repairs.items():
-        if rung in allowed and not done():
+        if rung in allowed and not ample():
             on_rung(rung)
             begun = time.perf_counter()
             used = repair if judge(rung, partial(swept, repair, frozenset()), begun) else used

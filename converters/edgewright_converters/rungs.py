@@ -1,4 +1,7 @@
-"""The rungs of the ladder in order, what each costs, and what an effort allows; `ladder` climbs them."""
+"""The rungs of the ladder, from the cheapest to the dearest: what each does and costs, and who climbs it.
+
+`ladder` climbs them; the command's `--explain` and the report list them.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,12 @@ class Rung:
 
 MIN_MAX = Rung(
     "min-max", "per-channel weights, activations over their true minimum and maximum", "1 pass", "quick"
+)
+LAYERS = Rung(
+    "layers alone",
+    "where INT8 is slower than float: convolutions and matrix products in INT8, float between them",
+    "1 trial",
+    "quick",
 )
 RANGES = Rung(
     "ranges",
@@ -70,7 +79,7 @@ MIXED = Rung(
     "standard",
     costs_run_time=True,
 )
-RUNGS = (MIN_MAX, RANGES, EQUALISATION, CORRECTION, RECONSTRUCTION, ADAPTIVE, FINE_TUNING, MIXED)
+RUNGS = (MIN_MAX, LAYERS, RANGES, EQUALISATION, CORRECTION, RECONSTRUCTION, ADAPTIVE, FINE_TUNING, MIXED)
 _EFFORTS: tuple[Effort, ...] = ("quick", "standard", "thorough")
 
 

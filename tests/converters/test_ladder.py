@@ -22,7 +22,7 @@ from edgewright_converters.held_out import parts
 from edgewright_converters.ladder import Climb, Fit, climb
 from edgewright_converters.layer_cost import LayerCosts
 from edgewright_converters.quantise.decision import Decision, as_onnx
-from edgewright_converters.rungs import ADAPTIVE, MIXED, RUNGS, Effort, Rung, climbed
+from edgewright_converters.rungs import ADAPTIVE, LAYERS, MIXED, RUNGS, Effort, Rung, climbed
 from edgewright_converters.trial import Goal, Trial, Tryout
 
 NAMES = [rung.name for rung in RUNGS]
@@ -90,7 +90,11 @@ class ByHand:
 
 
 def climbing(
-    kind: str, goal: Goal, effort: Effort = "standard", tuner: ByHand | None = None
+    kind: str,
+    goal: Goal,
+    effort: Effort = "standard",
+    fast_enough: float = 0.0,
+    tuner: ByHand | None = None,
 ) -> tuple[Climb, list[Rung], list[Decision]]:
     one = model(kind)
     graph = one.graphs.graph
@@ -119,6 +123,7 @@ def climbing(
         announced.append,
         lambda decision: LayerCosts({layer.name: 1e-3 for layer in decision.graph.layers}, "predicted"),
         tuner=cast("Tuner | None", tuner),
+        fast_enough=fast_enough,
     )
     return found, announced, tried
 
@@ -148,6 +153,18 @@ def test_hard_model_climbs_until_it_is_good_and_records_every_attempt() -> None:
     assert kept[-1] > kept[0] + 3
     assert all(later >= earlier for earlier, later in itertools.pairwise(kept))
     assert all(attempt.seconds > 0 for attempt in found.attempts)
+
+
+@pytest.mark.slow
+def test_what_is_too_slow_whole_is_judged_and_repaired_as_its_layers_alone() -> None:
+    # Hard-swish in INT8 is what costs this one's time; no speed would be enough.
+    found, announced, tried = climbing("coarse", Goal(0.0, 150.0), "quick", fast_enough=100.0)
+    whole, layers = found.attempts[:2]
+    assert announced[1] is LAYERS and layers.rung == LAYERS.name
+    assert [decision.layers_only for decision in tried[:2]] == [False, True]
+    assert layers.kept == (layers.trial.speedup > whole.trial.speedup)
+    assert all(decision.layers_only == layers.kept for decision in (*tried[2:], found.decision))
+    assert LAYERS not in climbing("coarse", Goal(0.0, 150.0), "quick")[1]
 
 
 @pytest.mark.slow
