@@ -64,6 +64,8 @@ class FloatGraph:
     outputs: tuple[TensorSpec, ...]
     fixed: frozenset[str] = frozenset()
     """Initialisers that must stay as they are: another target holds them in a form that is not known."""
+    unshared: frozenset[str] = frozenset()
+    """Activations that another target does not store: inside what is a single operator there."""
 
     @classmethod
     def of(cls, graph: ExportedGraph) -> FloatGraph:

@@ -73,7 +73,9 @@ def float_graphs(
         for name in (layer.weight, layer.bias)
         if name is not None
     } | {name for name in graph.scales if not found.covers(name)}
-    return FloatGraphs(exported, replace(graph, fixed=frozenset(unknown)), TfliteTarget(tflite, found))
+    unshared = graph.quantised_tensors - set(found.activations.values())
+    graph = replace(graph, fixed=frozenset(unknown), unshared=unshared)
+    return FloatGraphs(exported, graph, TfliteTarget(tflite, found))
 
 
 def as_module(model: SourceModel, graph: ExportedGraph) -> SourceModel:

@@ -28,7 +28,7 @@ from edgewright_converters.quantise.bias_correction import corrected
 from edgewright_converters.quantise.decision import Decision
 from edgewright_converters.quantise.equalise import equalise
 from edgewright_converters.quantise.reconstruction import reconstructed
-from edgewright_converters.quantise.sensitivity import damage, most_for_least, most_of
+from edgewright_converters.quantise.sensitivity import damage, most_for_least, most_of, relief
 from edgewright_converters.quantise.sweep import Repair, sweep, sweep_samples
 from edgewright_converters.rungs import (
     ADAPTIVE,
@@ -147,13 +147,20 @@ def climb(
     def better(tried: Trial, worth: float = 0.0) -> bool:
         return tried.sqnr_db >= trial.sqnr_db + worth
 
-    def judge(rung: Rung, make: Make, begun: float, good: Callable[[Trial], bool] = better) -> bool:
+    def judge(
+        rung: Rung,
+        make: Make,
+        begun: float,
+        good: Callable[[Trial], bool] = better,
+        base: tuple[Decision, Sequence[Decision]] | None = None,
+    ) -> bool:
         nonlocal best, fitted, trial
-        candidates = [make(fit, decision) for fit, decision in zip(fits, fitted, strict=True)]
+        whole, parts = base or (best, fitted)
+        candidates = [make(fit, decision) for fit, decision in zip(fits, parts, strict=True)]
         tried = attempt(candidates)
         kept = good(tried)
         if kept:
-            best = candidates[0] if len(fits) == 1 else make(samples, best)
+            best = candidates[0] if len(fits) == 1 else make(samples, whole)
             fitted, trial = candidates, tried
         attempts.append(Attempt(rung.name, tried, kept, time.perf_counter() - begun))
         return kept
@@ -196,13 +203,16 @@ def climb(
             used = repair if judge(rung, partial(swept, repair, frozenset()), begun) else used
     harm: dict[str, float] = {}
 
-    def hurting() -> dict[str, float]:
-        return harm or damage(execution, best.bounds(), list(samples.samples(SENSITIVITY_SAMPLES)))
+    def hurting(decision: Decision) -> dict[str, float]:
+        held = list(samples.samples(SENSITIVITY_SAMPLES))
+        if decision.trained:
+            return relief(execution, decision.graph.weights, decision.bounds(), held)
+        return harm or damage(execution, decision.bounds(), held)
 
     if ADAPTIVE in allowed and not done():
         on_rung(ADAPTIVE)
         begun = time.perf_counter()
-        harm = hurting()
+        harm = hurting(best)
         wanted = frozenset(most_of(harm, ADAPTIVE_SHARE))
 
         def learnt(fit: Fit, decision: Decision) -> Decision:
@@ -213,6 +223,7 @@ def climb(
 
         judge(ADAPTIVE, learnt, begun)
     notes: tuple[str, ...] = ()
+    untrained = best, fitted
     if tuner is not None and (tuner.always or not goal.met(trial)):
         on_rung(FINE_TUNING)
         begun = time.perf_counter()
@@ -221,21 +232,24 @@ def climb(
         if (learnt_all := tuned.decision) is not None:
             judge(FINE_TUNING, lambda _fit, _decision: learnt_all, begun, lambda _trial: tuned.kept)
         started += time.perf_counter() - begun
-    if MIXED in allowed and goal.clearly_missed(trial) and not spent():
-        on_rung(MIXED)
-        begun = time.perf_counter()
-        counted = costs(best)
-        order = most_for_least(hurting(), counted.seconds)
 
-        def left(number: int) -> Make:
-            in_float = frozenset(order[:number])
-            if best.trained:  # a sweep would start from the weights before
-                return lambda _fit, decision: replace(decision, in_float=in_float)
-            return partial(swept, used or corrected, in_float)
+    def left(in_float: frozenset[str], fit: Fit, decision: Decision) -> Decision:
+        if decision.trained:  # a sweep would start from the weights before
+            return replace(decision, in_float=in_float)
+        return swept(used or corrected, in_float, fit, decision)
+
+    def leave_in_float(
+        base: tuple[Decision, Sequence[Decision]], seconds: Mapping[str, float], good: Callable[[Trial], bool]
+    ) -> None:
+        begun = time.perf_counter()
+        order = most_for_least(hurting(base[0]), seconds)
+
+        def first(number: int) -> Make:
+            return partial(left, frozenset(order[:number]))
 
         number, too_few = 1, 0
         while number < len(order):
-            judge(MIXED, left(number), begun)
+            judge(MIXED, first(number), begun, good, base)
             if done():
                 break
             number, too_few = number * 2, number
@@ -243,8 +257,18 @@ def climb(
         # The fewest that meet the goal lie between the last two numbers tried.
         while goal.met(trial) and number - too_few > 1 and not spent():
             middle = (number + too_few) // 2
-            enough = judge(MIXED, left(middle), time.perf_counter(), goal.met)
+            enough = judge(MIXED, first(middle), time.perf_counter(), goal.met, base)
             number, too_few = (middle, too_few) if enough else (number, middle)
+
+    if MIXED in allowed and goal.clearly_missed(trial) and not spent():
+        on_rung(MIXED)
+        counted = costs(best)
+        leave_in_float((best, fitted), counted.seconds, better)
+        if best.trained and not done():
+            # Training data is to cost nobody what mixed precision reaches without it.
+            leave_in_float(untrained, counted.seconds, goal.met)
+            if not best.trained:
+                notes += ("mixed precision meets the goal without it, so its weights are not used",)
     return Climb(best, tuple(attempts), goal.met(trial), statistics, execution.graph, counted, notes)
 
 

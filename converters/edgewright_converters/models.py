@@ -32,7 +32,14 @@ from edgewright_converters.layer_cost import layer_costs
 from edgewright_converters.operators import executed_operators, int8_mac_share
 from edgewright_converters.precision_choice import LEAST_SPEED, Choice, choose
 from edgewright_converters.quantise import QuantisedModel, quantise_as
-from edgewright_converters.quantise.decision import Decision, TfliteTarget, as_onnx, as_tflite, own_ranges
+from edgewright_converters.quantise.decision import (
+    Decision,
+    TfliteTarget,
+    as_onnx,
+    as_tflite,
+    own_ranges,
+    with_own_ranges,
+)
 from edgewright_converters.quantise.tflite_static import quantise_tflite
 from edgewright_converters.rungs import CALIBRATION_SAMPLES, FINE_TUNING, TRAINING_SECONDS, Effort
 from edgewright_converters.steps import Steps
@@ -170,6 +177,11 @@ def _tuner(
     def show(done: int, of: int, loss: float, left: float) -> None:
         steps.during(f"{FINE_TUNING.name}: step {done} of {of}, loss {loss:.3g}", left)
 
+    def refreshed(decision: Decision) -> Decision:
+        if graphs.tflite is None:
+            return decision
+        return with_own_ranges(decision, graphs.tflite, (sample.inputs for sample in data.samples))
+
     return Tuner(
         graphs.graph,
         data.training,
@@ -177,6 +189,7 @@ def _tuner(
         lambda decision: [_quantise(decision, graphs.tflite, setting) for setting in wanted],
         classification_output(data.outputs),
         TrainingLimits(seconds=TRAINING_SECONDS[effort]),
+        refreshed,
         fine_tune == "always",
         show,
     )

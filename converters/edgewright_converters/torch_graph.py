@@ -6,7 +6,7 @@ against ONNX Runtime when it is made, so that what is learnt in it is learnt for
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,7 @@ class TorchGraph(nn.Module):  # type: ignore[misc]
         weights = self.weights()
 
         def one(*sample: Tensor) -> tuple[Tensor, ...]:
-            return self._run(sample, weights)
+            return self._run(sample, weights, self.stored)
 
         if all(x.shape[0] == 1 for x in inputs):
             made = one(*inputs)
@@ -74,13 +74,15 @@ class TorchGraph(nn.Module):  # type: ignore[misc]
         """An activation as it is kept for whoever takes it."""
         return value
 
-    def _run(self, sample: tuple[Tensor, ...], weights: Mapping[str, Any]) -> tuple[Tensor, ...]:
+    def _run(
+        self, sample: Sequence[Tensor], weights: Mapping[str, Any], stored: Callable[[str, Tensor], Tensor]
+    ) -> tuple[Tensor, ...]:
         values = dict(weights)
         for spec, value in zip(self.graph.inputs, sample, strict=True):
-            values[spec.runtime_name] = self.stored(spec.runtime_name, value)
+            values[spec.runtime_name] = stored(spec.runtime_name, value)
         for node in self.graph.nodes:
             for name, value in run_node(node, values).items():
-                values[name] = self.stored(name, value)
+                values[name] = stored(name, value)
         return tuple(values[spec.runtime_name] for spec in self.graph.outputs)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,23 @@ from numpy.typing import NDArray
 from toy_models import Uneven
 
 import edgewright as ew
+from benchmarks.fine_tuning import uneven
 from edgewright.errors import ConversionError, DataError
+from edgewright_converters.calibration import load_samples
+from edgewright_converters.execution import Execution
 from edgewright_converters.fine_tuning import TrainingLimits
+from edgewright_converters.fine_tuning.rung import Tuner
+from edgewright_converters.fine_tuning.training_data import share_out
+from edgewright_converters.graphs import float_graphs, with_own_ranges
+from edgewright_converters.observation import observe
 from edgewright_converters.pipeline import ConversionReport
+from edgewright_converters.quantise.activation_range import choose_ranges
+from edgewright_converters.quantise.bias_correction import corrected
+from edgewright_converters.quantise.decision import Decision, as_onnx, as_tflite
+from edgewright_converters.quantise.sweep import sweep
 from edgewright_converters.rungs import FINE_TUNING
+from edgewright_converters.source import check_takes, load_source
+from edgewright_demo.models import load_digits
 
 Array = NDArray[Any]
 INPUTS: Array = np.random.default_rng(0).standard_normal((3000, 12)).astype(np.float32)
@@ -79,6 +93,47 @@ def test_model_that_fails_the_gate_passes_once_it_is_fine_tuned_without_labels(
     steps = {of for _, of, _ in told}
     assert len(steps) == 1 and [done for done, _, _ in told] == sorted(done for done, _, _ in told)
     assert any(what.startswith("fine-tuning:") for _, _, what in told)
+
+
+def depthwise(images: torch.Tensor, labels: torch.Tensor) -> torch.nn.Module:
+    """A small CNN with hard-swishes whose channels lie two decades apart, trained on 1,400 digits."""
+    torch.manual_seed(0)
+    network = uneven(2.0, 4)
+    optimiser = torch.optim.AdamW(network.parameters(), 4e-3, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 8e-3, 550)
+    for _ in range(25):
+        for rows in torch.randperm(1400)[:1386].split(63):
+            loss = torch.nn.functional.cross_entropy(network(images[rows]), labels[rows])
+            optimiser.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimiser.step()
+            schedule.step()
+    return network.eval()
+
+
+@pytest.mark.slow
+def test_what_a_convolutional_network_learns_reaches_both_formats() -> None:
+    digits = load_digits()
+    images, labels = digits.train_x[:1800].reshape(-1, 1, 7, 4, 7, 4).mean((3, 5)), digits.train_y[:1800]
+    source = load_source(depthwise(torch.from_numpy(images), torch.from_numpy(labels)))
+    samples = load_samples({"x": images[:64]}, source.input_names)
+    examples = [sample.inputs for sample in samples.head(2)]
+    graphs = float_graphs(source, examples, check_takes(source, examples[0]), ("onnx", "tflite"))
+    graph, target = graphs.graph, with_own_ranges(graphs, samples).tflite
+    assert graph is not None and target is not None
+    execution, held = Execution(graph), [graph.feed(sample.inputs) for sample in samples]
+    before = Decision(graph, choose_ranges(observe(execution, held, "digits"), {}))
+    before = replace(before, graph=sweep(execution, before.bounds(), held, corrected).graph)
+    tuned = Tuner(
+        graph,
+        share_out(load_samples({"x": images[64:], "y": labels[64:]}, source.input_names), samples),
+        source.run,
+        lambda decision: [as_onnx(decision, "uint8"), as_tflite(decision, target)],
+        "output",
+        TrainingLimits(steps=400),
+    )(before)
+    assert tuned.kept, tuned.says
 
 
 @pytest.mark.slow

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from torch_layers import Prepared, prepare
 
 from edgewright.errors import DataError
 from edgewright_converters.calibration import SampleSet
+from edgewright_converters.fine_tuning.rung import Tuned, Tuner
 from edgewright_converters.float_graph import FloatGraph
 from edgewright_converters.held_out import parts
 from edgewright_converters.ladder import Climb, Fit, climb
@@ -75,8 +78,23 @@ def model(kind: str) -> Prepared:
     return prepare(Hard() if kind == "hard" else Coarse(), (3, 16, 16), 32)
 
 
+@dataclass(frozen=True)
+class ByHand:
+    """In the place of a training: the decision that it is said to have come to."""
+
+    learnt: Callable[[Decision], Decision]
+    always: bool = True
+
+    def __call__(self, decision: Decision) -> Tuned:
+        return Tuned(replace(self.learnt(decision), trained=True), True, "fine-tuned by hand")
+
+
 def climbing(
-    kind: str, goal: Goal, effort: Effort = "standard", fast_enough: float = 0.0
+    kind: str,
+    goal: Goal,
+    effort: Effort = "standard",
+    fast_enough: float = 0.0,
+    tuner: ByHand | None = None,
 ) -> tuple[Climb, list[Rung], list[Decision]]:
     one = model(kind)
     graph = one.graphs.graph
@@ -104,6 +122,7 @@ def climbing(
         one.samples.where,
         announced.append,
         lambda decision: LayerCosts({layer.name: 1e-3 for layer in decision.graph.layers}, "predicted"),
+        tuner=cast("Tuner | None", tuner),
         fast_enough=fast_enough,
     )
     return found, announced, tried
@@ -193,6 +212,35 @@ def test_layers_stay_in_float_where_nothing_else_helps() -> None:
         if size < len(found.decision.in_float)
     ]
     assert not found.met or not any(Goal(1.0).met(trial) for trial in missed)
+
+
+@pytest.mark.slow
+def test_layers_left_in_float_after_fine_tuning_have_the_weights_that_were_learnt() -> None:
+    """Learnt is here nothing: float's weights, which their rounding harms."""
+
+    def learnt(decision: Decision) -> Decision:
+        graph = model("coarse").graphs.graph
+        assert graph is not None
+        return replace(decision, graph=graph)
+
+    found, _, tried = climbing("coarse", Goal(1.0), tuner=ByHand(learnt))
+    assert found.met and found.decision.trained and found.notes == ("fine-tuned by hand",)
+    trained = next(decision for decision in tried if decision.trained)
+    assert found.decision == replace(trained, in_float=frozenset({trained.graph.layers[1].name}))
+
+
+@pytest.mark.slow
+def test_what_mixed_precision_reaches_without_fine_tuning_is_not_lost_to_it() -> None:
+    """Kept is a training that is no better than what was before: its weights lie on their grids already, so that
+    none of its layers gains by float."""
+    found, _, _ = climbing("coarse", Goal(1.0), tuner=ByHand(lambda decision: decision))
+    without, _, _ = climbing("coarse", Goal(1.0))
+    assert found.met and not found.decision.trained
+    assert found.decision.in_float == without.decision.in_float
+    assert found.notes == (
+        "fine-tuned by hand",
+        "mixed precision meets the goal without it, so its weights are not used",
+    )
 
 
 @pytest.mark.slow

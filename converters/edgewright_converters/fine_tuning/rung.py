@@ -34,6 +34,8 @@ from edgewright_converters.verify import Reference, open_specs
 
 Array = NDArray[Any]
 FineTune = Literal["auto", "always", "never"]
+RANGE_SAMPLES = 256
+"""Samples that show what activations take on after training, where their range is not learnt."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class Tuner:
     scores: str | None
     """The output of a classifier that holds its scores."""
     limits: TrainingLimits
+    refreshed: Callable[[Decision], Decision] = lambda decision: decision
+    """The decision with the ranges of what is in another format alone, as its weights now have them."""
     always: bool = False
     on_progress: OnProgress | None = None
 
@@ -80,12 +84,22 @@ class Tuner:
             return Tuned(None, False, f"fine-tuning was left out: {error.problem}")
         except ConversionError as error:
             return Tuned(None, False, f"fine-tuning was given up: {error.problem}")
-        tuned = student.decision()
+        tuned = self.refreshed(student.decision(self._some(student.input_names)))
         pairs = zip(self.quantise(decision), self.quantise(tuned), strict=True)
         judged = [_judged(pair, self.data.judges(), self.reference, self.scores) for pair in pairs]
         # The form that gained nothing speaks for all.
         worst = next((one for one in judged if not one.better), judged[0])
         return Tuned(tuned, worst.better, f"{self._did(done)}, {worst.says}")
+
+    def _some(self, names: Sequence[str]) -> Iterable[tuple[torch.Tensor, ...]]:
+        """Samples learnt from, spread over all of them."""
+        chosen = sorted(self.data.learnt)
+        wanted = frozenset(chosen[:: -(-len(chosen) // RANGE_SAMPLES)])
+        return (
+            tuple(torch.from_numpy(sample.inputs[name]) for name in names)
+            for index, sample in enumerate(self.data.samples)
+            if index in wanted
+        )
 
     def _did(self, done: Training) -> str:
         labels = (

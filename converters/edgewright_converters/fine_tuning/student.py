@@ -3,11 +3,13 @@
 Its weights and activations lie on exactly the grids that the converters write, with batch norm folded as they fold
 it (Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
 Inference", section 3). Trained are the weights and biases of layers and, as in Esser et al. 2020, "Learned Step
-Size Quantization", the step of each activation's grid.
+Size Quantization", the step of the grid of each activation that all targets store. What one of them alone stores
+is rounded and never clipped: clipping would become part of the function, and the other target would not have it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,8 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from edgewright_converters.quantise.activation_range import ActivationRange
 from edgewright_converters.quantise.decision import Decision
-from edgewright_converters.quantise.fake_quantisation import on_grid, weight_on_grid
+from edgewright_converters.quantise.fake_quantisation import on_grid, on_steps, weight_on_grid
 from edgewright_converters.quantise.grid import STEPS, ActivationGrid
 from edgewright_converters.torch_graph import TorchGraph
 
@@ -25,6 +28,9 @@ Array = NDArray[Any]
 MOVES = ("Flatten", "Gather", "Identity", "MaxPool", "Reshape", "Slice", "Split", "Squeeze", "Transpose",
          "Unsqueeze")  # fmt: skip
 """What gives values as they come in: both targets keep the grid of the input for the output."""
+BOUNDED = ("HardSigmoid", "Sigmoid", "Softmax", "Tanh")
+"""Their results have a range of their own, which TFLite holds to. A gate that learns to clip earlier is another
+function, which a hard-swish, one operator in TFLite, does not compute."""
 
 
 class Student(TorchGraph):
@@ -48,11 +54,14 @@ class Student(TorchGraph):
             if layer.bias is not None and unit.size == graph.weights[layer.bias].size:
                 low, high = bounds.get(layer.input, (-1.0, 1.0))
                 self._train(layer.bias, graph.weights[layer.bias], unit.reshape(-1) * _power(max(-low, high)))
-        self.grids = {
+        grids = {
             name: ActivationGrid.over(*bounds[name])
             for name in graph.float_tensors
             if name in graph.quantised_tensors and name in bounds and not self._moved(name)
         }
+        held = self._held()
+        self.grids = {name: grid for name, grid in grids.items() if name not in held}
+        self.held = {name: grid.scale for name, grid in grids.items() if name in held}
         self._grid_numbers = {name: number for number, name in enumerate(self.grids)}
         scales = torch.tensor([grid.scale for grid in self.grids.values()], dtype=torch.float32)
         self.register_buffer("scales", scales)
@@ -69,19 +78,27 @@ class Student(TorchGraph):
         }
 
     def stored(self, name: str, value: Tensor) -> Tensor:
+        if name in self.held:
+            return on_steps(value, self.held[name])
         if name not in self.grids:
             return value
         number = self._grid_numbers[name]
         return on_grid(value, self._steps()[number], self.grids[name].zero_point)
 
-    def decision(self) -> Decision:
-        """What has been learnt, as the converters write it."""
+    def decision(self, samples: Iterable[Sequence[Tensor]] = ()) -> Decision:
+        """What has been learnt, as the converters write it.
+
+        What is held is to cover all that it takes on for `samples`, the inputs in order of one sample each;
+        without any it keeps its range.
+        """
         with torch.no_grad():
             learnt = {
                 name: self._value(number).cpu().numpy().copy() for name, number in self._numbers.items()
             }
             scales = self._steps().cpu().numpy().astype(np.float64)
         ranges = dict(self._decision.ranges)
+        for name, (low, high) in self._reach(samples).items():
+            ranges[name] = ActivationRange.over(low, high)
         for name, scale in zip(self.grids, scales, strict=True):
             zero_point = self.grids[name].zero_point
             ranges[name] = replace(
@@ -96,6 +113,31 @@ class Student(TorchGraph):
         """The float model with what has been learnt, which `convert` takes as a source."""
         made: TorchGraph = TorchGraph(self.decision().graph).eval()
         return made
+
+    def _held(self) -> set[str]:
+        """Activations whose grids are not learnt."""
+        found = set(self.graph.unshared)
+        for node in reversed(self.graph.nodes):
+            # Of what only moves, one name or another is that of the other target's tensor.
+            if node.op_type in MOVES and not found.issuperset(node.output):
+                found.discard(node.input[0])
+        return found | {name for node in self.graph.nodes if node.op_type in BOUNDED for name in node.output}
+
+    def _reach(self, samples: Iterable[Sequence[Tensor]]) -> dict[str, tuple[float, float]]:
+        """Minimum and maximum of what is held."""
+        found: dict[str, tuple[float, float]] = {}
+
+        def look(name: str, value: Tensor) -> Tensor:
+            if name in self.held and value.numel():
+                low, high = found.get(name, (np.inf, -np.inf))
+                found[name] = min(low, float(value.min())), max(high, float(value.max()))
+            return self.stored(name, value)
+
+        with torch.no_grad():
+            weights = self.weights()
+            for sample in samples:
+                self._run(sample, weights, look)
+        return found
 
     def _moved(self, name: str) -> bool:
         node = self.graph.producers.get(name)

@@ -38,6 +38,12 @@ class ActivationRange:
     error: float
     min_max_error: float
 
+    @classmethod
+    def over(cls, low: float, high: float) -> ActivationRange:
+        """Minimum and maximum."""
+        error = ActivationGrid.over(low, high).scale ** 2 / 12
+        return cls(low, high, "min-max", error, error)
+
 
 def choose_ranges(
     statistics: Mapping[str, TensorStatistics], histograms: Mapping[str, Array]
@@ -48,9 +54,8 @@ def choose_ranges(
 
 def choose_range(low: float, high: float, counts: Array | None) -> ActivationRange:
     """The best candidate for one tensor; `counts` holds its histogram over [low, high]."""
-    step = ActivationGrid.over(low, high).scale
     if counts is None or counts.sum() == 0:
-        return ActivationRange(low, high, "min-max", step**2 / 12, step**2 / 12)
+        return ActivationRange.over(low, high)
     whole = _error(low, high, low, high, counts)
     best = ActivationRange(low, high, "min-max", whole, whole)
     for method, candidate_low, candidate_high in _candidates(low, high, counts):

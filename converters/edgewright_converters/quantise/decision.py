@@ -45,6 +45,8 @@ class Decision:
     """Whether the target's activations have nought in the middle of their grids: then so have all ranges."""
     trained: bool = False
     """Whether the weights and ranges have been fine-tuned."""
+    own_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Of TFLite activations that are no tensor of `graph`, where they are others than the float model's."""
 
     def storable(self) -> Decision:
         """The decision with every bias small enough for 32 bits."""
@@ -111,7 +113,7 @@ def as_onnx(decision: Decision, activation: ActivationDtype, *, symmetric: bool 
 def as_tflite(decision: Decision, target: TfliteTarget) -> QuantisedModel:
     """The decision as a TFLite model. Raises `ConversionError`."""
     bounds = decision.bounds()
-    ranges = dict(target.own_ranges)
+    ranges = {**target.own_ranges, **decision.own_ranges}
     ranges.update({name: bounds[mine] for name, mine in target.found.activations.items() if mine in bounds})
     opened = open_tflite(target.exported)
     places = {
@@ -129,6 +131,16 @@ def as_tflite(decision: Decision, target: TfliteTarget) -> QuantisedModel:
     return quantise_tflite(
         carried_over(decision.storable().graph, target.exported, target.found), ranges, frozenset(in_float)
     )
+
+
+def with_own_ranges(
+    decision: Decision, target: TfliteTarget, samples: Iterable[Mapping[str, Array]]
+) -> Decision:
+    """The decision with the ranges of what is in the TFLite graph alone as its weights have them now."""
+    if not target.found.unmatched:
+        return decision
+    graph = carried_over(decision.graph, target.exported, target.found)
+    return replace(decision, own_ranges=own_ranges(graph, samples, target.found.unmatched))
 
 
 def own_ranges(

@@ -14,6 +14,11 @@ from torch import Tensor
 from edgewright_converters.quantise.grid import LEAST_SCALE, STEPS, WEIGHT_MAX
 
 
+def on_steps(value: Tensor, scale: float) -> Tensor:
+    """An activation rounded to whole steps and never clipped, with a gradient for the value."""
+    return torch.round(value.detach() * (1.0 / scale)) * scale + (value - value.detach())
+
+
 def on_grid(value: Tensor, scale: Tensor | float, zero_point: int) -> Tensor:
     """An activation as 8 bits hold it: `ActivationGrid.rounded`, with gradients for the value and the scale."""
     step = torch.as_tensor(scale, dtype=value.dtype, device=value.device)

@@ -52,6 +52,42 @@ def damage(
     return found
 
 
+def relief(
+    execution: Execution,
+    weights: Mapping[str, Array],
+    ranges: Mapping[str, tuple[float, float]],
+    samples: Sequence[Mapping[str, Array]],
+) -> dict[str, float]:
+    """For each layer by name: by how much the noise at the outputs of a graph that is rounded as a whole goes
+    down, relative to their power, when the layer alone is left in float. Below nought where it goes up.
+
+    For fine-tuned `weights`: they rely on their rounding, so that what rounding one alone does says nothing. The
+    reference is the graph of `execution`, with its own weights.
+    """
+    graph = execution.graph
+    reference = list(side_by_side(lambda sample: execution.run(sample, _as_it_is), samples))
+    power = sum(_power(outputs) for outputs in reference) or 1.0
+    grids = {name: ActivationGrid.over(*ranges[name]) for name in graph.quantised_tensors if name in ranges}
+    rounded = {n.weight: rounded_weight(weights[n.weight], n.channel_axis) for n in graph.layers}
+
+    def noise(left: WeightLayer | None) -> float:
+        used, stored = {**weights, **rounded}, None
+        if left is not None:
+            used[left.weight], stored = weights[left.weight], _stored_output(graph, left)
+
+        def visit(name: str, value: Array) -> Array | None:
+            return grids[name].rounded(value) if name in grids and name != stored else None
+
+        outputs = side_by_side(lambda sample: execution.run(sample, visit, used), samples)
+        return sum(
+            _power({name: one[name] - other[name] for name in one})
+            for one, other in zip(reference, outputs, strict=True)
+        )
+
+    before = noise(None)
+    return {layer.name: (before - noise(layer)) / power for layer in graph.layers}
+
+
 def most_for_least(damages: Mapping[str, float], seconds: Mapping[str, float]) -> list[str]:
     """Layers in the order in which to leave them out of INT8: most damage for each second that it costs first.
 

@@ -10,12 +10,13 @@ from torch_layers import Prepared, prepare
 
 from edgewright_converters.calibration import Sample
 from edgewright_converters.execution import Execution
-from edgewright_converters.fine_tuning.student import Student
+from edgewright_converters.fine_tuning.student import MOVES, Student
 from edgewright_converters.graphs import with_own_ranges
 from edgewright_converters.observation import observe
 from edgewright_converters.quantise import QuantisedModel
 from edgewright_converters.quantise.activation_range import choose_ranges
 from edgewright_converters.quantise.decision import Decision, as_onnx, as_tflite
+from edgewright_converters.quantise.decision import with_own_ranges as renewed
 from edgewright_converters.torch_graph import TorchGraph
 from edgewright_converters.verify import compare
 
@@ -91,6 +92,67 @@ def test_trained_student_computes_what_the_artifacts_of_both_formats_do(one: Pre
     assert tflite is not None
     # LiteRT rounds between the multiplications of a hard-swish.
     assert agreement(one, student, as_tflite(learnt, tflite)) > 30
+
+
+@pytest.mark.slow
+def test_both_formats_compute_what_was_learnt_however_far_the_ranges_have_moved(one: Prepared) -> None:
+    """A gate of a hard-swish, which TFLite does not have, learns no range: clipped, it is another function."""
+    student = Student(decided(one))
+    with torch.no_grad():
+        student.log_steps.fill_(-0.5)
+    learnt = student.decision()
+    tflite = with_own_ranges(one.graphs, one.samples).tflite
+    assert tflite is not None and one.graphs.graph is not None and one.graphs.graph.unshared
+    assert agreement(one, student, as_onnx(learnt, "uint8")) > 50
+    assert agreement(one, student, as_tflite(learnt, tflite)) > 30
+
+
+def test_what_one_format_alone_stores_is_never_clipped_and_ends_with_the_range_that_it_takes_on(
+    one: Prepared,
+) -> None:
+    before = decided(one)
+    assert before.graph.unshared
+    (gate,) = before.graph.unshared - {
+        n for node in before.graph.nodes if node.op_type in MOVES for n in node.output
+    }
+    narrow = replace(before.ranges[gate], high=before.ranges[gate].high / 2)
+    student = Student(replace(before, ranges={**before.ranges, gate: narrow}))
+    assert gate in student.held and gate not in student.grids
+    assert student.decision().bounds()[gate] == (narrow.low, narrow.high)
+    samples = [(x[None],) for x in images(one)]
+    low, high = student.decision(samples).bounds()[gate]
+    assert (low, high) == pytest.approx(before.bounds()[gate], abs=0.02)
+
+
+class Normed(nn.Module):
+    """LayerNorm is one operator in ONNX, and many in TFLite, with activations of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.last = nn.Linear(6, 16), nn.LayerNorm(16), nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(nn.functional.gelu(self.norm(self.first(x))))
+
+
+@pytest.mark.slow
+def test_what_tflite_alone_stores_gets_the_ranges_that_the_trained_weights_have() -> None:
+    torch.manual_seed(0)
+    other = prepare(Normed(), (7, 6), 40)
+    target = with_own_ranges(other.graphs, other.samples).tflite
+    assert target is not None and target.own_ranges
+    student = Student(decided(other))
+    with torch.no_grad():
+        for value in student.values:
+            value.mul_(1.5)
+        student.log_steps.add_(float(np.log(1.5)))
+    stale = student.decision()
+    fresh = renewed(stale, target, [sample.inputs for sample in other.samples])
+    assert fresh.own_ranges.keys() == target.own_ranges.keys() and fresh.own_ranges != target.own_ranges
+    gain = agreement(other, student, as_tflite(fresh, target)) - agreement(
+        other, student, as_tflite(stale, target)
+    )
+    assert gain > 3
 
 
 def test_batch_of_samples_gives_what_each_gives_alone(one: Prepared) -> None:

@@ -6,7 +6,8 @@ from onnx_graphs import bounds_of, float_graph, node, normal, samples_of
 
 from edgewright_converters.execution import Execution
 from edgewright_converters.float_graph import FloatGraph
-from edgewright_converters.quantise.sensitivity import damage, most_for_least
+from edgewright_converters.quantise.grid import rounded_weight, weight_scales
+from edgewright_converters.quantise.sensitivity import damage, most_for_least, relief
 
 
 def three_layers(bad: int | None = None) -> FloatGraph:
@@ -81,3 +82,31 @@ def test_model_whose_output_is_nought_damages_nothing() -> None:
     samples = samples_of(graph, 2)
     found = damage(Execution(graph), bounds_of(graph, samples), samples)
     assert all(value == 0.0 for value in found.values())
+
+
+def test_relief_is_what_leaving_one_layer_of_a_rounded_graph_in_float_takes_out() -> None:
+    graph = three_layers()
+    samples = samples_of(graph, 4)
+    ranges = bounds_of(graph, samples)
+    ranges["a1"] = (0.0, ranges["a1"][1] / 4)
+    execution = Execution(graph)
+    found = relief(execution, graph.weights, ranges, samples)
+    assert max(found, key=found.__getitem__) == graph.layers[1].name and found[graph.layers[1].name] > 0
+    assert found[graph.layers[1].name] == pytest.approx(
+        damage(execution, ranges, samples)[graph.layers[1].name], rel=0.3
+    )
+
+
+def test_layer_whose_weights_rely_on_being_rounded_gives_no_relief() -> None:
+    graph = three_layers()
+    layer = graph.layers[1]
+    samples = samples_of(graph, 4)
+    weight = rounded_weight(graph.weights[layer.weight], layer.channel_axis)
+    graph = graph.with_weights({layer.weight: weight})
+    step = weight_scales(weight, layer.channel_axis)
+    # As training may leave them: a third of a step off, on the same grid once they are rounded.
+    off = np.where(np.abs(weight) < np.abs(weight).max(axis=(1, 2, 3), keepdims=True), step / 3, 0.0)
+    trained = {**graph.weights, layer.weight: (weight + off).astype(np.float32)}
+    execution, ranges = Execution(graph), bounds_of(graph, samples)
+    assert relief(execution, trained, ranges, samples)[layer.name] < 0
+    assert damage(Execution(graph.with_weights(trained)), ranges, samples)[layer.name] > 0
