@@ -24,11 +24,11 @@ Method = Literal["min-max", "percentile", "mean squared error", "entropy"]
 PERCENTILES = (99.9, 99.99, 99.999)
 SHRINKS = np.linspace(0.3, 1.0, 29)
 CLIPPING = 8.0
-"""How much worse clipping is than rounding of the same power. Rounding errors are many and cancel out in the sums of
-the next layer; clipping bends few values, the strongest features, all one way, and more of them in data that
-calibration did not show. Each tensor of EfficientNet-Lite0 taken alone, 16 photo crops: the ranges of least squares
-did 1.8 times the damage to the outputs on photos of others that they did on the calibration photos, ranges that
-keep 85 % of minimum to maximum 1.4 times, and a third less than those of least squares."""
+"""How much worse clipping is than rounding of the same power. Rounding errors are many and cancel out in the next
+layer's sums; clipping bends few values, the strongest features, all one way, and more of them in data that
+calibration did not show. Each tensor of EfficientNet-Lite0 taken alone, 16 photo crops: on photos of others the
+ranges of least squares did 1.8 times the damage to the outputs that they did on the calibration photos, and half
+as much again as ranges that keep 85 % of minimum to maximum."""
 LEAST_GAIN = 1.05
 """A narrower range must leave this much less noise than minimum and maximum, which clip nothing in the field."""
 _LEVELS = 128
