@@ -33,7 +33,7 @@ def chain(*, dead: list[int] = DEAD, loud: float = 6.0, pads: int = 0, shared: b
     mixed[:, LOUD] = 1.0
     outputs = ["y", "e"] if shared else ["y"]
     weights = {"w1": first, "b1": np.ones(8, np.float32), "w2": kernel, "b2": np.abs(normal(8)) + 0.5}
-    weights |= {"nought": np.float32(0.0), "six": np.float32(6.0)}
+    weights |= {"nought": np.array(0, np.float32), "six": np.array(6, np.float32)}
     weights |= {"w3": mixed, "b3": normal(4)}
     return float_graph(nodes, {"x": (1, 3, 12, 12)}, outputs, weights)
 
