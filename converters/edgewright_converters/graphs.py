@@ -23,6 +23,7 @@ from edgewright_converters.float_graph import FloatGraph
 from edgewright_converters.optimise import optimise
 from edgewright_converters.quantise.decision import TfliteTarget, own_ranges
 from edgewright_converters.source import SourceModel
+from edgewright_converters.trace import exported_program
 
 Array = NDArray[Any]
 
@@ -44,11 +45,12 @@ def float_graphs(
 ) -> FloatGraphs:
     """Export to what is wanted, and to ONNX in any case. Raises `ConversionError` for a format wanted in vain."""
     exported: dict[ModelFormat, ExportedGraph] = {}
+    traced = None if model.onnx_path is not None else exported_program(model, examples)
     for model_format in ("onnx", "tflite"):
         if model_format not in wanted and model_format != "onnx":
             continue
         try:
-            exported[model_format] = optimise(export(model, examples, outputs, model_format))
+            exported[model_format] = optimise(export(model, examples, outputs, model_format, traced))
         except UnsupportedOperatorError as error:
             if model_format in wanted:
                 raise _with_the_other(error, model, examples, outputs, model_format) from None
