@@ -36,7 +36,7 @@ kubernetes:
 	-@$(PYTHON) tests/fleet/kubernetes/cluster_binaries.py
 
 test: debian kubernetes $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=3 --dist=loadgroup --no-loadscope-reorder
 
 explore: $(VENV)/.installed
 	$(BIN)/python -m pytest -m "hypothesis and not slow" --hypothesis-profile=explore

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,14 @@ settings.register_profile(
 settings.load_profile("repeatable")
 
 PROFILE = "x86-64-gateway"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run side by side, those of a file share a process, and all that need a cluster share one."""
+    for item in items:
+        folder = str(item.path.parent)
+        item.add_marker(pytest.mark.xdist_group("kubernetes" if "kubernetes" in folder else str(item.path)))
 
 
 def tiny_onnx(offset: int = 1) -> bytes:
@@ -118,14 +127,15 @@ def until(holds: Callable[[], bool], timeout_s: float = 20.0) -> bool:
     return holds()
 
 
-@pytest.fixture
-def mosquitto(tmp_path: Path) -> Iterator[BrokerSettings]:
-    """A real mosquitto on a free loopback port."""
-    program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
+@contextmanager
+def running_mosquitto(folder: Path, more: str = "", port: int | None = None) -> Iterator[BrokerSettings]:
+    """A real mosquitto on loopback, on a free port as a rule, with lines of its own in its configuration."""
+    program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
     assert program is not None, "mosquitto is not installed: apt-get install mosquitto"
-    port = free_port()
-    config = tmp_path / "mosquitto.conf"
-    config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
+    port = port or free_port()
+    config = folder / "mosquitto.conf"
+    anonymous = "" if "allow_anonymous" in more else "allow_anonymous true\n"
+    config.write_text(f"listener {port} 127.0.0.1\n{anonymous}{more}")
     process = subprocess.Popen(
         [program, "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -140,3 +150,10 @@ def mosquitto(tmp_path: Path) -> Iterator[BrokerSettings]:
     finally:
         process.terminate()
         process.wait(10)
+
+
+@pytest.fixture
+def mosquitto(tmp_path: Path) -> Iterator[BrokerSettings]:
+    """One that retains nothing of another test."""
+    with running_mosquitto(tmp_path) as settings:
+        yield settings

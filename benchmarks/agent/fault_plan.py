@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.agent.fault_trial import Before, Never, Trial, Work
+from benchmarks.agent.fault_world import Before, Never, Trial, Work
 
 CASES: tuple[tuple[Before, Work], ...] = (
     ("two", "update"),

@@ -23,8 +23,9 @@ from pathlib import Path
 
 import onnxruntime  # noqa: F401 - imported before the forks, so that none of them has to
 
+from benchmarks.agent import fault_trial, fault_world
 from benchmarks.agent.fault_plan import AT_STEPS, CASES, OTHERS, Place, coverage, plan
-from benchmarks.agent.fault_trial import Before, Never, Outcome, Trial, Work, World, run_trial, wish
+from benchmarks.agent.fault_world import Before, Never, Outcome, Trial, Work, World, wish
 from benchmarks.agent.faulty_device import leave, start, take
 from benchmarks.agent.toy_releases import toy_release
 
@@ -79,8 +80,6 @@ def make_world(scratch: Path) -> World:
 
 def count_steps(world: World, before: Before, work: Work) -> int:
     """How many durable steps a device takes for some work when nothing goes wrong."""
-    from benchmarks.agent import fault_trial
-
     seen = 0
 
     def count(step: int, name: str) -> None:
@@ -89,7 +88,7 @@ def count_steps(world: World, before: Before, work: Work) -> int:
 
     def task() -> int:
         trial = Trial("count", before, work, Never, 0)
-        fault_trial.work(world, trial, fault_trial.Place(world, trial), count)
+        fault_trial.work(world, trial, fault_world.Place(world, trial), count)
         return seen
 
     return int(in_a_fork(task))
@@ -122,7 +121,7 @@ def run_all(world: World, trials: Sequence[Trial], workers: int) -> Iterator[Out
             reader, writer = os.pipe()
             if (child := os.fork()) == 0:
                 os.setpgid(0, 0)
-                outcome = run_trial(world, trial)
+                outcome = fault_trial.run_trial(world, trial)
                 os.write(writer, json.dumps([outcome.served, outcome.problem, outcome.struck]).encode())
                 leave()
             os.close(writer)

@@ -123,7 +123,10 @@ def _paced(context: TrainingContext, width: int, pairs: int) -> dict[str, Any]:
                 of.checkpoint(state, made)
         if of is busy:
             of.close()  # what is still being written is this block's
-        return time.perf_counter() - began, time.process_time() - used
+        taken = time.perf_counter() - began, time.process_time() - used
+        if of is not None:
+            of.close()  # so that its ranks do not meet while the next block runs without it
+        return taken
 
     def counting(*arguments: Any) -> Any:
         saves.append(1)
@@ -131,8 +134,8 @@ def _paced(context: TrainingContext, width: int, pairs: int) -> dict[str, Any]:
 
     steps = 5
     block(replicated, quiet), block(alone, None)
-    # As many steps as take about a tenth of a second, the same on both ranks.
-    wanted = torch.tensor(max(2, round(5 * 0.1 / block(replicated, None)[0])))
+    # As many steps as take half a second, in which the ranks meet two or three times; the same on both.
+    wanted = torch.tensor(max(2, round(5 * 0.5 / block(replicated, None)[0])))
     dist.broadcast(wanted, 0)
     steps = int(wanted)
     kinds: dict[str, Callable[[], tuple[float, float]]] = {
@@ -154,7 +157,6 @@ def _paced(context: TrainingContext, width: int, pairs: int) -> dict[str, Any]:
             seconds[kind].append(taken)
             processor_s[kind].append(used)
     checkpoint.save = counted
-    quiet.close()
     newest = newest_whole(context.output.parent) or 0
     whole = read_whole(folder_of(context.output.parent, newest), newest)
     gradients = parameters_of(alone) * 4

@@ -164,7 +164,7 @@ def as_markdown(
         f"| **beyond start-up** (wanted: under {MOST_RECOVERY_S:g}) | {median('beyond_startup')} |",
         f"\nSteps done again, with a checkpoint each {SAVED_S:g} s: {median('steps_lost')}.\n",
         "## Steps per second: with the context over bare DDP\n",
-        "Blocks of a tenth of a second take turns in the same two processes; a checkpoint's cost is measured "
+        "Blocks of half a second take turns in the same two processes; a checkpoint's cost is measured "
         "with checkpoints back to back, waiting for the last one included.\n",
         "| parameters | ms a step, bare | context, nothing due | the same in processor time "
         f"| one checkpoint: MB | s taken from training | context, one each {PERIOD_S:g} s |\n"
@@ -261,7 +261,7 @@ def draw(recovered: list[dict[str, float]], paced: list[dict[str, Any]], path: P
 def main(quick: bool, no_file: bool) -> None:
     """Measure training jobs on this machine; exits with 1 where a limit is missed."""
     recovered = recovery(1 if quick else 7)
-    paced = pace(8 if quick else 100, WIDTHS)
+    paced = pace(4 if quick else 40, WIDTHS)
     restart_s = statistics.median(row["total"] for row in recovered)
     runs = thousand_ranks(min(row["stage_bytes_per_s"] for row in paced), restart_s)
     date = datetime.now(timezone.utc).date().isoformat()

@@ -14,6 +14,9 @@ from edgewright_converters.statistics import samples_to_decide_difference, sampl
 BROKEN_SQNR_DB = 3.0
 """Below this the noise carries half of the signal's power: no metric can rescue such outputs."""
 CALIBRATION_REMEDY = "give --evaluation with labelled samples that were not calibrated on"
+MATCH_REMEDY = (
+    "check that 'y' numbers the classes as the model does, and that preprocessing is the training's"
+)
 RETRY_REMEDY = "calibrate on more data that is like the field's, or allow a larger --max-drop"
 LABELS_REMEDY = "give --evaluation with labels ('y'), so that accuracy itself can be measured"
 
@@ -28,13 +31,15 @@ class GateLimits:
     """Decibels that each output's SQNR must reach; None asks only that no output is broken."""
 
 
-def accuracy_checks(report: AccuracyReport, limits: GateLimits) -> tuple[GateCheck, ...]:
-    """The check `accuracy` of a classifier, and the check `outputs` of any model."""
+def accuracy_checks(
+    report: AccuracyReport, limits: GateLimits, classes: int | None = None
+) -> tuple[GateCheck, ...]:
+    """The check `accuracy` of a classifier with so many `classes`, and the check `outputs` of any model."""
     checks = []
     if report.data == "generated":
         checks.append(_unmeasured(limits.max_drop))
     elif report.change is not None:
-        checks.append(_labelled(report.change, report, limits.max_drop))
+        checks.append(_labelled(report.change, report, limits.max_drop, classes))
     elif report.agreement is not None:
         checks.append(_unlabelled(report.agreement, report, limits.max_drop))
     return (*checks, _outputs(report, limits.min_sqnr_db, judged_otherwise=bool(checks)))
@@ -47,7 +52,7 @@ def change_verdict(change: Difference, max_drop: float) -> Verdict:
     return "fail" if change.high < -max_drop / 100 else "inconclusive"
 
 
-def _labelled(change: Difference, report: AccuracyReport, max_drop: float) -> GateCheck:
+def _labelled(change: Difference, report: AccuracyReport, max_drop: float, classes: int | None) -> GateCheck:
     verdict = change_verdict(change, max_drop)
     seen = (
         f"accuracy changed by {change.value * 100:+.2f} points ({change.low * 100:+.2f} to "
@@ -58,6 +63,13 @@ def _labelled(change: Difference, report: AccuracyReport, max_drop: float) -> Ga
     remedy: str | None = None
     if verdict == "fail":
         says, remedy = f"{seen}; {limit}, and the whole interval is below it", RETRY_REMEDY
+    elif (right := report.float_accuracy) is not None and classes and right.low <= 1 / classes:
+        # Against labels that are not the model's own, any two models lose nothing against each other.
+        says = (
+            f"{seen}, but float itself is right on {right.value:.1%} ({right.low:.1%}–{right.high:.1%}), which "
+            f"may be chance among {classes} classes"
+        )
+        verdict, remedy = "inconclusive", MATCH_REMEDY
     elif report.data == "calibration":
         says = f"{seen}, but on the data that it was calibrated on, which proves nothing about other data"
         verdict, remedy = "inconclusive", CALIBRATION_REMEDY

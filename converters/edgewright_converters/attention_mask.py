@@ -25,6 +25,8 @@ from edgewright_converters.tflite_graph import open_tflite, with_constants
 Array = NDArray[Any]
 LARGE = -1e4
 """What no score is: 16 bits hold no less, and models are trained with masks of that size and more."""
+ALIKE = 1e-3
+"""Of an output's largest value: far under a step of 8 bits."""
 _ONNX = ("Add", "Cast", "Expand", "Identity", "Max", "Min", "Mul", "Reshape", "Slice", "Squeeze", "Transpose",
          "Unsqueeze", "Where")  # fmt: skip
 _TFLITE = ("ADD", "BROADCAST_TO", "CAST", "EXPAND_DIMS", "MAXIMUM", "MINIMUM", "MUL", "RESHAPE", "SELECT",
@@ -43,7 +45,10 @@ def cut_masks(
         return dict(exported)
     value = _mask_value(graph, masks, examples)
     cut = {name: _cut(graph.weights[name], value) for name in masks}
-    found: dict[ModelFormat, ExportedGraph] = {**exported, "onnx": graph.with_weights(cut).exported()}
+    finite = graph.with_weights(cut)
+    if not _alike(graph, finite, examples):
+        return dict(exported)
+    found: dict[ModelFormat, ExportedGraph] = {**exported, "onnx": finite.exported()}
     if "tflite" in exported:
         opened = open_tflite(exported["tflite"])
         makers = {op.outputs[0]: (op.kind, op.inputs) for op in opened.operators if op.outputs}
@@ -52,6 +57,21 @@ def cut_masks(
         constants = {index: _cut(opened.constants[index], value) for index in indices}
         found["tflite"] = with_constants(exported["tflite"], constants)
     return found
+
+
+def _alike(graph: FloatGraph, finite: FloatGraph, examples: Sequence[Mapping[str, Array]]) -> bool:
+    """Whether the outputs stay. They do not where a row has nothing but masked scores, of which infinity makes
+    NaN, and the model goes on with nought in its place."""
+    one, other = Execution(graph), Execution(finite)
+    for example in examples:
+        fed = graph.feed(example)
+        expected, made = one.run(fed, lambda *_: None), other.run(fed, lambda *_: None)
+        for name, value in expected.items():
+            if not np.allclose(
+                made[name], value, rtol=0.0, atol=ALIKE * float(np.abs(value).max(initial=0.0))
+            ):
+                return False
+    return True
 
 
 def _onnx_masks(graph: FloatGraph) -> set[str]:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from edgewright.artifact.manifest import GateCheck, ModelFormat, Precision, Verdict, computed_in
 from edgewright.figures import seconds, size
 from edgewright.runtime.memory import PeakMemory
+from edgewright_converters.prediction import latency_of
 from edgewright_profiles import HardwareProfile, load_profile, profile_names
-from edgewright_profiles.cost import OperatorWork, predict_latency
+from edgewright_profiles.cost import OperatorWork
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Needs:
     memory: PeakMemory | None
     work: tuple[OperatorWork, ...] | None
     """Of one inference in that precision, from which the latency on a profile is predicted."""
+    int8_share: float = 1.0
+    """Of the multiply-accumulates of INT8, the part that runs in it."""
 
 
 def budget_checks(profile: HardwareProfile, needs: Needs) -> tuple[GateCheck, ...]:
@@ -124,7 +127,7 @@ def _latency(profile: HardwareProfile, needs: Needs, limit: float) -> GateCheck:
         )
     arithmetic = computed_in(needs.precision, needs.format)
     accelerator = profile.accelerator_for(needs.format)
-    predicted = predict_latency(profile, needs.work, arithmetic, 1, accelerator)
+    predicted = latency_of(needs.work, profile, needs.format, arithmetic, needs.int8_share)
     place = f"the {accelerator.name}" if accelerator else "one core"
     low, high = predicted.low_seconds, predicted.high_seconds
     verdict: Verdict = "pass" if high <= limit else "fail" if low > limit else "inconclusive"

@@ -203,4 +203,5 @@ def _distance(one: Array, other: Array) -> float:
     if one.shape != other.shape or np.any(one[:, 0] != other[:, 0]):
         return math.inf
     largest = float(np.abs(one[:, 1:3]).max()) or 1.0
-    return float(np.abs(one[:, 1:] - other[:, 1:]).max()) / largest
+    with np.errstate(invalid="ignore"):  # infinity less infinity is no number, and no match
+        return float(np.abs(one[:, 1:] - other[:, 1:]).max()) / largest

@@ -23,10 +23,11 @@ from edgewright_converters.execution import Execution
 from edgewright_converters.expectation import expect
 from edgewright_converters.float_graph import FloatGraph
 from edgewright_converters.generated_inputs import STANDARD, InputScale, explained_scale, generated
-from edgewright_converters.ladder import Attempt, Climb, Rung, Try
+from edgewright_converters.ladder import Attempt, Climb, Try
 from edgewright_converters.quantise.activation_range import choose_ranges
 from edgewright_converters.quantise.analytic_bias import analytically_corrected
 from edgewright_converters.quantise.decision import Decision
+from edgewright_converters.rungs import Rung
 from edgewright_converters.source import InputForm, SourceModel, check_takes
 from edgewright_converters.trace import exported_program
 from edgewright_converters.trial import Goal

@@ -58,12 +58,7 @@ def export(
     """
     sample = samples[0]
     if model.onnx_path is not None:
-        if model_format == "tflite":
-            raise ConversionError(
-                "an ONNX model cannot become TFLite",
-                where=model.label,
-                remedy="convert from the PyTorch source, or ask for --format onnx",
-            )
+        assert model_format == "onnx"  # `as_module` is what becomes TFLite
         return _fixed_onnx(model, sample)
     model, program = traced or exported_program(model, samples)
     if model_format == "onnx":
@@ -142,10 +137,9 @@ def _to_tflite(
     try:
         with silenced():
             data = bytes(litert_torch.convert(module, example).model_content())
+            inside, outside = _signature(data)  # fails where the runtime lacks what the converter wrote
     except Exception as error:
         raise _unsupported(model, program, error, "TFLite") from error
-    with silenced():
-        inside, outside = _signature(data)
     return ExportedGraph(
         "tflite",
         data,
@@ -224,7 +218,10 @@ def _graph_tensors(proto: onnx.ModelProto) -> dict[str, Array]:
     return tensors
 
 
-_OPERATOR = re.compile(r"call_function\[target=torch\.ops\.([\w.]+)\]|Lowering not found: ([\w.]+)")
+_OPERATOR = re.compile(
+    r"call_function\[target=torch\.ops\.([\w.]+)\]|Lowering not found: ([\w.]+)"
+    r"|builtin opcode '(?:STABLEHLO_)?(\w+)'"
+)
 
 
 def _unsupported(
@@ -236,12 +233,12 @@ def _unsupported(
     if match is None:
         reason = str(error).strip().splitlines()[0][:200]
         return ConversionError(f"cannot be exported to {target} ({reason})", where=model.label)
-    operator = match[1] or match[2]
+    operator = match[1] or match[2] or match[3].lower()
     base = operator.split(".")[1] if "." in operator else operator
     place = ""
-    with contextlib.suppress(Exception):  # the place is a courtesy: without it the operator is named alone
+    with contextlib.suppress(Exception), silenced():  # without the place the operator is named alone
         for node in program.run_decompositions().graph.nodes:
-            if node.op == "call_function" and str(node.target).split(".")[1] in (base, f"special_{base}"):
+            if node.op == "call_function" and _plain(str(node.target).split(".")[1]) == _plain(base):
                 stack = list((node.meta.get("nn_module_stack") or {}).values())
                 module = stack[-1][0] if stack and stack[-1][0] else "the model itself"
                 line = user_line(node.meta.get("stack_trace") or "")
@@ -252,3 +249,8 @@ def _unsupported(
         where=model.label,
         remedy="replace it in the model",
     )
+
+
+def _plain(operator: str) -> str:
+    """The name without what torch's layers of operators write differently: prims.erf_inv is aten.erfinv."""
+    return operator.removeprefix("special_").replace("_", "")

@@ -14,6 +14,7 @@ from edgewright.artifact.manifest import FloatOperator, GateCheck, GateReport, L
 from edgewright_converters.accuracy_gate import GateLimits, accuracy_checks
 from edgewright_converters.budgets import Needs, budget_checks
 from edgewright_converters.operators import ExecutedOperator, int8_mac_share
+from edgewright_converters.precision_choice import HOLLOW
 from edgewright_converters.prediction import seconds_of
 from edgewright_converters.quantise import QuantisedModel
 from edgewright_converters.target_rules import as_executed_there, rule_checks
@@ -42,12 +43,13 @@ def gate(
     `work` is that of one inference in the artifact's precision, `predicted` the latencies predicted there.
     """
     model = verified.model
+    there = integer_share(verified, profile)
     verified = replace(verified, operators=as_executed_there(verified.operators, model, profile))
-    needs = Needs(model.format, model.precision, len(model.data), verified.memory, work)
     share = int8_mac_share(verified.operators)
+    needs = Needs(model.format, model.precision, len(model.data), verified.memory, work, there)
     left = _float_operators(verified.operators, verified.model, profile)
     checks = (
-        *accuracy_checks(verified.accuracy, limits),
+        *accuracy_checks(verified.accuracy, limits, _classes(model)),
         _int8_share(verified, share, left),
         *rule_checks(model, profile),
         _speed(verified, profile, predicted),
@@ -64,6 +66,20 @@ def gate(
         peak_memory_bytes=verified.memory.peak_bytes if verified.memory else None,
         conversion_s=conversion_s,
     )
+
+
+def _classes(model: QuantisedModel) -> int | None:
+    """How many classes a classifier scores: its one output of two axes."""
+    return next((s.source_shape[1] for s in model.outputs if len(s.source_shape) == 2), None)
+
+
+def integer_share(verified: VerifiedModel, profile: HardwareProfile) -> float:
+    """The part of the multiply-accumulates that the artifact runs in INT8 on the profile, where INT8 was asked for
+    and there are any; else all."""
+    if verified.model.precision not in ("int8", "int8-dynamic"):
+        return 1.0
+    share = int8_mac_share(as_executed_there(verified.operators, verified.model, profile))
+    return 1.0 if share is None else share
 
 
 def overall(checks: Sequence[GateCheck]) -> Verdict:
@@ -99,6 +115,9 @@ def _int8_share(verified: VerifiedModel, share: float | None, left: tuple[FloatO
     elif actual == 0.0:
         verdict, says = "fail", f"none of the {what} run in INT8: the model was left in float"
         remedy = "replace the operators that have no INT8 form, or ask for the other --format"
+    elif actual < HOLLOW:
+        verdict, says = "inconclusive", f"MOSTLY FLOAT: only {says}"
+        remedy = "leave --precision to the converter, or see what another --format comes to"
     return GateCheck(
         name="int8-share",
         verdict=verdict,

@@ -23,6 +23,8 @@ from edgewright_converters.float_graph import FloatGraph
 from edgewright_converters.optimise import optimise
 from edgewright_converters.quantise.decision import TfliteTarget, own_ranges
 from edgewright_converters.source import SourceModel
+from edgewright_converters.torch_graph import TorchGraph
+from edgewright_converters.torch_operators import OPERATORS
 from edgewright_converters.trace import exported_program
 
 Array = NDArray[Any]
@@ -50,7 +52,10 @@ def float_graphs(
         if model_format not in wanted and model_format != "onnx":
             continue
         try:
-            exported[model_format] = optimise(export(model, examples, outputs, model_format, traced))
+            source = model
+            if model_format == "tflite" and model.onnx_path is not None:
+                source = as_module(model, exported["onnx"])
+            exported[model_format] = optimise(export(source, examples, outputs, model_format, traced))
         except UnsupportedOperatorError as error:
             if model_format in wanted:
                 raise _with_the_other(error, model, examples, outputs, model_format) from None
@@ -71,6 +76,22 @@ def float_graphs(
         if name is not None
     } | {name for name in graph.scales if not found.covers(name)}
     return FloatGraphs(exported, replace(graph, fixed=frozenset(unknown)), TfliteTarget(tflite, found))
+
+
+def as_module(model: SourceModel, graph: ExportedGraph) -> SourceModel:
+    """An ONNX source as the PyTorch module that LiteRT's converter takes; `graph` is its optimised form.
+
+    Raises `UnsupportedOperatorError`. What the module computes is checked where it is exported.
+    """
+    found = FloatGraph.of(graph)
+    for node in found.nodes:
+        if node.op_type not in OPERATORS:
+            raise UnsupportedOperatorError(
+                f"operator {node.op_type} of node '{node.name}' is not one that Edgewright carries over to TFLite",
+                where=model.label,
+                remedy="convert from the PyTorch source",
+            )
+    return replace(model, module=TorchGraph(found).eval(), onnx_path=None)
 
 
 def _with_the_other(

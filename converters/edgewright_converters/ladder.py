@@ -1,9 +1,9 @@
 """The ladder of quantisation: repairs from the cheapest to the dearest, until the goal is met.
 
-Each rung changes the `Decision`, is tried as the target executes it, on samples that it was not fitted on
-(`held_out`), and is kept only if it helped. Rungs that cost nothing to run are climbed for every model that has
-not met the goal; leaving layers in float costs time on the device, and is tried only where the goal is clearly
-missed.
+Each of the `rungs` changes the `Decision`, is tried as the target executes it, on samples that it was not fitted
+on (`held_out`), and is kept only if it helped. Rungs that cost nothing to run are climbed until there is more
+than the goal asks for; those that take minutes, until it is met; leaving layers in float costs time on the
+device, and is tried only where the goal is clearly missed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from numpy.typing import NDArray
 
@@ -31,15 +31,24 @@ from edgewright_converters.quantise.reconstruction import reconstructed
 from edgewright_converters.quantise.sensitivity import damage, most_for_least, most_of
 from edgewright_converters.quantise.spare_channels import spread_over_dead
 from edgewright_converters.quantise.sweep import Repair, sweep, sweep_samples
+from edgewright_converters.rungs import (
+    ADAPTIVE,
+    CORRECTION,
+    EQUALISATION,
+    FINE_TUNING,
+    LAYERS,
+    MIN_MAX,
+    MIXED,
+    RANGES,
+    RECONSTRUCTION,
+    SECONDS,
+    Effort,
+    Rung,
+    climbed,
+)
 from edgewright_converters.trial import Goal, Trial
 
 Array = NDArray[Any]
-Effort = Literal["quick", "standard", "thorough"]
-SECONDS: Mapping[Effort, float] = {"quick": 15.0, "standard": 60.0, "thorough": 900.0}
-"""When a ladder starts no further rung; a rung that has begun is finished."""
-TRAINING_SECONDS: Mapping[Effort, float] = {"quick": 60.0, "standard": 600.0, "thorough": 3600.0}
-"""What fine-tuning may take beside them."""
-CALIBRATION_SAMPLES: Mapping[Effort, int] = {"quick": 64, "standard": 256, "thorough": 2048}
 WORTH_DB = 3.0
 """What equalisation must gain. It leaves every channel without headroom, so that data unlike the calibration data
 is clipped: on other photos it cost EfficientNet-Lite0 6 dB, while it gained 0.3 dB on the calibration photos."""
@@ -47,72 +56,6 @@ is clipped: on other photos it cost EfficientNet-Lite0 6 dB, while it gained 0.3
 SENSITIVITY_SAMPLES = 8
 ADAPTIVE_SHARE = 0.8
 """Of the damage done by all layers: those that do so much of it together are rounded adaptively."""
-
-
-@dataclass(frozen=True)
-class Rung:
-    """One step: its name, what it does in words, what it costs, and the least effort that climbs it."""
-
-    name: str
-    what: str
-    cost: str
-    effort: Effort
-    costs_run_time: bool = False
-
-
-MIN_MAX = Rung(
-    "min-max", "per-channel weights, activations over their true minimum and maximum", "1 pass", "quick"
-)
-RANGES = Rung(
-    "ranges",
-    "for each tensor the range (min-max, percentile, MSE, entropy) that leaves the least error",
-    "1 pass",
-    "quick",
-)
-EQUALISATION = Rung(
-    "equalisation",
-    "channels rescaled between layers so that each uses its whole range; high biases absorbed",
-    "2 passes",
-    "quick",
-)
-CORRECTION = Rung(
-    "bias correction", "the mean and the slope that rounding gave each channel taken out", "1 sweep", "quick"
-)
-RECONSTRUCTION = Rung(
-    "reconstruction",
-    "weights fitted and rounded so that each layer gives float's outputs",
-    "1 sweep and least squares",
-    "standard",
-)
-ADAPTIVE = Rung(
-    "adaptive rounding",
-    "which way each weight of the blocks that hurt is rounded learnt with their activations on their grids",
-    "1 sensitivity pass, some minutes of gradient descent",
-    "thorough",
-)
-FINE_TUNING = Rung(
-    "fine-tuning",
-    "weights and ranges trained on --training-data with the rounding in place, the float model as teacher",
-    "minutes of gradient descent, in time of its own",
-    "quick",
-)
-MIXED = Rung(
-    "mixed precision",
-    # Not at 16 bits: no layer is faster so than in float, in either runtime (benchmarks/sixteen_bit.py).
-    "the layers whose rounding damages the output most left in float (16-bit activations are slower in both "
-    "runtimes; TensorRT takes float16), as few as meet the goal by their time",
-    "1 sensitivity pass, some trials",
-    "standard",
-    costs_run_time=True,
-)
-RUNGS = (MIN_MAX, RANGES, EQUALISATION, CORRECTION, RECONSTRUCTION, ADAPTIVE, FINE_TUNING, MIXED)
-_EFFORTS: tuple[Effort, ...] = ("quick", "standard", "thorough")
-
-
-def climbed(effort: Effort, *, training: bool = False) -> tuple[Rung, ...]:
-    """The rungs that an effort may climb; fine-tuning only where there is `training` data."""
-    rungs = (r for r in RUNGS if _EFFORTS.index(r.effort) <= _EFFORTS.index(effort))
-    return tuple(r for r in rungs if training or r is not FINE_TUNING)
 
 
 @dataclass(frozen=True)
@@ -169,13 +112,16 @@ def climb(
     *,
     symmetric: bool = False,
     tuner: Tuner | None = None,
+    fast_enough: float = 0.0,
 ) -> Climb:
     """Climb until the goal is met, the effort is spent or the rungs are.
 
     `attempt` judges what was fitted on each of `fits`. Where there are several, what a kept rung makes of all
     `samples` is the decision. Minimum and maximum are those of all samples: a range is to hold whatever was seen.
     `costs` says what a layer left in float takes. `symmetric` is for a target whose grids have nought in the
-    middle; `tuner` takes time beside the effort. Raises `DataError` where the data drives a tensor to infinity.
+    middle; `tuner` takes time beside the effort. INT8 that has less than `fast_enough` of float's speed will not
+    go out whole, and so what is judged is INT8 of its layers alone, where that is faster. Raises `DataError` where
+    the data drives a tensor to infinity.
     """
     started = time.perf_counter()
     allowed = climbed(effort)
@@ -196,6 +142,9 @@ def climb(
     def done() -> bool:
         return goal.met(trial) or spent()
 
+    def ample() -> bool:
+        return goal.ample(trial) or spent()
+
     def better(tried: Trial, worth: float = 0.0) -> bool:
         return tried.sqnr_db >= trial.sqnr_db + worth
 
@@ -210,10 +159,18 @@ def climb(
         attempts.append(Attempt(rung.name, tried, kept, time.perf_counter() - begun))
         return kept
 
-    if RANGES in allowed and not done():
+    if LAYERS in allowed and trial.speedup < fast_enough and not ample():
+        on_rung(LAYERS)
+        begun, whole = time.perf_counter(), trial
+
+        def faster(tried: Trial) -> bool:
+            return tried.speedup > whole.speedup
+
+        judge(LAYERS, lambda _fit, decision: replace(decision, layers_only=True), begun, faster)
+    if RANGES in allowed and not ample():
         on_rung(RANGES)
         judge(RANGES, partial(_with_ranges, execution, statistics), time.perf_counter())
-    if EQUALISATION in allowed and not done():
+    if EQUALISATION in allowed and not ample():
         on_rung(EQUALISATION)
         begun = time.perf_counter()
         equalised = Execution(equalise(graph, statistics))
@@ -227,7 +184,7 @@ def climb(
             execution, statistics = equalised, again
     if not goal.met(trial):
         # The same function, so no rung of its own: what it brings shows once the repairs have centred the errors.
-        spread = spread_over_dead(execution.graph, statistics, best.bounds())
+        spread = spread_over_dead(execution.graph, statistics, best.stored())
         if spread is not execution.graph:
             execution = Execution(spread)
             best = replace(best, graph=spread)
@@ -235,13 +192,13 @@ def climb(
 
     def swept(repair: Repair, in_float: frozenset[str], fit: Fit, decision: Decision) -> Decision:
         held = fit.samples(sweep_samples(graph, fit.count))
-        found = sweep(execution, decision.bounds(), held, repair, in_float)
-        return replace(decision, graph=found.graph, in_float=in_float, noise_db=found.noise_db)
+        found = sweep(execution, decision.stored(), held, repair, in_float)
+        return replace(decision, graph=found.graph, in_float=in_float)
 
     repairs: dict[Rung, Repair] = {CORRECTION: corrected, RECONSTRUCTION: reconstructed}
     used = None
     for rung, repair in repairs.items():
-        if rung in allowed and not done():
+        if rung in allowed and not ample():
             on_rung(rung)
             begun = time.perf_counter()
             used = repair if judge(rung, partial(swept, repair, frozenset()), begun) else used

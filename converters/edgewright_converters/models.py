@@ -10,33 +10,31 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
+
+from numpy.typing import NDArray
 
 from edgewright.artifact.manifest import ModelFormat, Precision
+from edgewright.runtime.quantised_io import raw_input
 from edgewright_converters import data_free
 from edgewright_converters.accuracy_gate import GateLimits
 from edgewright_converters.alternatives import alternatives
 from edgewright_converters.calibration import SampleSet
 from edgewright_converters.comparison import classification_output
 from edgewright_converters.conversion_data import ConversionData
+from edgewright_converters.export import ExportedGraph
 from edgewright_converters.fine_tuning.rung import FineTune, Tuner
 from edgewright_converters.fine_tuning.training import TrainingLimits
 from edgewright_converters.graphs import FloatGraphs
 from edgewright_converters.held_out import Part
-from edgewright_converters.ladder import (
-    CALIBRATION_SAMPLES,
-    FINE_TUNING,
-    TRAINING_SECONDS,
-    Climb,
-    Effort,
-    Fit,
-    climb,
-)
+from edgewright_converters.ladder import Climb, Fit, climb
 from edgewright_converters.layer_cost import layer_costs
-from edgewright_converters.precision_choice import Choice, choose
+from edgewright_converters.operators import executed_operators, int8_mac_share
+from edgewright_converters.precision_choice import LEAST_SPEED, Choice, choose
 from edgewright_converters.quantise import QuantisedModel, quantise_as
 from edgewright_converters.quantise.decision import Decision, TfliteTarget, as_onnx, as_tflite, own_ranges
 from edgewright_converters.quantise.tflite_static import quantise_tflite
+from edgewright_converters.rungs import CALIBRATION_SAMPLES, FINE_TUNING, TRAINING_SECONDS, Effort
 from edgewright_converters.steps import Steps
 from edgewright_converters.targets import Setting
 from edgewright_converters.trial import Goal, Trial, Tryout
@@ -153,6 +151,7 @@ def _climbed(
         ),
         symmetric=all(setting.symmetric for setting in settings.values()),
         tuner=tuner,
+        fast_enough=LEAST_SPEED[_like_this_host(alike)] if _runs_here(alike, first) else 0.0,
     )
 
 
@@ -206,7 +205,8 @@ def _chosen(
         ranges = own_ranges(exported, (sample.inputs for sample in samples))
         static = quantise_tflite(exported, ranges)
     else:
-        static = _quantise(climbing.decision, graphs.tflite, setting)
+        whole = replace(climbing.decision, layers_only=False)
+        static = _quantise(whole, graphs.tflite, setting)
     if precision == "int8":
         return Choice(static, None, ())
     budgets = [p.budgets.artifact_bytes for p in profiles if p.budgets.artifact_bytes is not None]
@@ -224,10 +224,28 @@ def _chosen(
         tuple(others),
         lambda candidate: tryout.run([candidate], exported),
         goal,
-        same_architecture=all(p.soc.isa == platform.machine() for p in profiles),
-        here=all(p.accelerator_for(setting.format) is None for p in profiles),
+        same_architecture=_like_this_host(profiles),
+        here=_runs_here(profiles, setting),
         budget_bytes=min(budgets, default=None),
+        integer_share=_integer_share(static, exported, samples.head(1)[0].inputs),
     )
+
+
+def _like_this_host(profiles: Sequence[HardwareProfile]) -> bool:
+    return all(profile.soc.isa == platform.machine() for profile in profiles)
+
+
+def _runs_here(profiles: Sequence[HardwareProfile], setting: Setting) -> bool:
+    """Whether this host's processor executes what the profiles' would; an accelerator is not here."""
+    return all(profile.accelerator_for(setting.format) is None for profile in profiles)
+
+
+def _integer_share(
+    model: QuantisedModel, graph: ExportedGraph, sample: Mapping[str, NDArray[Any]]
+) -> float | None:
+    """What the runtime really computes in integers, as a part of all multiply-accumulates."""
+    raw = {spec.name: raw_input(sample[spec.name], spec) for spec in model.inputs}
+    return int8_mac_share(executed_operators(model, graph, raw))
 
 
 def _quantise(decision: Decision, tflite: TfliteTarget | None, setting: Setting) -> QuantisedModel:

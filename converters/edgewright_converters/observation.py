@@ -88,7 +88,10 @@ def observe(
     for name in low:
         if not (np.isfinite(low[name]).all() and np.isfinite(high[name]).all()):
             problem = f"the calibration data drives tensor '{name}' to infinity"
-            remedy = "look for outliers in the data, or mask attention by a large number in place of infinity"
+            remedy = (
+                "look for outliers in the data, mask attention by a large number in place of infinity, or ask for "
+                "--precision int8-dynamic, which needs no ranges"
+            )
             raise DataError(problem, where=where, remedy=remedy)
     return {name: TensorStatistics(low[name], high[name], power[name] / count, floor[name]) for name in low}
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -26,18 +26,22 @@ from edgewright_converters.comparison import classification_output
 from edgewright_converters.conversion_data import read_data
 from edgewright_converters.evidence import Evidence, gather
 from edgewright_converters.fine_tuning.rung import FineTune
-from edgewright_converters.gate import gate, worst
+from edgewright_converters.gate import gate, integer_share, worst
 from edgewright_converters.graphs import float_graphs, with_own_ranges
-from edgewright_converters.ladder import Attempt, Effort, climbed
+from edgewright_converters.ladder import Attempt
 from edgewright_converters.large_blocks import reuse_large_blocks
 from edgewright_converters.models import make_models
 from edgewright_converters.package import Packable, package
 from edgewright_converters.prediction import Work, predicted_latencies, work_of
+from edgewright_converters.rungs import Effort, climbed
 from edgewright_converters.source import load_source
 from edgewright_converters.steps import VERIFY_S, VERIFY_SAMPLE_S, OnStep, Steps
 from edgewright_converters.targets import Setting, formats, settings
 from edgewright_converters.verify import VerifiedModel, verify
 from edgewright_profiles import HardwareProfile, load_profile
+
+if TYPE_CHECKING:
+    from edgewright.trust.repository import Signing
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,8 @@ def convert(
     effort: Effort = "standard",
     precision: Precision | Literal["auto"] = "auto",
     keep_failed: bool = False,
+    sign: str | Path | Sequence[str | Path] = (),
+    passphrase_file: str | Path | None = None,
     report: str | Path | None = None,
     on_step: OnStep | None = None,
 ) -> ConversionReport:
@@ -109,8 +115,9 @@ def convert(
     The report's `verdict` is the gate's: accuracy may drop by `max_drop` points, each output's SQNR must reach
     `min_sqnr` decibels where given, and the profile's budgets hold. `effort` bounds how far the ladder of repairs
     is climbed for it. `precision` is INT8 unless that turns out slower than float or too far from it. After a
-    `fail` nothing is written unless `keep_failed`. `report` is where an HTML page with the pictures goes, whatever
-    the verdict. Raises `EdgewrightError` of the kind that fits, with nothing written.
+    `fail` nothing is written unless `keep_failed`. What is written is signed where `sign` names key files, or
+    folders of them, that 'edgewright trust init' made for `output`. `report` is where an HTML page with the
+    pictures goes, whatever the verdict. Raises `EdgewrightError` of the kind that fits, with nothing written.
     """
     limits = GateLimits(max_drop, min_sqnr)
     if not (0 <= max_drop <= 100 and (min_sqnr is None or math.isfinite(min_sqnr))):
@@ -121,6 +128,7 @@ def convert(
     taught = _fine_tunes(fine_tune, training_data, calibration, precision)
     if report is not None:
         check_writable(Path(report))
+    signing = _signing(Path(output), sign, passphrase_file)
     reuse_large_blocks()
     started = time.perf_counter()
     profiles = [load_profile(p) for p in ([profile] if isinstance(profile, str) else profile)]
@@ -171,6 +179,8 @@ def convert(
         described=data.samples if data.unseen is None else judged,
         classification=classification_output(data.outputs),
     )
+    if signing is not None and release is not None:
+        signing.sign(f"{name}:{version}")
     elapsed = time.perf_counter() - started
     digest = release.digest if release else None
     attempts = models.climbing.attempts if models.climbing else ()
@@ -183,6 +193,22 @@ def convert(
 
         write_page(result, Path(report))
     return result
+
+
+def _signing(
+    registry: Path, keys: str | Path | Sequence[str | Path], passphrase_file: str | Path | None
+) -> Signing | None:
+    """What signs the release, if it is to be; that its keys do is known before the conversion begins."""
+    places = [keys] if isinstance(keys, str | Path) else keys
+    if not places:
+        return None
+    from edgewright.trust.repository import Signing
+
+    signing = Signing.open(
+        registry, [Path(place) for place in places], Path(passphrase_file) if passphrase_file else None
+    )
+    signing.check()
+    return signing
 
 
 def _fine_tunes(fine_tune: FineTune, training: Data | None, calibration: Data | None, precision: str) -> bool:
@@ -212,7 +238,7 @@ def _judged(
     packables = []
     for (name, model_format), setting in chosen.items():
         profile, one = by_name[name], verified[setting]
-        predicted = predicted_latencies(profile, model_format, work)
+        predicted = predicted_latencies(profile, model_format, work, integer_share(one, profile))
         own = work.held_in(one.model.precision) if work else None
         report = gate(one, profile, limits, work=own, predicted=predicted, conversion_s=conversion_s)
         packables.append(Packable(name, one, report, predicted, work.macs if work else None))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
-from edgewright.artifact.manifest import LatencyFigure, ModelFormat, Precision
+from edgewright.artifact.manifest import Arithmetic, LatencyFigure, ModelFormat, Precision
 from edgewright_converters.cost import operator_work
 from edgewright_converters.export import ExportedGraph
 from edgewright_profiles import HardwareProfile
-from edgewright_profiles.cost import OperatorWork, predict_latency
+from edgewright_profiles.cost import OperatorWork, PredictedLatency, predict_latency
 
 
 @dataclass(frozen=True)
@@ -38,31 +38,61 @@ def work_of(graph: ExportedGraph) -> Work:
 def seconds_of(
     work: OperatorWork, profile: HardwareProfile, model_format: ModelFormat, *, integer: bool
 ) -> float:
-    """What one operator is predicted to take where the profile runs the format; `work` is at a byte an element.
+    """What one operator is predicted to take where the profile runs the format; `work` is at a byte an element."""
+    return latency_of((work,), profile, model_format, "int8", int8_share=float(integer)).seconds
 
-    On an accelerator that has float16, what is left in float is computed in that: TensorRT is built so.
+
+def latency_of(
+    work: Sequence[OperatorWork],
+    profile: HardwareProfile,
+    model_format: ModelFormat,
+    precision: Arithmetic,
+    int8_share: float = 1.0,
+) -> PredictedLatency:
+    """One inference on one thread of the profile, or on its accelerator; `work` is held in `precision`.
+
+    Of INT8, `int8_share` is the part of the multiply-accumulates that runs in it, and the same part of the time is
+    predicted so; the rest is predicted in float. On an accelerator that has float16, what is left in float is
+    computed in that: TensorRT is built so.
     """
     accelerator = profile.accelerator_for(model_format)
+    whole = predict_latency(profile, work, precision, 1, accelerator)
+    if precision != "int8" or int8_share >= 1.0:
+        return whole
     half = accelerator is not None and accelerator.float16_macs_per_s is not None
-    precision: Literal["int8", "float16", "float32"] = "int8" if integer else "float16" if half else "float32"
-    width = 1 if integer else np.dtype(precision).itemsize
-    held = replace(
-        work, weight_bytes=work.weight_bytes * width, activation_bytes=work.activation_bytes * width
+    left: Arithmetic = "float16" if half else "float32"
+    width = np.dtype(left).itemsize
+    held = [
+        replace(one, weight_bytes=one.weight_bytes * width, activation_bytes=one.activation_bytes * width)
+        for one in work
+    ]
+    rest = predict_latency(profile, held, left, 1, accelerator)
+
+    def mixed(integers: float, floats: float) -> float:
+        return int8_share * integers + (1 - int8_share) * floats
+
+    return PredictedLatency(
+        mixed(whole.seconds, rest.seconds),
+        mixed(whole.low_seconds, rest.low_seconds),
+        mixed(whole.high_seconds, rest.high_seconds),
+        mixed(whole.memory_bound_share, rest.memory_bound_share),
     )
-    return predict_latency(profile, (held,), precision, 1, accelerator).seconds
 
 
 def predicted_latencies(
-    profile: HardwareProfile, model_format: ModelFormat, work: Work | None
+    profile: HardwareProfile, model_format: ModelFormat, work: Work | None, int8_share: float = 1.0
 ) -> tuple[LatencyFigure, ...]:
-    """Float and INT8 on one thread of the profile, or on its accelerator; nothing where the work is not known."""
+    """Float and INT8 on one thread of the profile, or on its accelerator; nothing where the work is not known.
+
+    INT8 is that of an artifact which computes `int8_share` of its multiply-accumulates so.
+    """
     if work is None:
         return ()
     runtime = profile.runtime_for(model_format)
-    accelerator = profile.accelerator_for(model_format)
     figures = []
-    for precision in ("float32", "int8"):
-        predicted = predict_latency(profile, work.held_in(precision), precision, 1, accelerator)
+    precisions: tuple[Arithmetic, ...] = ("float32", "int8")
+    for precision in precisions:
+        predicted = latency_of(work.held_in(precision), profile, model_format, precision, int8_share)
         figures.append(
             LatencyFigure(
                 how="predicted",

@@ -111,11 +111,10 @@ def check_takes(model: SourceModel, sample: Mapping[str, Array]) -> dict[str, Ar
     except EdgewrightError:
         raise
     except Exception as error:
-        double = any(array.dtype == np.float64 for array in sample.values())
         raise DataError(
             f"the model does not take {shown} ({one_line(error)})",
             where=model.label,
-            remedy="convert the data with .astype('float32')" if double else "",
+            remedy=_as_trained(sample),
         ) from error
     for name, array in outputs.items():
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
@@ -123,6 +122,18 @@ def check_takes(model: SourceModel, sample: Mapping[str, Array]) -> dict[str, Ar
                 f"its output '{name}' is not finite for the first sample", where=model.label
             )
     return outputs
+
+
+def _as_trained(sample: Mapping[str, Array]) -> str:
+    """What the usual mistakes are, where the sample looks like one."""
+    arrays = sample.values()
+    if any(array.dtype == np.uint8 for array in arrays):
+        return "give the numbers that it was trained on as float32, or images with a preprocessing.json"
+    if any(array.dtype == np.float64 for array in arrays):
+        return "convert the data with .astype('float32')"
+    if any(a.ndim == 4 and a.shape[3] in (1, 3, 4) and a.shape[1] not in (1, 3, 4) for a in arrays):
+        return "if its images are channels first, give them so: x.transpose(0, 3, 1, 2)"
+    return ""
 
 
 def tensors(sample: Mapping[str, Array], names: Sequence[str]) -> tuple[torch.Tensor, ...]:

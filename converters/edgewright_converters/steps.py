@@ -16,6 +16,7 @@ TYPICAL = {
     "read": 5.0,
     "export": 30.0,
     "min-max": 8.0,
+    "layers alone": 1.0,
     "ranges": 10.0,
     "equalisation": 25.0,
     "bias correction": 8.0,

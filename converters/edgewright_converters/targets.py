@@ -26,7 +26,8 @@ def formats(
     profiles: Sequence[HardwareProfile],
     asked: ModelFormat | Sequence[ModelFormat] | None,
 ) -> tuple[ModelFormat, ...]:
-    """The formats to make: those asked for, else all that the profiles run. An ONNX source makes ONNX alone."""
+    """The formats to make: those asked for, else all that the profiles run; of an ONNX source ONNX alone, as not
+    every operator of ONNX is carried over to TFLite."""
     if asked is not None:
         return (asked,) if isinstance(asked, str) else tuple(dict.fromkeys(asked))
     if not profiles:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import math
 import os
 import queue
 import signal
@@ -25,7 +24,6 @@ import paho.mqtt.client as paho
 from edgewright.contract import from_json, to_json
 from edgewright.errors import EdgewrightError
 from edgewright.mqtt import KEEPALIVE_S, make_client
-from edgewright.telemetry import names
 from edgewright.twin import DesiredState, DeviceStatus, Leaf, ReportedState, topic
 from edgewright.version import __version__
 from edgewright_agent.config import AgentConfig
@@ -34,21 +32,17 @@ from edgewright_agent.exporter import Exporter
 from edgewright_agent.feed import Feed
 from edgewright_agent.heap import share_one_heap
 from edgewright_agent.inference import serve
+from edgewright_agent.reporting import Reporting
 from edgewright_agent.sensing import Sensing
-from edgewright_agent.spool import Spool
 from edgewright_agent.status import summary, update_status
 from edgewright_agent.supervisor import tell, watchdog_period_s
 from edgewright_agent.update import Updater
-from edgewright_agent.uplink import Uplink
-from edgewright_agent.vitals import Vitals
 from edgewright_profiles import load_profile
 
 if TYPE_CHECKING:
     from edgewright_agent.sampling.threads import Sampling
 
 log = logging.getLogger("edgewright.agent")
-PUMP_PERIOD_S = 1.0
-"""Between two looks at whether the broker takes more of the spool."""
 DEFERRAL_S = 1800.0
 """Seconds that one `edgewright agent defer` asks for: a long task, and shorter than a night."""
 GOODBYE_S = 2.0
@@ -105,9 +99,10 @@ class Agent:
             f"{config.fleet}/{config.device}",
             will=(self._topic("status"), self._status(online=False)),
         )
-        self._spool = Spool(config.state_dir / "spool", config.telemetry_spool_bytes)
-        self._uplink = Uplink(self._client, self._topic("metrics"), self._spool)
-        self._vitals = Vitals(config.state_dir, root=root)
+        self._reporting = Reporting(
+            config, self._client, self._exporter, self._sensing, self._sampling, root=root
+        )
+        self._sign_due_s = 0.0
         self._client.on_connect = self._on_connect
         self._client.on_connect_fail = lambda *_: self._broker_is_away("cannot be reached")
         self._client.on_disconnect = lambda *_: self._broker_is_away("is gone")
@@ -127,8 +122,16 @@ class Agent:
         updates = threading.Thread(target=self._update_loop, name="updates", daemon=True)
         threads = [
             updates,
-            threading.Thread(target=self._metrics_loop, args=(updates,), name="metrics", daemon=True),
+            threading.Thread(
+                target=self._reporting.run,
+                args=(self._stopping, lambda: self._give_sign(updates)),
+                name="metrics",
+                daemon=True,
+            ),
             threading.Thread(target=self._sensing.run, args=(self._stopping,), name="sensors", daemon=True),
+            threading.Thread(
+                target=self._exporter.run, args=(self._stopping,), name="telemetry", daemon=True
+            ),
             *(self._sampling.threads if self._sampling else ()),
         ]
         for thread in threads:
@@ -179,8 +182,7 @@ class Agent:
             signal.signal(number, lambda *_: threading.Thread(target=self.stop).start())
 
     def _say_goodbye(self) -> None:
-        self._send_metrics(last=True)
-        self._uplink.finish(GOODBYE_S)
+        self._reporting.finish(GOODBYE_S)
         goodbye = self._publish("status", self._status(online=False))
         with contextlib.suppress(RuntimeError, ValueError):  # the broker is away: its last will speaks for us
             goodbye.wait_for_publish(timeout=GOODBYE_S if self._client.is_connected() else 0)
@@ -198,18 +200,12 @@ class Agent:
                 return
             self._updater.take(wish)
 
-    def _metrics_loop(self, updates: threading.Thread) -> None:
-        due = time.monotonic() + self.config.telemetry_period_s
-        sign_period_s = watchdog_period_s()
-        sign_due = math.inf if sign_period_s is None else 0.0
-        while not self._stopping.wait(max(0.0, min(PUMP_PERIOD_S, due - time.monotonic()))):
-            if time.monotonic() >= due:
-                due += self.config.telemetry_period_s
-                self._send_metrics()
-            self._uplink.pump()
-            if time.monotonic() >= sign_due and self._lives(updates):
-                sign_due = time.monotonic() + (sign_period_s or math.inf)
-                tell("WATCHDOG=1", f"STATUS={summary(self._updater.served, self._updater.progress)}")
+    def _give_sign(self, updates: threading.Thread) -> None:
+        """Tell the supervisor that the agent lives, where it asks and that is so."""
+        period_s = watchdog_period_s()
+        if period_s is not None and time.monotonic() >= self._sign_due_s and self._lives(updates):
+            self._sign_due_s = time.monotonic() + period_s
+            tell("WATCHDOG=1", f"STATUS={summary(self._updater.served, self._updater.progress)}")
 
     def _lives(self, updates: threading.Thread) -> bool:
         """Whether a supervisor may hear from us: else it restarts the agent, and the last good model serves."""
@@ -228,8 +224,8 @@ class Agent:
             "profile": self._profile,
             **update_status(self._updater.served, self._updater.progress),
             "broker": f"{self.config.broker}, {'connected' if self._client.is_connected() else 'not connected'}",
-            "telemetry_waiting": len(self._spool),
-            "telemetry_dropped": self._spool.dropped,
+            "telemetry_waiting": len(self._reporting.spool),
+            "telemetry_dropped": self._reporting.spool.dropped,
             **(self._sampling.describe() if self._sampling else {}),
         }
 
@@ -242,13 +238,6 @@ class Agent:
         self._deferred_until_s = round(time.time() + DEFERRAL_S, 3)
         self._report()
         return self._describe() | {"deferred_until_s": self._deferred_until_s}
-
-    def _send_metrics(self, *, last: bool = False) -> None:
-        self._sensing.report(time.monotonic(), last=last)
-        self._vitals.record(self._exporter)
-        if self._spool.dropped:
-            self._exporter.set(names.REPORTS_DROPPED, "{report}", self._spool.dropped)
-        self._uplink.send(self._exporter.collect())
 
     def _report(self) -> None:
         # Told to every new connection anyway; kept back until then, old reports would arrive after newer ones.

@@ -62,6 +62,14 @@ class ServingConfig(BaseModel):
         return self
 
 
+class TrustConfig(BaseModel):
+    """Whose releases this device takes."""
+
+    model_config = CONTRACT
+    root: Path
+    """The root.json of 'edgewright trust init', which says whose signatures count. It is read at each update."""
+
+
 class AgentConfig(BaseModel):
     """One device's settings. Relative paths are relative to the file."""
 
@@ -86,6 +94,8 @@ class AgentConfig(BaseModel):
     sink: SinkConfig = SinkConfig()
     serving: ServingConfig | None = None
     """The inference API. None: nothing listens, as a device may serve its own sources alone."""
+    trust: TrustConfig | None = None
+    """Whose signature a release needs. None: what the fleet names is taken as the registry has it."""
     sampling: SamplingConfig | None = None
     """Inputs for training. None: none is kept."""
     threads: Annotated[int, Field(gt=0, le=256)] = 1
@@ -173,6 +183,7 @@ def load_config(path: Path, device: str | None = None) -> AgentConfig:
         if isinstance(table, dict):
             _resolve(table.get("broker"), _BROKER_PATHS, path.parent)
     _resolve(document.get("serving"), ("socket",), path.parent)
+    _resolve(document.get("trust"), ("root",), path.parent)
     if "sampling" in document:
         from edgewright_agent.sampling_config import SamplingConfig
 

@@ -1,41 +1,47 @@
 """What a person would check on a device that does not do what it should, each with what to do about it.
 
 Every check looks at the real thing (the runtime is imported, the broker is spoken to, every digest of the slots is
-computed) and changes nothing. The agent may run meanwhile.
+computed) and leaves nothing behind. The agent may run meanwhile.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
 import os
 import pwd
 import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Literal
 
 from edgewright.artifact.layout import Layout
 from edgewright.artifact.release import open_artifact, open_release
 from edgewright.durable_file import check_writable
-from edgewright.errors import EdgewrightError, MissingArtifactError
+from edgewright.errors import EdgewrightError, MissingArtifactError, StorageError
 from edgewright.mqtt import connect, disconnect, make_client
 from edgewright.runtime.session import RUNTIMES, installed_runtimes
 from edgewright_agent.config import AgentConfig
 from edgewright_agent.control import ask
 from edgewright_agent.heat import Heat
 from edgewright_agent.power import find_sensor
+from edgewright_agent.sampling_config import SamplingConfig
 from edgewright_agent.slots import Slots
+from edgewright_agent.trust import LOST
 from edgewright_profiles import HardwareProfile, load_profile
 from edgewright_profiles.detect import detect
 
 Health = Literal["ok", "warning", "failed"]
 LOW_DISK_SHARE = 0.05
 """Of a disk that is left free; below it file systems fragment and logs stop."""
+RENEWAL_DUE = timedelta(days=7)
+"""Before signatures are out of date: who renews once a week has missed it."""
 SYNCHRONISED = "run/systemd/timesync/synchronized"
 """systemd-timesyncd touches it at each synchronisation; other services do not have it."""
 
@@ -60,7 +66,9 @@ def examine(config: AgentConfig, *, root: Path = Path("/")) -> list[Finding]:
         ("slots", lambda: _slots(config)),
         ("disk", lambda: _disk(config)),
         ("registry", lambda: _registry(config)),
+        ("signatures", lambda: _signatures(config)),
         ("broker", lambda: _broker(config)),
+        *([("samples", lambda: _samples(config, sampling))] if (sampling := config.sampling) else []),
         ("clock", lambda: _clock(config, root)),
         ("power sensor", lambda: _power(config, root)),
         ("heat", lambda: _heat(root)),
@@ -199,6 +207,25 @@ def _has_artifact(layout: Layout, name: str, profile: HardwareProfile) -> bool:
     return True
 
 
+def _signatures(config: AgentConfig) -> Finding:
+    if config.trust is None:
+        says = "releases are not checked: what the fleet names is taken as the registry has it"
+        return Finding(
+            "signatures", "warning", says, "set root in [trust] to what 'edgewright trust init' made"
+        )
+    from edgewright.trust.verify import verify_registry  # in this process of the doctor's own
+    from edgewright_agent.trust_process import memory
+
+    with memory(config.state_dir, keep=False) as (known, damage):
+        signed = verify_registry(config.registry, root=config.trust.root, known=known)
+    says = f"{len(signed.releases)} releases signed, good until {signed.good_until:%Y-%m-%d %H:%M} UTC"
+    if damage is not None:
+        return Finding("signatures", "warning", f"{says}; {LOST} ({damage})", "the next update mends it")
+    if signed.good_until - datetime.now(timezone.utc) < RENEWAL_DUE:
+        return Finding("signatures", "warning", says, "'edgewright trust renew' where the keys are")
+    return Finding("signatures", "ok", says)
+
+
 def _broker(config: AgentConfig) -> Finding:
     # A client id of its own: the agent's would throw the agent out.
     client = make_client(config.broker, f"{config.fleet}/{config.device}/doctor-{uuid.uuid4().hex[:8]}")
@@ -212,6 +239,28 @@ def _broker(config: AgentConfig) -> Finding:
         remedy = "set ca_file, certificate_file and key_file in [broker]"
         return Finding("broker", "warning", f"{says}, without encryption", remedy)
     return Finding("broker", "ok", says)
+
+
+def _samples(config: AgentConfig, sampling: SamplingConfig) -> Finding:
+    if sampling.url is None:
+        says = (
+            "counted, and none is kept"
+            if sampling.store == "nothing"
+            else "kept on this device, sent nowhere"
+        )
+        return Finding("samples", "ok", says)
+    # Only here, as most devices keep no samples.
+    from edgewright.field_sample import device_folder
+    from edgewright.object_store import open_store
+
+    # Credentials that other users may read are an error, as they are to the agent.
+    store = open_store(sampling.url, credentials_file=sampling.credentials_file)
+    probe = f"{device_folder(config.fleet, config.device)}doctor"
+    with tempfile.NamedTemporaryFile() as empty:
+        store.put(probe, Path(empty.name))
+    with contextlib.suppress(StorageError):  # a device need not be allowed to remove what it sent
+        store.delete(probe)
+    return Finding("samples", "ok", f"{sampling.url.partition('?')[0]} takes what this device sends")
 
 
 def _clock(config: AgentConfig, root: Path) -> Finding:

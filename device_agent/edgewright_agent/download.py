@@ -19,6 +19,7 @@ from edgewright.errors import ArtifactError, EdgewrightError
 from edgewright.twin import ReleaseReference
 from edgewright_agent.config import AgentConfig
 from edgewright_agent.slots import Slots
+from edgewright_agent.trust import signed_size
 from edgewright_profiles import HardwareProfile
 
 FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 60.0
@@ -46,8 +47,14 @@ def download(
                 away(str(error), min(left_s, delay_s * random.uniform(0.5, 1.0)))  # noqa: S311 - no secret
             delay_s = min(2 * delay_s, LONGEST_RETRY_S)
 
+    size, trust = None, config.trust
+    if trust is not None:
+        # Before anything of the registry is read by a program that knows more than signatures.
+        size = patiently(
+            lambda: signed_size(wanted, config.registry, root=trust.root, state_dir=config.state_dir)
+        )
     release = patiently(
-        lambda: open_release_by_digest(Layout.open(config.registry), str(wanted), wanted.digest)
+        lambda: open_release_by_digest(Layout.open(config.registry), str(wanted), wanted.digest, size)
     )
     chosen = release.choose(profile.name, profile.formats)
     artifact = patiently(lambda: open_artifact(release.layout, chosen))

@@ -1,44 +1,49 @@
 """`Exporter`: what the device measured since the last report, as one OTLP payload.
 
-Durations are counted in exponential histograms of our own, which come out as those of the OpenTelemetry SDK do, at
-a fraction of its time (`benchmarks/agent/telemetry.py` measures both, a test compares their data points). The
-names are in `edgewright.telemetry.names`; the payload is a delta, a window of its own, that the receiver merges.
+The OpenTelemetry SDK aggregates. It takes some 30 µs for an inference of four stages, of Python that holds the
+interpreter's lock, and no inference is held up by that: the thread that inferred leaves its durations in a buffer,
+and another gives them to the SDK, one inference at a time with a pause after each, in which whoever wants the lock
+has it. The names are in `edgewright.telemetry.names`; a payload is a delta, a window of its own, that the receiver
+merges.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
-from math import ceil, log2
+from collections import deque
+from collections.abc import Iterable, Mapping
+from functools import lru_cache, partial
 from typing import NamedTuple
 
-from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
-from opentelemetry.proto.metrics.v1.metrics_pb2 import (
-    AggregationTemporality,
-    Metric,
-    MetricsData,
-    NumberDataPoint,
-    ScopeMetrics,
-)
+from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, Counter, Histogram, MeterProvider, _Gauge
+from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
+from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
+from opentelemetry.sdk.resources import Resource
 
 from edgewright.telemetry import names
-from edgewright.telemetry.histogram import ExponentialHistogram
 from edgewright.telemetry.names import Encoding, Stage
-from edgewright.telemetry.otlp import Value, key_values, to_bytes, write_histogram
+from edgewright.telemetry.otlp import Value, to_bytes
 from edgewright.twin import ReleaseReference
+from edgewright_agent.payload import Period, message
 
 SCALE = 5
 """Of recording: 32 buckets between a duration and its double, so that a quantile is off by 1.1 % at most."""
 MAX_BUCKETS = 40
 """Of a histogram that is sent, a byte each: 1.1 % where the slowest is within 2.4 times of the fastest, 4.4 %
 within 32 times; a wider one becomes coarser."""
-_PER_DOUBLING = 1 << SCALE
-_DELTA = AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA
-_CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
-
-PointKey = tuple[tuple[str, Value], ...]
-"""The attributes of a data point, sorted."""
+BUFFERED = 1024
+"""Inferences that may wait for the SDK, 0.2 MB: a quarter of a second of 4,000 a second. Whoever finds more takes
+the oldest to the SDK itself, so that none is lost."""
+DRAIN_PERIOD_S = 0.25
+"""Between two looks at whether something waits; each takes some 30 µs."""
+PAUSE_S = 50e-6
+"""After each inference that is drained: as little as a Linux timer can, some 110 µs. A thread that only offers the
+lock, as `sleep(0)` does, has it again before one that waits for it has woken up."""
+_DELTA = AggregationTemporality.DELTA
+_STAGES: tuple[Stage, ...] = ("run", "queue", "preprocessing", "postprocessing")
+_Attributes = tuple[tuple[str, Value], ...]
 
 
 class Attributes(NamedTuple):
@@ -54,51 +59,8 @@ def model_attributes(release: ReleaseReference) -> Attributes:
     return Attributes(release.name, release.version, release.digest)
 
 
-class _Durations:
-    """Durations counted by exponential bucket at `SCALE`; not for two threads at once."""
-
-    __slots__ = ("buckets", "total", "zeros")
-
-    def __init__(self) -> None:
-        self.buckets: dict[int, int] = {}
-        self.zeros = 0
-        self.total = 0.0
-
-    def add(self, seconds: float) -> None:
-        if seconds > 0.0:
-            # Bucket i holds (base^i, base^(i+1)]; base^i is 2^(i / _PER_DOUBLING).
-            index = ceil(log2(seconds) * _PER_DOUBLING) - 1
-            self.buckets[index] = self.buckets.get(index, 0) + 1
-            self.total += seconds
-        else:
-            self.zeros += 1
-
-    def histogram(self) -> ExponentialHistogram:
-        return ExponentialHistogram(
-            scale=SCALE, zero_count=self.zeros, buckets=self.buckets, total=self.total
-        ).fitted(MAX_BUCKETS)
-
-
-class _Number(NamedTuple):
-    """A counter or a gauge: unit, whether amounts add up, value by attributes."""
-
-    unit: str
-    adds_up: bool
-    values: dict[PointKey, float]
-
-
-class _Scope:
-    """The series of one release, or of the device as a whole."""
-
-    __slots__ = ("durations", "numbers")
-
-    def __init__(self) -> None:
-        self.durations: dict[tuple[Stage, bool], _Durations] = {}
-        self.numbers: dict[str, _Number] = {}
-
-
 class Exporter:
-    """The series of one agent. Any thread may record; one collects."""
+    """The series of one agent. Any thread may record; one drains, and one collects."""
 
     def __init__(
         self, *, fleet: str, device: str, profile: str, boot: str, encoding: Encoding = "protobuf"
@@ -111,8 +73,21 @@ class Exporter:
             names.BOOT: boot,
         }
         self._encoding: Encoding = encoding
-        self._lock = threading.Lock()
-        self._scopes: dict[Attributes | None, _Scope] = {}
+        self._reader = InMemoryMetricReader(
+            # Of a delta the SDK keeps no series beyond its period, so that those of old releases go.
+            preferred_temporality={Histogram: _DELTA, Counter: _DELTA, _Gauge: _DELTA},
+            preferred_aggregation={
+                Histogram: ExponentialBucketHistogramAggregation(
+                    max_size=MAX_BUCKETS, max_scale=SCALE, record_min_max=False
+                )
+            },
+        )
+        self._meter = MeterProvider(
+            [self._reader], Resource({}), AlwaysOffExemplarFilter(), shutdown_on_exit=False
+        ).get_meter("edgewright")
+        self._durations = self._meter.create_histogram(names.INFERENCE_DURATION, "s")
+        self._waiting: deque[tuple[Attributes, bool, tuple[float | None, ...]]] = deque()
+        self._levels: dict[str, dict[_Attributes, float]] = {}
         self._throttled = False
         self._collected_s = time.monotonic()
         self.payloads = 0
@@ -132,16 +107,10 @@ class Exporter:
         postprocessing_s: float | None = None,
     ) -> None:
         """One inference that succeeded, by its stages; None is a stage that it did not have."""
-        throttled = self._throttled
-        with self._lock:
-            durations = self._scope(model).durations
-            _add(durations, ("run", throttled), run_s)
-            if queue_s is not None:
-                _add(durations, ("queue", throttled), queue_s)
-            if preprocessing_s is not None:
-                _add(durations, ("preprocessing", throttled), preprocessing_s)
-            if postprocessing_s is not None:
-                _add(durations, ("postprocessing", throttled), postprocessing_s)
+        stages = (run_s, queue_s, preprocessing_s, postprocessing_s)
+        self._waiting.append((model, self._throttled, stages))
+        if len(self._waiting) > BUFFERED:
+            self._aggregate_oldest()
 
     def record_error(self, model: Attributes, error: BaseException) -> None:
         """One inference that failed."""
@@ -160,131 +129,86 @@ class Exporter:
         name: str,
         unit: str,
         amount: float,
-        attributes: dict[str, Value] | None = None,
+        attributes: Mapping[str, Value] | None = None,
         *,
         model: Attributes | None = None,
     ) -> None:
         """Count `amount` in a counter, of a release where `model` is given. An `int` stays one."""
-        self._number(name, unit, amount, attributes, model, adds_up=True)
+        self._meter.create_counter(name, unit).add(amount, _with_release(model, attributes))
 
     def set(
         self,
         name: str,
         unit: str,
         value: float,
-        attributes: dict[str, Value] | None = None,
+        attributes: Mapping[str, Value] | None = None,
         *,
         model: Attributes | None = None,
     ) -> None:
         """What a gauge shows now; it is sent with the next payload and not again until it is set again."""
-        self._number(name, unit, value, attributes, model, adds_up=False)
+        whole = _with_release(model, attributes)
+        if name not in names.UP_DOWN:
+            self._meter.create_gauge(name, unit).set(value, whole)
+            return
+        level = self._levels.setdefault(name, {})
+        level[tuple(sorted(whole.items()))] = value
+        # There is one of a name, made at the first call.
+        self._meter.create_observable_up_down_counter(name, [partial(_taken, level)], unit)
+
+    def run(self, stopping: threading.Event) -> None:
+        """Drain until `stopping` is set: a thread's work."""
+        while not stopping.wait(DRAIN_PERIOD_S):
+            self.drain()
+
+    def drain(self) -> None:
+        """Give the SDK what waits now, and the other threads time while that takes."""
+        for _ in range(len(self._waiting)):
+            self._aggregate_oldest()
+            time.sleep(PAUSE_S)
 
     def collect(self) -> bytes:
         """The window since the last call, as one payload."""
         sequence, self.payloads = self.payloads, self.payloads + 1
         self.set(names.REPORT_SEQUENCE, "{report}", sequence)
-        with self._lock:
-            scopes, self._scopes = self._scopes, {}
-            now_s, end_ns = time.monotonic(), time.time_ns()
-            # By the monotonic clock: the wall clock may have been set meanwhile, even backwards.
-            start_ns = end_ns - int((now_s - self._collected_s) * 1e9)
-            self._collected_s = now_s
-        message = MetricsData()
-        part = message.resource_metrics.add()
-        part.resource.attributes.extend(key_values(self._resource))
-        part.scope_metrics.extend(
-            _scope_metrics(model, scope, max(start_ns, 0), end_ns) for model, scope in scopes.items()
-        )
-        return to_bytes(message, self._encoding)
+        for _ in range(len(self._waiting)):
+            self._aggregate_oldest()
+        data = self._reader.get_metrics_data()
+        now_s, end_ns = time.monotonic(), time.time_ns()
+        # By the monotonic clock: the wall clock may have been set meanwhile, even backwards.
+        start_ns = end_ns - int((now_s - self._collected_s) * 1e9)
+        self._collected_s = now_s
+        return to_bytes(message(data, self._resource, Period(max(start_ns, 0), end_ns)), self._encoding)
 
-    def _scope(self, model: Attributes | None) -> _Scope:
-        scope = self._scopes.get(model)
-        if scope is None:
-            scope = self._scopes[model] = _Scope()
-        return scope
-
-    def _number(
-        self,
-        name: str,
-        unit: str,
-        value: float,
-        attributes: dict[str, Value] | None,
-        model: Attributes | None,
-        *,
-        adds_up: bool,
-    ) -> None:
-        key: PointKey = tuple(sorted((attributes or {}).items()))
-        with self._lock:
-            numbers = self._scope(model).numbers
-            if name not in numbers:
-                numbers[name] = _Number(unit, adds_up, {})
-            values = numbers[name].values
-            values[key] = values.get(key, 0) + value if adds_up else value
+    def _aggregate_oldest(self) -> None:
+        try:
+            model, throttled, stages = self._waiting.popleft()
+        except IndexError:  # another thread took it
+            return
+        for stage, seconds in zip(_STAGES, stages, strict=True):
+            if seconds is not None:
+                self._durations.record(seconds, _of_a_duration(model, stage, throttled))
 
 
-def _add(durations: dict[tuple[Stage, bool], _Durations], key: tuple[Stage, bool], seconds: float) -> None:
-    found = durations.get(key)
-    if found is None:
-        found = durations[key] = _Durations()
-    found.add(seconds)
+def _taken(level: dict[_Attributes, float], options: CallbackOptions) -> Iterable[Observation]:
+    """What an up-down counter says when the SDK asks; what was said is not said again."""
+    while level:
+        attributes, value = level.popitem()
+        yield Observation(value, dict(attributes))
 
 
-def _scope_metrics(model: Attributes | None, scope: _Scope, start_ns: int, end_ns: int) -> ScopeMetrics:
-    about = {} if model is None else _release_attributes(model)
-    return ScopeMetrics(
-        scope=InstrumentationScope(name="edgewright", attributes=key_values(about)),
-        metrics=[
-            *([_duration_metric(scope, start_ns, end_ns)] if scope.durations else []),
-            *(_number_metric(name, n, start_ns, end_ns) for name, n in scope.numbers.items()),
-        ],
-    )
-
-
-def _release_attributes(model: Attributes) -> dict[str, Value]:
+def _with_release(model: Attributes | None, own: Mapping[str, Value] | None) -> dict[str, Value]:
+    if model is None:
+        return dict(own or {})
     return {
         names.MODEL_NAME: model.name,
         names.MODEL_VERSION: model.version,
         names.RELEASE_DIGEST: model.digest,
+        **(own or {}),
     }
 
 
-def _duration_metric(scope: _Scope, start_ns: int, end_ns: int) -> Metric:
-    metric = Metric(name=names.INFERENCE_DURATION, unit="s")
-    metric.exponential_histogram.aggregation_temporality = _DELTA
-    for (stage, throttled), durations in scope.durations.items():
-        point = metric.exponential_histogram.data_points.add(
-            start_time_unix_nano=start_ns, time_unix_nano=end_ns
-        )
-        write_histogram(point, durations.histogram())
-        attributes: dict[str, Value] = {names.STAGE: stage}
-        # Absent is false: 28 bytes a point, on every device and in every minute.
-        point.attributes.extend(
-            key_values({**attributes, names.THROTTLED: True} if throttled else attributes)
-        )
-    return metric
-
-
-def _number_metric(name: str, number: _Number, start_ns: int, end_ns: int) -> Metric:
-    metric = Metric(name=name, unit=number.unit)
-    points = list(_points(number, start_ns if number.adds_up else 0, end_ns))
-    if number.adds_up:
-        metric.sum.aggregation_temporality, metric.sum.is_monotonic = _DELTA, True
-        metric.sum.data_points.extend(points)
-    elif name in names.UP_DOWN:
-        metric.sum.aggregation_temporality = _CUMULATIVE
-        metric.sum.data_points.extend(points)
-    else:
-        metric.gauge.data_points.extend(points)
-    return metric
-
-
-def _points(number: _Number, start_ns: int, end_ns: int) -> Iterable[NumberDataPoint]:
-    for key, value in number.values.items():
-        point = NumberDataPoint(
-            start_time_unix_nano=start_ns, time_unix_nano=end_ns, attributes=key_values(dict(key))
-        )
-        if isinstance(value, int):
-            point.as_int = value
-        else:
-            point.as_double = value
-        yield point
+@lru_cache(16)
+def _of_a_duration(model: Attributes, stage: Stage, throttled: bool) -> Mapping[str, Value]:
+    # Absent is false: 28 bytes a point, on every device and in every minute.
+    own: dict[str, Value] = {names.STAGE: stage, **({names.THROTTLED: True} if throttled else {})}
+    return _with_release(model, own)

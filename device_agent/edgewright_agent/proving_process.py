@@ -10,12 +10,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import itertools
 import json
-import os
 import resource
-import signal
 import sys
 import time
 from collections.abc import Collection
@@ -28,18 +25,10 @@ from edgewright.errors import EdgewrightError
 from edgewright.runtime.memory import own_memory
 from edgewright.runtime.model import Model, load_artifact
 from edgewright.runtime.session import import_runtime
+from edgewright_agent.parent import end_with
 
-PR_SET_PDEATHSIG = 1
-"""Linux, prctl(2)."""
 STACK_BYTES = 8 << 20
 """Of a thread where nothing else is set."""
-
-
-def end_with(parent: int) -> None:
-    """A hanging model must not outlive the agent that gave it its time limit."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        sys.exit("the agent is gone")
 
 
 def limit_memory(more_bytes: int, threads: int) -> None:

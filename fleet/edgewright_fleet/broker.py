@@ -39,6 +39,15 @@ dynamic_filters = true
 """
 
 
+def is_embedded(connack: Any) -> bool:
+    """Whether a broker's CONNACK has the properties that rumqttd 0.20 sends, and no other broker that we know.
+
+    It ends its router, and so serves nobody any more, when the last member of a shared subscription that has a
+    session goes while messages are unanswered; and it takes shared subscriptions of one group name for one.
+    """
+    return connack is not None and connack.json() == {"TopicAliasMaximum": 4096}
+
+
 @contextlib.contextmanager
 def embedded_broker(port: int) -> Iterator[BrokerSettings]:
     """A broker on 127.0.0.1 at `port`, accepting when the block begins and gone when it ends.

@@ -14,15 +14,21 @@ from edgewright.errors import ConfigError
 SpecT = TypeVar("SpecT", bound=BaseModel)
 
 
-def read_spec(model: type[SpecT], path: Path) -> SpecT:
-    """The specification of kind `model` in the file at `path`. Raises `ConfigError`."""
+def read_spec(model: type[SpecT], path: Path, defaults: dict[str, Any] | None = None) -> SpecT:
+    """The specification of kind `model` in the file at `path`. Raises `ConfigError`.
+
+    A key of `defaults` that the file lacks has its value there.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError("does not exist", where=str(path)) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot be read ({error})", where=str(path)) from None
-    return from_mapping(model, _parse(text, str(path)), where=str(path))
+    document = _parse(text, str(path))
+    if defaults and isinstance(document, dict):
+        document = {**defaults, **document}
+    return from_mapping(model, document, where=str(path))
 
 
 def _parse(text: str, where: str) -> Any:

@@ -1,9 +1,10 @@
-"""What a device is: data files with a source for every fact, host detection, and a cost model."""
+"""What a device is: data files with a source for every fact.
+
+Host detection and the cost model are in `detect` and `cost`: a device has no use for them, and saves the memory.
+"""
 
 from edgewright_profiles.catalog import load_profile, parse_profile, profile_names
-from edgewright_profiles.cost import Kind, OperatorWork, PredictedLatency, predict_latency
 from edgewright_profiles.delegate import Delegate, load_delegate
-from edgewright_profiles.detect import DetectedHost, detect
 from edgewright_profiles.errors import EdgewrightError, ProfileError
 from edgewright_profiles.profile import (
     Accelerator,
@@ -17,21 +18,15 @@ from edgewright_profiles.profile import (
 __all__ = [
     "Accelerator",
     "Delegate",
-    "DetectedHost",
     "EdgewrightError",
     "HardwareProfile",
-    "Kind",
     "ModelFormat",
-    "OperatorWork",
     "Precision",
-    "PredictedLatency",
     "ProfileError",
     "RuntimeSettings",
-    "detect",
     "json_schema",
     "load_delegate",
     "load_profile",
     "parse_profile",
-    "predict_latency",
     "profile_names",
 ]

@@ -24,6 +24,7 @@ __all__ = [
     "RolloutError",
     "RuntimeUnavailableError",
     "StorageError",
+    "TrustError",
     "first_violation",
 ]
 
@@ -63,6 +64,11 @@ class ClusterError(EdgewrightError):
         super().__init__(problem, where=where, remedy=remedy)
         self.status = status
 
+    @property
+    def passes(self) -> bool:
+        """Whether it is one of a server that restarts or is busy."""
+        return self.status in (0, 429) or self.status >= 500
+
 
 class RolloutError(EdgewrightError):
     """A rollout cannot be started, found or changed."""
@@ -70,6 +76,10 @@ class RolloutError(EdgewrightError):
 
 class RetrainingError(EdgewrightError):
     """A training run or a retraining cannot be started, found or carried on."""
+
+
+class TrustError(EdgewrightError):
+    """A release is not signed as it must be, or keys or signatures are missing, out of date or unusable."""
 
 
 class StorageError(EdgewrightError):

@@ -77,7 +77,7 @@ def interleaved_seconds(models: Sequence[Model], *, seconds: float = 2.0) -> lis
 
 def host_processor() -> str:
     """This host's processor, as it names itself."""
-    from edgewright_profiles import detect
+    from edgewright_profiles.detect import detect
 
     return detect().processor or "unknown processor"
 

@@ -34,6 +34,8 @@ Phase = Literal[
 """Where a device is in the life of an update."""
 GOLDEN_REFUSAL = "golden check"
 """How the reason begins where a release did not compute on the device what the converter computed."""
+UNTRUSTED = "untrusted"
+"""How it begins where a release is not signed as the root that the device pins wants it."""
 
 
 def topic(fleet: str, device: str, leaf: Leaf) -> str:

@@ -51,6 +51,9 @@ def run(config: Path, device: str | None, verbose: bool) -> None:
 
     A broker that is down is waited for while the last good model serves.
     """
+    from edgewright_agent.late_imports import import_late
+
+    import_late()
     from edgewright_agent.agent import Agent
     from edgewright_agent.config import load_config
     from edgewright_agent.control import state_folder_held

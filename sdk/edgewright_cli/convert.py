@@ -14,8 +14,8 @@ from edgewright_cli.progress import progress
 if TYPE_CHECKING:
     from edgewright.artifact.manifest import Precision
     from edgewright_converters.fine_tuning.rung import FineTune
-    from edgewright_converters.ladder import Effort
     from edgewright_converters.pipeline import ConversionReport
+    from edgewright_converters.rungs import Effort
 
 
 class _Explain(click.Option):
@@ -47,12 +47,14 @@ Examples:
   edgewright convert models.vision:net --weights best.safetensors --calibration train.npz --evaluation test.npz \\
       --profile raspberry-pi-5 --profile android-flagship --output registry/
   edgewright convert net.onnx --calibration photos/ --profile raspberry-pi-4 --format onnx --output out/ --json
+  edgewright convert net.onnx --calibration x.npy --profile android-flagship --format tflite --output registry/
   edgewright convert speech.pt2 --calibration speech_data:batches --profile raspberry-pi-5 --output registry/
   edgewright convert m:net --calibration train.npz --evaluation test.npz --max-drop 0.5 --strict \\
       --profile raspberry-pi-5 --output registry/ --report page.html
   edgewright convert m:net --calibration calibration.npz --training-data train.npz --evaluation test.npz \\
       --profile raspberry-pi-5 --output registry/  # fine-tuned where INT8 would miss the accuracy
   edgewright convert m:net --input-shape 1,3,224,224 --profile raspberry-pi-5 --output registry/  # no data
+  edgewright convert net.onnx --calibration photos/ --profile raspberry-pi-5 --output registry/ --sign keys/
   edgewright convert --explain
 \b
 Exit codes: 0 the gate passed, or left accuracy open with a warning; 3 it failed, or left it open and --strict was
@@ -100,7 +102,13 @@ given; 2 bad input.
     help="Without --calibration: least and greatest value of the inputs; by default from the first batch norm.",
 )
 @click.option("--profile", multiple=True, required=True, help="Hardware profile; may be given several times.")
-@click.option("--format", "model_format", type=click.Choice(["onnx", "tflite"]), help="Default: all it runs.")
+@click.option(
+    "--format",
+    "model_format",
+    type=click.Choice(["onnx", "tflite"]),
+    multiple=True,
+    help="May be given twice. Default: all that the profiles run, onnx alone of an .onnx file.",
+)
 @click.option(
     "--output", required=True, type=click.Path(path_type=Path), help="Registry folder to add it to."
 )
@@ -130,6 +138,14 @@ given; 2 bad input.
 )
 @click.option("--min-sqnr", type=float, metavar="DB", help="Decibels that every output must reach.")
 @click.option("--keep-failed", is_flag=True, help="Write artifacts that failed too, marked so.")
+@click.option(
+    "--sign",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="PLACE",
+    help="Sign the release by the key files, or folders of them, of 'edgewright trust init'.",
+)
+@click.option("--passphrase-file", type=click.Path(path_type=Path), metavar="FILE", help="Of these keys.")
 @click.option("--strict", is_flag=True, help="Exit with 3 where accuracy could not be decided.")
 @click.option(
     "--report", type=click.Path(path_type=Path), metavar="FILE", help="HTML page with the pictures."
@@ -153,7 +169,7 @@ def convert(
     input_shape: dict[str, tuple[int, ...]],
     input_range: tuple[float, float] | None,
     profile: tuple[str, ...],
-    model_format: Literal["onnx", "tflite"] | None,
+    model_format: tuple[Literal["onnx", "tflite"], ...],
     output: Path,
     name: str | None,
     version: str,
@@ -162,6 +178,8 @@ def convert(
     effort: Effort,
     precision: Precision | Literal["auto"],
     keep_failed: bool,
+    sign: tuple[Path, ...],
+    passphrase_file: Path | None,
     strict: bool,
     report: Path | None,
     as_json: bool,
@@ -192,7 +210,7 @@ def convert(
             input_shapes=input_shape,
             input_range=input_range,
             profile=profile,
-            format=model_format,
+            format=model_format or None,
             output=output,
             name=name,
             version=version,
@@ -201,6 +219,8 @@ def convert(
             effort=effort,
             precision=precision,
             keep_failed=keep_failed,
+            sign=sign,
+            passphrase_file=passphrase_file,
             report=report,
             on_step=show,
         )
@@ -218,7 +238,7 @@ def convert(
 
 def explain(effort: str | None, *, as_json: bool) -> None:
     """The rungs of the ladder: what each does and costs, and which efforts climb it; of one effort where named."""
-    from edgewright_converters.ladder import CALIBRATION_SAMPLES, RUNGS, SECONDS, TRAINING_SECONDS, climbed
+    from edgewright_converters.rungs import CALIBRATION_SAMPLES, RUNGS, SECONDS, TRAINING_SECONDS, climbed
 
     if effort is not None and effort not in SECONDS:
         raise click.BadParameter(f"'{effort}' is none of {', '.join(SECONDS)}", param_hint="'--effort'")
@@ -264,13 +284,27 @@ def explain(effort: str | None, *, as_json: bool) -> None:
 
 
 def report_document(report: ConversionReport) -> dict[str, Any]:
-    """The report as JSON: the manifests hold the figures."""
+    """The report as JSON: the manifests hold the figures, the attempts what each rung bought."""
     return {
         "verdict": report.verdict,
         "reference": report.reference,
         "digest": report.release_digest,
         "seconds": round(report.seconds, 2),
         "warnings": list(report.warnings),
+        "attempts": [
+            {
+                "rung": attempt.rung,
+                "kept": attempt.kept,
+                "seconds": round(attempt.seconds, 2),
+                "format": attempt.trial.format,
+                "sqnr_db": round(attempt.trial.sqnr_db, 2),
+                "changed": attempt.trial.changed,
+                "samples": attempt.trial.samples,
+                "speedup": round(attempt.trial.speedup, 2),
+                "how": "measured on host",
+            }
+            for attempt in report.attempts
+        ],
         "artifacts": [manifest.model_dump(mode="json", by_alias=True) for manifest in report.artifacts],
     }
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgewright_cli.output import json_option, print_json, print_table
+from edgewright_cli.progress import progress
 
 if TYPE_CHECKING:
     from edgewright_fleet.retraining.triggers.groups import GroupDrift
@@ -96,7 +99,8 @@ def drift(
 
     test = DriftTest(device_years=device_years, least_psi=least_psi)
     known = references(against) if against is not None else None
-    fleet, devices = drift_in_store(store, test, block_s=BLOCKS[block], against=known)
+    with _told_if_slow() as tell:
+        fleet, devices = drift_in_store(store, test, block_s=BLOCKS[block], against=known, progress=tell)
     groups = group_drift(devices, by)
     if picture is not None:
         write_durably(picture, draw(fleet, groups, time.time()).encode())
@@ -121,6 +125,24 @@ def drift(
         "what",
     )
     print_table(columns, [_row(group) for group, _ in groups], title=f"Drift of {fleet} by {by}")
+
+
+@contextlib.contextmanager
+def _told_if_slow() -> Iterator[Callable[[int, int], None]]:
+    """Progress on standard error, from the second second on and once a second."""
+    began = told = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        show: Callable[[int, int, str, float], None] | None = None
+
+        def tell(done: int, devices: int) -> None:
+            nonlocal told, show
+            now = time.monotonic()
+            if now - told > 1:
+                told = now
+                show = show or stack.enter_context(progress("following devices"))
+                show(done, devices, "following devices", (now - began) / max(done, 1) * (devices - done))
+
+        yield tell
 
 
 def _row(group: GroupDrift) -> list[str]:

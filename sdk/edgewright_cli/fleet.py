@@ -9,7 +9,8 @@ import click
 from edgewright.figures import seconds
 from edgewright_cli.broker import broker_option, broker_settings
 from edgewright_cli.drift import drift
-from edgewright_cli.fleet_kubernetes import clusters, controller, install, nodes
+from edgewright_cli.fleet_install import install
+from edgewright_cli.fleet_kubernetes import clusters, controller, nodes
 from edgewright_cli.hub import hub, token
 from edgewright_cli.output import json_option, print_json, print_table
 from edgewright_cli.rollout import rollout

@@ -1,9 +1,8 @@
-"""`edgewright fleet install|controller|clusters|nodes`: fleets whose devices are nodes of Kubernetes clusters."""
+"""`edgewright fleet controller|clusters|nodes`: fleets whose devices are nodes of Kubernetes clusters."""
 
 from __future__ import annotations
 
 import logging
-import re
 import signal
 import socket
 import threading
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from edgewright_fleet.targets.kubernetes.target import ClusterView
 
 F = TypeVar("F", bound="Callable[..., Any]")
-LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
-"""RFC 1123; a device's name is split at the first dot."""
 UNREACHABLE = 3
 """Exit code where a cluster did not answer."""
 
@@ -52,82 +49,6 @@ def kubernetes_options(command: F) -> F:
 @click.command(
     epilog="""\b
 Examples:
-  edgewright fleet install --fleet kiosks --cluster berlin --image edgewright:1.0 --broker mq:1883 --to manifests
-  edgewright fleet install --fleet kiosks --cluster berlin --image edgewright:1.0 --broker mq:1883 --apply
-  kubectl apply -k manifests
-"""
-)
-@click.option("--fleet", "fleet_name", required=True, help="Name of the fleet.")
-@click.option("--cluster", required=True, help="Name of this cluster, the first part of its devices' names.")
-@click.option("--image", required=True, help="Container image that holds the edgewright command.")
-@click.option(
-    "--profile",
-    "profiles",
-    multiple=True,
-    metavar="NAME",
-    help="A hardware profile; all built-in ones if none.",
-)
-@click.option(
-    "--registry-claim", default="edgewright-registry", show_default=True, help="Claim with the releases."
-)
-@click.option("--no-controller", is_flag=True, help="Agents alone: a controller elsewhere looks after them.")
-@click.option("--to", "folder", type=click.Path(path_type=Path), help="Write the manifests to this folder.")
-@click.option("--apply", "applies", is_flag=True, help="Apply them to the cluster.")
-@broker_option
-@kubernetes_options
-def install(
-    fleet_name: str,
-    cluster: str,
-    image: str,
-    profiles: tuple[str, ...],
-    registry_claim: str,
-    no_controller: bool,
-    folder: Path | None,
-    applies: bool,
-    broker: str,
-    namespace: str,
-    contexts: tuple[str, ...],
-    files: tuple[Path, ...],
-) -> None:
-    """Write or apply what Edgewright needs in a cluster: the ModelRollout resource, rights, controller and agents.
-
-    An agent runs on each node that carries the label edgewright.dev/profile=PROFILE.
-    """
-    from edgewright_fleet.targets.kubernetes.install import apply, write
-    from edgewright_fleet.targets.kubernetes.manifests import Installation
-    from edgewright_profiles.catalog import load_profile, profile_names
-
-    if (folder is None) == (not applies):
-        raise click.UsageError("give --to FOLDER or --apply")
-    for option, name in (("--cluster", cluster), ("--namespace", namespace)):
-        if not re.fullmatch(LABEL, name):
-            raise click.UsageError(f"{option} '{name}': small letters, digits and '-' alone, 63 at most")
-    for profile in profiles:
-        load_profile(profile)
-    installation = Installation(
-        fleet=fleet_name,
-        cluster=cluster,
-        image=image,
-        broker=broker_settings(broker),
-        profiles=profiles or profile_names(),
-        namespace=namespace,
-        registry_claim=registry_claim,
-        with_controller=not no_controller,
-    )
-    if folder is not None:
-        for path in write(installation, folder):
-            click.echo(path)
-        return
-    with ExitStack() as stack:
-        chosen = _clusters(stack, files, contexts, namespace)
-        if len(chosen) > 1:
-            raise click.UsageError("one cluster at a time: each has a name of its own")
-        apply(installation, chosen[0], click.echo)
-
-
-@click.command(
-    epilog="""\b
-Examples:
   edgewright fleet controller --fleet kiosks --broker broker.lan:1883 --registry /srv/registry
   edgewright fleet controller --fleet kiosks --context berlin --context hamburg --registry /srv/registry
 """
@@ -137,6 +58,11 @@ Examples:
     "--registry", required=True, type=click.Path(path_type=Path), help="The OCI layout of releases."
 )
 @click.option("--cluster", default="home", show_default=True, help="Name of the cluster that this runs in.")
+@click.option(
+    "--in-cluster",
+    is_flag=True,
+    help="The first cluster is the one that this runs in, by its service account; --context adds others.",
+)
 @click.option(
     "--lease",
     default=15.0,
@@ -150,6 +76,7 @@ def controller(
     fleet_name: str,
     registry: Path,
     cluster: str,
+    in_cluster: bool,
     lease: float,
     broker: str,
     namespace: str,
@@ -158,10 +85,10 @@ def controller(
 ) -> None:
     """Carry out the ModelRollouts of a fleet, until SIGTERM or Ctrl-C; of several controllers one acts.
 
-    Without --context and --kubeconfig it runs in a cluster, by its service account. Of several contexts the first
+    Without --context and --kubeconfig it runs in a cluster, by its service account. Of several clusters the first
     holds the ModelRollouts; the nodes of all are the fleet's.
     """
-    from edgewright_fleet.targets.kubernetes.api import in_cluster
+    from edgewright_fleet.targets.kubernetes.api import in_cluster as own_cluster
     from edgewright_fleet.targets.kubernetes.controller import run_controller
     from edgewright_fleet.targets.kubernetes.store import ResourceStore
     from edgewright_fleet.targets.kubernetes.target import KubernetesTarget
@@ -173,10 +100,11 @@ def controller(
         signal.signal(number, lambda *_: stop.set())
     settings = broker_settings(broker)
     with ExitStack() as stack:
+        chosen = []
+        if in_cluster or not (files or contexts):
+            chosen.append(stack.enter_context(closing(own_cluster(cluster, namespace))))
         if files or contexts:
-            chosen = _clusters(stack, files, contexts, namespace)
-        else:
-            chosen = [stack.enter_context(closing(in_cluster(cluster, namespace)))]
+            chosen += chosen_clusters(stack, files, contexts, namespace)
         identity = f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}"
         store = stack.enter_context(closing(ResourceStore(chosen[0], registry, identity, lease_s=lease)))
         mqtt = MqttTarget(settings, fleet_name)
@@ -239,11 +167,12 @@ def _look(files: tuple[Path, ...], contexts: tuple[str, ...], namespace: str) ->
 
     with ExitStack() as stack:
         return [
-            look_at(cluster) for cluster in _clusters(stack, files, contexts, namespace, every=not contexts)
+            look_at(cluster)
+            for cluster in chosen_clusters(stack, files, contexts, namespace, every=not contexts)
         ]
 
 
-def _clusters(
+def chosen_clusters(
     stack: ExitStack,
     files: tuple[Path, ...],
     contexts: tuple[str, ...],

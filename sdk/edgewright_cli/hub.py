@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import signal
 import threading
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from edgewright_cli.broker import broker_option, broker_settings
+from edgewright_cli.rollout_place import Place, cluster_options, record_of
 
 if TYPE_CHECKING:
     from edgewright_fleet.hub.tokens import Role
@@ -21,6 +23,7 @@ Examples:
   edgewright fleet hub --fleet kiosks
   edgewright fleet hub --fleet kiosks --rollouts edgewright-rollouts.sqlite --tokens hub-tokens
   edgewright fleet hub --fleet kiosks --listen 0.0.0.0:9464 --origin https://hub.example --tokens hub-tokens
+  edgewright fleet hub --fleet kiosks --context berlin
   edgewright fleet hub --fleet kiosks --forward http://collector.lan:4318
 """
 )
@@ -53,8 +56,9 @@ Examples:
 @click.option(
     "--rollouts",
     type=click.Path(path_type=Path),
-    help="The rollout store that is shown, --store of 'rollout'.",
+    help="The rollout store that is shown, --store of 'rollout'; for rollouts in a cluster --context.",
 )
+@cluster_options
 @click.option(
     "--tokens", type=click.Path(path_type=Path), help="File of tokens; without it nobody can log in."
 )
@@ -72,6 +76,9 @@ def hub(
     retention: float,
     max_store: float,
     rollouts: Path | None,
+    kubeconfig: Path | None,
+    context: str | None,
+    namespace: str,
     tokens: Path | None,
     private: bool,
     origins: tuple[str, ...],
@@ -89,6 +96,11 @@ def hub(
     host, _, port = listen.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise click.UsageError(f"'{listen}' is no address: write HOST:PORT")
+    place = Place(rollouts or Path(), kubeconfig, context, namespace)
+    if rollouts is not None and place.in_cluster:
+        raise click.UsageError("give --rollouts for bare devices or --context for a cluster, not both")
+    if place.in_cluster:
+        record_of(place).close()  # a context that does not exist is said now, not on a page
     settings = HubSettings(
         fleet=fleet_name,
         broker=broker_settings(broker),
@@ -97,7 +109,7 @@ def hub(
         port=int(port),
         retention_s=retention * 3600,
         retention_bytes=int(max_store * 1e6),
-        rollouts=rollouts,
+        rollouts=partial(record_of, place) if rollouts is not None or place.in_cluster else None,
         tokens=tokens,
         private=private,
         origins=origins,

@@ -23,6 +23,7 @@ COMMANDS = {
     "fleet": "Roll releases out to devices and watch them.",
     "inspect": "Show what an artifact or release is and was seen to achieve.",
     "profile": "List, show and detect hardware profiles.",
+    "trust": "Sign releases, so that devices take no others.",
     "retrain": "Retrain a model when the field drifts, prove it better, and hand it to a rollout.",
 }
 

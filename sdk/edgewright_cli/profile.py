@@ -56,7 +56,7 @@ def show(name: str, as_json: bool) -> None:
 @json_option
 def detect(as_json: bool) -> None:
     """Say what this host is, what each fact was read from, and which profile it matches."""
-    from edgewright_profiles import detect as run
+    from edgewright_profiles.detect import detect as run
 
     document = asdict(run())
     if as_json:

@@ -36,7 +36,7 @@ def carry_on(name: str, store: Path, broker: str, as_json: bool) -> None:
     settings = broker_settings(broker)
     with (
         closing(RolloutStore(store, create=False)) as kept,
-        closing(MqttTarget(settings, kept.load(name)[0].fleet)) as target,
+        closing(MqttTarget(settings, kept.load(name)[0].fleet, one_rollout=True)) as target,
         progress() as show,
     ):
         state = run_rollout(name, target, kept, show)
@@ -62,7 +62,7 @@ def carried_out(
                 for decision in decisions:
                     say(decision.sentence)
 
-            with closing(MqttTarget(settings, wanted.fleet)) as target:
+            with closing(MqttTarget(settings, wanted.fleet, one_rollout=True)) as target:
                 state = start_rollout(wanted, target, kept, observe)
     return state.phase, f"{state.phase}: {state.verdict}"
 

@@ -7,17 +7,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import click
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from edgewright.errors import ClusterError
 from edgewright_cli.progress import stderr_console
 
 if TYPE_CHECKING:
     from edgewright_fleet.rollout.controller import Observer
+    from edgewright_fleet.rollout.record import Record
     from edgewright_fleet.rollout.state import RolloutState
-    from edgewright_fleet.rollout.store import RolloutStore
 
 DEVICE_COLUMNS = ("device", "profile", "online", "wave", "stands", "runs", "before", "reason")
 SHOWN = 20
@@ -78,20 +80,29 @@ def progress() -> Iterator[Observer]:
             yield show
 
 
-def watched(store: RolloutStore, name: str) -> RolloutState:
-    """Show a rollout as its record in the store changes, until it rests; its last state."""
+def watched(record: Record, name: str, look_s: float = LOOK_S) -> RolloutState:
+    """Show a rollout as its record changes, until it rests; its last state. A cluster may be away meanwhile."""
     from edgewright_fleet.rollout.state import RESTING
 
-    said = 0
+    said, away = 0, False
     with progress() as show:
         while True:
-            _, state = store.load(name)
-            decisions = store.decisions(name)
-            show(state, decisions[said:], [])  # type: ignore[arg-type]
-            said = len(decisions)
-            if state.phase in RESTING:
-                return state
-            time.sleep(LOOK_S)
+            try:
+                _, state = record.load(name)
+                decisions = record.decisions(name)
+            except ClusterError as error:
+                if not error.passes:
+                    raise
+                if not away:
+                    click.echo(f"{error}; looked at again until it answers", err=True)
+                away = True
+            else:
+                away = False
+                show(state, decisions[said:], [])  # type: ignore[arg-type]
+                said = len(decisions)
+                if state.phase in RESTING:
+                    return state
+            time.sleep(look_s)
 
 
 def _print(console: Console, sentences: list[str]) -> None:

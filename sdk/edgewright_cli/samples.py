@@ -248,10 +248,17 @@ def _classes(model: str | None, profile: str | None) -> tuple[str | None, Sequen
         if "/" in model or ":" in model:
             raise ConfigError("is neither the name of a model nor a release or artifact", where=model)
         return model, None
-    from edgewright.artifact.release import find_artifact
+    from edgewright.artifact.release import open_all
 
-    manifest = find_artifact(model, profile).manifest
-    return manifest.name, manifest.labels
+    found = {
+        (one.manifest.name, one.manifest.labels)
+        for one in open_all(model)
+        if profile in (None, one.manifest.profile)
+    }
+    if len(found) != 1:
+        problem = "holds artifacts whose classes differ" if found else f"holds no artifact for '{profile}'"
+        raise ConfigError(problem, where=model, remedy="name one release with --model, or a --profile of it")
+    return found.pop()
 
 
 def _cell(value: object) -> str:

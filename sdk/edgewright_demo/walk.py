@@ -38,8 +38,9 @@ from edgewright_fleet.devices import DeviceView, fold
 from edgewright_fleet.rollout.controller import start_rollout
 from edgewright_fleet.rollout.engine import DeviceReported, RolloutState, WindowArrived
 from edgewright_fleet.rollout.limits import Gates
+from edgewright_fleet.rollout.record import KeptDecision
 from edgewright_fleet.rollout.spec import RolloutSpec
-from edgewright_fleet.rollout.store import KeptDecision, RolloutStore
+from edgewright_fleet.rollout.store import RolloutStore
 from edgewright_fleet.targets.mqtt import DeviceEvent, MqttTarget
 
 Array = NDArray[Any]

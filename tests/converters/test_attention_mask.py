@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import nn
 
+from edgewright.errors import DataError
 from edgewright_converters.calibration import SampleSet, load_samples
 from edgewright_converters.execution import Execution
 from edgewright_converters.graphs import FloatGraphs, float_graphs, with_own_ranges
 from edgewright_converters.observation import observe
+from edgewright_converters.quantise import quantise_as
 from edgewright_converters.quantise.activation_range import choose_ranges
 from edgewright_converters.quantise.decision import Decision, as_onnx, as_tflite
 from edgewright_converters.source import SourceModel, check_takes, load_source
@@ -31,6 +33,8 @@ class Attention(nn.Module):
         self.query_key_value, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
         later = torch.triu(torch.ones(TOKENS, TOKENS, dtype=torch.bool), 1)
         self.register_buffer("later", later)
+        first = torch.arange(TOKENS)[:, None] == 0  # may look at nothing, not even at itself
+        self.register_buffer("none_first", later | first)
         self.register_buffer("added", torch.zeros(TOKENS, TOKENS).masked_fill(later, -math.inf))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -47,9 +51,12 @@ class Attention(nn.Module):
                 scores = scores.masked_fill(self.later, -math.inf)
             elif self.kind == "filled minimum":
                 scores = scores.masked_fill(self.later, least)
+            elif self.kind == "empty rows":
+                scores = scores.masked_fill(self.none_first, -math.inf)
             elif self.kind == "computed minimum":
                 scores = scores + self.later.float() * least
-            mixed = scores.softmax(-1) @ value
+            weights = scores.softmax(-1)
+            mixed = (weights.nan_to_num() if self.kind == "empty rows" else weights) @ value
         result: torch.Tensor = self.out(mixed.transpose(1, 2).reshape(1, TOKENS, WIDTH))
         return result
 
@@ -137,3 +144,14 @@ def test_floor_of_a_softmax_costs_less_than_half_a_step_of_its_output() -> None:
         Execution(graph).run(graph.feed(sample.inputs), visit)
     assert checked and max(checked) <= 1 / 512
     assert all(found[name].range[0] > found[name].low.min() for name in scores)
+
+
+def test_mask_that_leaves_a_row_empty_stays_infinite_as_nothing_finite_means_the_same() -> None:
+    model, samples, graphs = prepared("empty rows")
+    assert graphs.graph is not None
+    expected = model.run(samples.head(1)[0].inputs)["output"]
+    dynamic = quantise_as(graphs.exported["onnx"], "int8-dynamic")
+    (compared,) = compare([dynamic], samples, model.run, "evaluation")
+    assert np.isfinite(expected).all() and compared.accuracy.sqnr_db["output"] > 30
+    with pytest.raises(DataError, match=r"to infinity.*--precision int8-dynamic"):
+        observe(Execution(graphs.graph), (graphs.graph.feed(s.inputs) for s in samples), "samples")

@@ -8,11 +8,13 @@ import pytest
 import torch
 import toy_data
 import toy_models
+from onnx_graphs import exported_graph, node
 
 from edgewright.errors import ConversionError
-from edgewright_converters.export import export
+from edgewright_converters.export import UnsupportedOperatorError, export
+from edgewright_converters.graphs import as_module
 from edgewright_converters.optimise import optimise
-from edgewright_converters.source import load_source
+from edgewright_converters.source import SourceModel, load_source
 from edgewright_converters.verify import open_specs
 
 SAMPLES = [{"image": toy_data.images()[i : i + 1]} for i in range(2)]
@@ -79,3 +81,11 @@ def test_graph_that_the_runtime_refuses_is_one_line() -> None:
     with pytest.raises(ConversionError, match="ONNX Runtime does not take the exported graph") as caught:
         optimise(graph)
     assert "\n" not in str(caught.value)
+
+
+def test_onnx_operator_that_is_not_carried_over_to_tflite_is_named_with_what_to_do() -> None:
+    graph = exported_graph([node("Det", "x", "area")], {"x": (1, 3, 3)}, ["area"], {})
+    source = SourceModel("net.onnx", "net", ("x",), lambda sample: dict(sample), onnx_path=Path("net.onnx"))
+    with pytest.raises(UnsupportedOperatorError, match="operator Det of node 'area'") as caught:
+        as_module(source, graph)
+    assert caught.value.remedy == "convert from the PyTorch source"

@@ -14,8 +14,8 @@ from toy_models import Uneven
 import edgewright as ew
 from edgewright.errors import ConversionError, DataError
 from edgewright_converters.fine_tuning import TrainingLimits
-from edgewright_converters.ladder import FINE_TUNING
 from edgewright_converters.pipeline import ConversionReport
+from edgewright_converters.rungs import FINE_TUNING
 
 Array = NDArray[Any]
 INPUTS: Array = np.random.default_rng(0).standard_normal((3000, 12)).astype(np.float32)

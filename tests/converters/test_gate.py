@@ -39,6 +39,18 @@ def labelled(both: int, lost: int, gained: int, neither: int, data: Any = "evalu
     )  # fmt: skip
 
 
+def test_labels_that_float_itself_hits_by_chance_alone_prove_nothing() -> None:
+    by_chance = labelled(1000, 0, 0, 9000).model_copy(update={"float_accuracy": proportion(1000, 10_000)})
+    found = accuracy_checks(by_chance, GateLimits(), 10)[0]
+    assert found.verdict == "inconclusive" and "may be chance among 10 classes" in found.says
+    assert found.remedy is not None and "numbers the classes as the model does" in found.remedy
+    better = by_chance.model_copy(update={"float_accuracy": proportion(3000, 10_000)})
+    assert accuracy_checks(better, GateLimits(), 10)[0].verdict == "pass"
+    # A loss is a loss all the same.
+    lost = labelled(1000, 900, 0, 8100).model_copy(update={"float_accuracy": proportion(1900, 10_000)})
+    assert accuracy_checks(lost, GateLimits(), 5)[0].verdict == "fail"
+
+
 def unlabelled(agreed: int, samples: int, data: Any = "evaluation") -> AccuracyReport:
     return AccuracyReport(
         executed_by="r", data=data, samples=samples, sqnr_db={"y": 25.0},
@@ -172,6 +184,16 @@ def test_operator_left_in_float_is_named_with_its_shares() -> None:
     assert (left.name, left.type, left.time_share) == ("head", "Gemm", 0.25)
     assert left.mac_share == pytest.approx(10_000 / 1_010_000)
     assert report.operator_time == "measured on host"
+
+
+def test_int8_in_name_alone_is_said_and_no_pass_of_that_check() -> None:
+    mostly = replace(FLOAT, work=OperatorWork("head", "matmul", 90_000_000, 10_000, 100))
+    report = judge(verified(INTEGER, mostly))
+    (found,) = [c for c in report.checks if c.name == "int8-share"]
+    assert found.verdict == "inconclusive" and found.says.startswith("MOSTLY FLOAT: only 1.1% of the")
+    assert (
+        report.verdict == "pass"
+    )  # it is as accurate and fits; what was asked for is for its maker to weigh
 
 
 def test_time_that_the_runtime_does_not_tell_is_marked_predicted() -> None:

@@ -16,9 +16,10 @@ from edgewright.errors import DataError
 from edgewright_converters.calibration import SampleSet
 from edgewright_converters.float_graph import FloatGraph
 from edgewright_converters.held_out import parts
-from edgewright_converters.ladder import ADAPTIVE, MIXED, RUNGS, Climb, Effort, Fit, Rung, climb, climbed
+from edgewright_converters.ladder import Climb, Fit, climb
 from edgewright_converters.layer_cost import LayerCosts
 from edgewright_converters.quantise.decision import Decision, as_onnx
+from edgewright_converters.rungs import ADAPTIVE, LAYERS, MIXED, RUNGS, Effort, Rung, climbed
 from edgewright_converters.trial import Goal, Trial, Tryout
 
 NAMES = [rung.name for rung in RUNGS]
@@ -74,7 +75,9 @@ def model(kind: str) -> Prepared:
     return prepare(Hard() if kind == "hard" else Coarse(), (3, 16, 16), 32)
 
 
-def climbing(kind: str, goal: Goal, effort: Effort = "standard") -> tuple[Climb, list[Rung], list[Decision]]:
+def climbing(
+    kind: str, goal: Goal, effort: Effort = "standard", fast_enough: float = 0.0
+) -> tuple[Climb, list[Rung], list[Decision]]:
     one = model(kind)
     graph = one.graphs.graph
     assert graph is not None
@@ -101,6 +104,7 @@ def climbing(kind: str, goal: Goal, effort: Effort = "standard") -> tuple[Climb,
         one.samples.where,
         announced.append,
         lambda decision: LayerCosts({layer.name: 1e-3 for layer in decision.graph.layers}, "predicted"),
+        fast_enough=fast_enough,
     )
     return found, announced, tried
 
@@ -130,6 +134,18 @@ def test_hard_model_climbs_until_it_is_good_and_records_every_attempt() -> None:
     assert kept[-1] > kept[0] + 3
     assert all(later >= earlier for earlier, later in itertools.pairwise(kept))
     assert all(attempt.seconds > 0 for attempt in found.attempts)
+
+
+@pytest.mark.slow
+def test_what_is_too_slow_whole_is_judged_and_repaired_as_its_layers_alone() -> None:
+    # Hard-swish in INT8 is what costs this one's time; no speed would be enough.
+    found, announced, tried = climbing("coarse", Goal(0.0, 150.0), "quick", fast_enough=100.0)
+    whole, layers = found.attempts[:2]
+    assert announced[1] is LAYERS and layers.rung == LAYERS.name
+    assert [decision.layers_only for decision in tried[:2]] == [False, True]
+    assert layers.kept == (layers.trial.speedup > whole.trial.speedup)
+    assert all(decision.layers_only == layers.kept for decision in (*tried[2:], found.decision))
+    assert LAYERS not in climbing("coarse", Goal(0.0, 150.0), "quick")[1]
 
 
 @pytest.mark.slow

@@ -74,3 +74,36 @@ def test_candidate_over_the_budget_is_not_taken() -> None:
     slow = replace(GOOD, seconds=4.0)
     choice = chosen({b"static": slow, b"layers": slow}, budget_bytes=10)
     assert choice.model is STATIC and len(choice.tried) == 3
+
+
+def test_int8_over_the_budget_gives_way_to_what_fits_though_it_is_fast_and_near() -> None:
+    small = QuantisedModel("onnx", "int4-weights", b"4", (), ())
+    far, near = replace(GOOD, sqnr_db=5.0), replace(GOOD, sqnr_db=20.0, seconds=1.8)
+    for found, taken in ((near, small), (far, STATIC)):
+        trials = {b"static": GOOD, b"layers": GOOD, b"4": found, graph().data: replace(GOOD, seconds=2.0)}
+        choice = choose(
+            STATIC, {"int4-weights": lambda: small}, graph(), (), lambda model, known=trials: known[model.data],
+            Goal(1.0), same_architecture=True, budget_bytes=3,
+        )  # fmt: skip
+        assert choice.model is taken
+    assert chosen({b"static": GOOD}, budget_bytes=6).reason is None
+    reason = choose(
+        STATIC, {"int4-weights": lambda: small}, graph(), (), lambda _: GOOD, Goal(1.0),
+        same_architecture=True, budget_bytes=3,
+    ).reason  # fmt: skip
+    assert reason == "INT8 takes 6 B, over the budget; int4-weights has 2.00 times float's speed"
+
+
+def test_int8_in_name_alone_gives_way_to_the_smallest_of_what_is_as_fast_as_float() -> None:
+    as_float = replace(GOOD, seconds=2.0)
+    trials = {b"static": as_float, b"layers": as_float}
+    assert chosen(trials, integer_share=0.6).model is STATIC
+    choice = chosen(trials, integer_share=0.001)
+    assert choice.model.precision == "float32" and len(choice.tried) == 2
+    assert choice.reason == (
+        "static INT8 would run 0.1% of the multiply-accumulates in INT8; float32 has 1.00 times float's speed"
+    )
+    assert chosen(trials, integer_share=0.001, here=False).model is STATIC
+    # A model without multiply-accumulates, and one for which nothing else fits.
+    assert chosen(trials, integer_share=None).model is STATIC
+    assert chosen(trials, integer_share=0.001, budget_bytes=10).model is STATIC

@@ -13,13 +13,13 @@ import pytest
 
 from edgewright.errors import StorageError
 from edgewright_converters.evidence import Evidence, FileErrors
-from edgewright_converters.ladder import climbed
 from edgewright_converters.layer_error import LayerError
 from edgewright_converters.pipeline import ConversionReport, convert
 from edgewright_converters.report import page
 from edgewright_converters.report.candidates import candidates, front, tried
 from edgewright_converters.report.layers import in_order, layers
 from edgewright_converters.report.scatter import labels, round_step
+from edgewright_converters.rungs import climbed
 from edgewright_converters.trial import Trial
 
 RNG = np.random.default_rng(0)

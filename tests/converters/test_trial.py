@@ -11,7 +11,7 @@ from torch_layers import prepared
 
 from edgewright_converters.held_out import parts
 from edgewright_converters.quantise import QuantisedModel
-from edgewright_converters.trial import ENOUGH_DB, POOR_DB, Goal, Trial, Tryout
+from edgewright_converters.trial import AMPLE_DB, ENOUGH_DB, POOR_DB, Goal, Trial, Tryout
 
 TRIAL = Trial("onnx", "int8", 40.0, 0, 64, 1000, 1e-3, 2e-3)
 
@@ -88,3 +88,10 @@ def test_candidates_of_two_parts_are_judged_on_one_each_and_their_noise_averaged
     whole = tryout.run([int8], exported)
     assert whole.samples == one.samples.count
     assert min(h.sqnr_db for h in halves) <= whole.sqnr_db <= max(h.sqnr_db for h in halves)
+
+
+def test_repairs_that_cost_no_run_time_go_on_beyond_the_goal_unless_it_was_asked_for() -> None:
+    goal = Goal(1.0)
+    assert goal.ample(outcome(AMPLE_DB)) and goal.met(outcome(AMPLE_DB - 1))
+    assert not goal.ample(outcome(AMPLE_DB - 1)) and not goal.ample(outcome(AMPLE_DB - 1, None))
+    assert Goal(1.0, 20.0).ample(outcome(21.0, None)) and not Goal(1.0, 20.0).ample(outcome(20.0, None))

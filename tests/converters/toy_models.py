@@ -42,6 +42,16 @@ class Odd(nn.Module):
         return torch.special.bessel_j0(self.conv(image))
 
 
+class InverseError(Odd):
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.erfinv(torch.tanh(self.conv(image)))
+
+
+class Sorts(Odd):
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.sort(self.conv(image).mean((2, 3)), 1)[0]
+
+
 class Branches(nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return image * 2 if image.sum() > 0 else image
@@ -113,6 +123,18 @@ class Memory(nn.Module):
             return {"scores": self.head(out[:, -1]), "next_state": state}
         out, (state, cell) = self.layer(frames, (state, cell))
         return {"scores": self.head(out[:, -1]), "next_state": state, "next_cell": cell}
+
+
+class Sequence(nn.Module):
+    """A sequence through an LSTM that begins anew each time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.head = nn.LSTM(24, 64, batch_first=True), nn.Linear(64, 6)
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        out, _ = self.layer(frames)
+        return self.head(out[:, -1])
 
 
 class Encoder(nn.Module):
@@ -285,6 +307,11 @@ def lstm() -> nn.Module:
     return Memory(nn.LSTM)
 
 
+def plain_lstm() -> nn.Module:
+    torch.manual_seed(0)
+    return Sequence()
+
+
 def gru() -> nn.Module:
     torch.manual_seed(0)
     return Memory(nn.GRU)
@@ -325,6 +352,14 @@ def two_inputs() -> nn.Module:
 
 def odd() -> nn.Module:
     return Odd()
+
+
+def inverse_error() -> nn.Module:
+    return InverseError()
+
+
+def sorts() -> nn.Module:
+    return Sorts()
 
 
 def branches() -> nn.Module:

@@ -161,7 +161,11 @@ def test_every_kind_that_the_template_describes_is_accepted_with_the_values_it_s
 
 def test_every_value_that_the_template_comments_out_is_accepted_too(tmp_path: Path) -> None:
     template = (REPOSITORY / "firmware_images" / "agent.toml").read_text()
-    lines = [line.removeprefix("# ") if " = " in line else line for line in template.splitlines()]
+    keys = (" = ", "# [trust]")
+    lines = [
+        line.removeprefix("# ") if any(key in line for key in keys) else line
+        for line in template.splitlines()
+    ]
     shown, bare = load_config(written(tmp_path, "\n".join(lines))), load_config(written(tmp_path, MINIMAL))
     for key in (
         "threads",
@@ -183,6 +187,7 @@ def test_every_value_that_the_template_comments_out_is_accepted_too(tmp_path: Pa
     assert shown.serving is not None
     for key in ("address", "max_request_bytes", "queue", "deadline_s"):
         assert getattr(shown.serving, key) == ServingConfig.model_fields[key].default
+    assert shown.trust is not None and bare.trust is None
     assert shown.sampling is not None
     assert shown.sampling.credentials_file == Path("/etc/edgewright/s3.toml")
     for key in (

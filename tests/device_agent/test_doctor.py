@@ -72,6 +72,41 @@ def test_a_profile_of_another_processor_is_a_failure(device: Any, registry: Any)
     assert found.health == "failed" and "aarch64" in found.says
 
 
+def test_a_store_of_samples_is_asked_to_take_one_and_keeps_nothing(
+    device: Any, registry: Any, tmp_path: Path
+) -> None:
+    registry.release("1.0.0")
+    assert "samples" not in findings(device)
+    device.tables["sampling"] = {"store": "input", "url": str(tmp_path / "share")}
+    missing = findings(device)["samples"]
+    assert (missing.health, missing.remedy) == ("failed", "make or mount it")
+    (tmp_path / "share").mkdir()
+    assert findings(device)["samples"].health == "ok"
+    assert [path for path in (tmp_path / "share").rglob("*") if path.is_file()] == []
+    device.tables["sampling"] = {"store": "input"}
+    assert "sent nowhere" in findings(device)["samples"].says
+
+
+def test_a_bucket_that_is_away_and_credentials_that_others_may_read_are_failures(
+    device: Any, registry: Any, tmp_path: Path
+) -> None:
+    registry.release("1.0.0")
+    secret = tmp_path / "s3.toml"
+    secret.write_text('access_key = "a"\nsecret_key = "a secret of the bucket"\n')
+    secret.chmod(0o644)
+    bucket = {
+        "store": "input",
+        "url": "s3://samples?endpoint=http://127.0.0.1:9",
+        "credentials_file": str(secret),
+    }
+    device.tables["sampling"] = bucket
+    found = findings(device)["samples"]
+    assert (found.health, found.remedy) == ("failed", f"chmod 600 {secret}")
+    secret.chmod(0o600)
+    found = findings(device)["samples"]
+    assert found.health == "failed" and "127.0.0.1:9" in found.says and "a secret" not in found.says
+
+
 def test_a_clock_before_the_registrys_last_change_is_a_failure(device: Any, registry: Any) -> None:
     registry.release("1.0.0")
     assert findings(device)["clock"].health == "ok"

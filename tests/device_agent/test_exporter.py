@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import gc
 import math
 import random
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -11,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgewright.telemetry.histogram import merged
-from edgewright.telemetry.names import Encoding
+from edgewright.telemetry.names import PROCESS_MEMORY, Encoding
 from edgewright.telemetry.otlp import from_bytes
 from edgewright.telemetry.window import TelemetryWindow, decode_otlp
 from edgewright.twin import ReleaseReference
-from edgewright_agent.exporter import Exporter, model_attributes
+from edgewright_agent.exporter import BUFFERED, Exporter, model_attributes
 from edgewright_agent.vitals import Vitals
 
 OLD = ReleaseReference(name="sorter", version="1.0.0", digest=f"sha256:{'1' * 64}")
@@ -113,6 +115,10 @@ def test_a_gauge_is_sent_once_and_a_counter_holds_its_own_period(exporter: Expor
     exporter.set("hw.temperature", "Cel", 51.5, {"hw.id": "cpu"})
     assert sent("hw.temperature") == [51.5]
     assert sent("hw.temperature") == []
+    exporter.set(PROCESS_MEMORY, "By", 1)
+    exporter.set(PROCESS_MEMORY, "By", 2)
+    assert sent(PROCESS_MEMORY) == [2]
+    assert sent(PROCESS_MEMORY) == []
     exporter.add("tries", "{try}", 2)
     exporter.add("tries", "{try}", 3)
     assert sent("tries") == [5]
@@ -134,6 +140,58 @@ def test_nothing_is_lost_between_threads(exporter: Exporter) -> None:
     windows += decode_otlp(exporter.collect())
     assert sum(window.latency.count for window in windows) == 8000
     assert sum(window.errors for window in windows) == 8000
+
+
+def test_what_no_thread_drains_waits_in_a_bounded_buffer_and_is_not_lost(exporter: Exporter) -> None:
+    for _ in range(3 * BUFFERED):
+        exporter.record(model_attributes(OLD), 0.001)
+    assert len(vars(exporter)["_waiting"]) == BUFFERED
+    assert only(decode_otlp(exporter.collect())).latency.count == 3 * BUFFERED
+
+
+def test_what_is_drained_meanwhile_is_in_the_window_with_what_still_waits(exporter: Exporter) -> None:
+    stopping = threading.Event()
+    thread = threading.Thread(target=exporter.run, args=(stopping,))
+    thread.start()
+    counts = []
+    for _ in range(4):
+        for _ in range(BUFFERED // 2):
+            exporter.record(model_attributes(OLD), 0.001, queue_s=0.0)
+        counts.append(only(decode_otlp(exporter.collect())).latency.count)
+    exporter.record(model_attributes(OLD), 0.001, queue_s=0.0)
+    limit = time.monotonic() + 60
+    while vars(exporter)["_waiting"] and time.monotonic() < limit:
+        time.sleep(0.01)
+    stopping.set()
+    thread.join()
+    assert not vars(exporter)["_waiting"]
+    last = only(decode_otlp(exporter.collect()))
+    assert sum(counts) + last.latency.count == 2 * BUFFERED + 1
+
+
+def test_a_thousand_releases_leave_no_series_behind(exporter: Exporter) -> None:
+    def serve(number: int) -> None:
+        release = OLD.model_copy(update={"digest": f"sha256:{number:064}"})
+        exporter.record(model_attributes(release), 0.001, queue_s=0.001)
+        exporter.record_error(model_attributes(release), ValueError())
+        exporter.set("figure", "1", 0.5, model=model_attributes(release))
+        exporter.collect()
+
+    for number in range(100):
+        serve(number)
+    tracemalloc.start()
+    try:
+        gc.collect()
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(100, 1100):
+            serve(number)
+        gc.collect()
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert (
+        grown < 100_000
+    )  # a hundred bytes each; with what the SDK keeps of one it would be some ten thousand
 
 
 def test_a_clock_that_is_set_back_leaves_a_window_its_length(

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from conftest import free_port
+from conftest import free_port, running_mosquitto
 from edgewright.artifact.layout import MANIFEST_TYPE, Layout
 from edgewright.artifact.release import FORMAT, PROFILE, publish
 from edgewright.mqtt import BrokerSettings
@@ -23,26 +18,6 @@ from edgewright_fleet.broker import embedded_broker
 def embedded() -> Iterator[BrokerSettings]:
     with embedded_broker(free_port()) as settings:
         yield settings
-
-
-@contextlib.contextmanager
-def running_mosquitto(folder: Path, more: str = "") -> Iterator[BrokerSettings]:
-    program = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
-    if program is None:
-        pytest.skip("mosquitto is not installed")
-    port = free_port()
-    config = folder / "mosquitto.conf"
-    config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n{more}")
-    process = subprocess.Popen([program, "-c", str(config)], stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(100):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
-                break
-            time.sleep(0.05)
-        yield BrokerSettings(host="127.0.0.1", port=port)
-    finally:
-        process.terminate()
-        process.wait(5)
 
 
 @pytest.fixture(scope="module")

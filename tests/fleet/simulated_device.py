@@ -66,7 +66,10 @@ def otlp(
 
 
 class SimulatedDevice:
-    """Runs what is desired of it after the real phases; `slow` and `broken` are digests it does badly with."""
+    """Runs what is desired of it after the real phases; `slow` and `broken` are digests it does badly with.
+
+    `broken` may be `every`, and then nothing new installs.
+    """
 
     def __init__(
         self,
@@ -77,9 +80,11 @@ class SimulatedDevice:
         *,
         slow: str = "",
         broken: str = "",
+        profile: str = "gateway",
         period_s: float = 0.05,
     ) -> None:
         self.fleet, self.name, self.running, self.slow, self.broken = fleet, name, running, slow, broken
+        self.profile = profile
         self.ran: list[str] = []
         self._period_s = period_s
         self._boot, self._sequence, self._payloads = uuid.uuid4().hex[:8], 0, 0
@@ -135,6 +140,7 @@ class SimulatedDevice:
                     [latency_s] * 20,
                     boot=self._boot,
                     sequence=self._payloads,
+                    profile=self.profile,
                 )
                 self._client.publish(topic(self.fleet, self.name, "metrics"), payload, qos=1)
 
@@ -144,7 +150,7 @@ class SimulatedDevice:
                 self._phase = phase
                 self._report(wish)
                 time.sleep(0.01)
-            if wish.release.digest == self.broken:
+            if self.broken in (wish.release.digest, "every"):
                 self._phase = "failed"
                 self._report(wish, "golden check: outputs differ")
                 return
@@ -166,7 +172,7 @@ class SimulatedDevice:
                 )
             report = ReportedState(
                 device=self.name,
-                profile="gateway",
+                profile=self.profile,
                 boot=self._boot,
                 sequence=self._sequence,
                 phase=self._phase,

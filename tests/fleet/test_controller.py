@@ -22,8 +22,9 @@ import yaml
 from conftest import until
 from edgewright.artifact.layout import MANIFEST_TYPE, Layout
 from edgewright.artifact.release import FORMAT, PROFILE, VERDICT, publish
-from edgewright.errors import ArtifactError, RolloutError
+from edgewright.errors import ArtifactError, RolloutError, TrustError
 from edgewright.mqtt import BrokerSettings
+from edgewright.trust.repository import Signing, create
 from edgewright_fleet.devices import DeviceView
 from edgewright_fleet.rollout.controller import first_state, run_rollout, start_rollout
 from edgewright_fleet.rollout.spec import RolloutSpec
@@ -170,6 +171,17 @@ def test_release_without_an_artifact_for_a_device_is_refused_before_anything_is_
     with pytest.raises(RolloutError, match="no artifact for a, a toaster"):
         first_state(spec, {"a": DeviceView("a", profile="toaster", online=True)}, 0.0)
     assert first_state(spec, {"a": DeviceView("a", profile="gateway", online=True)}, 0.0).waves == (("a",),)
+
+
+def test_unsigned_release_is_refused_where_the_registry_signs(
+    name: str, registry: Path, tmp_path: Path
+) -> None:
+    spec, views = specification(name, registry), {"a": DeviceView("a", profile="gateway", online=True)}
+    create(registry, tmp_path / "keys")
+    with pytest.raises(TrustError, match=r"net:1\.1\.0 is not signed; edgewright trust sign"):
+        first_state(spec, views, 0.0)
+    Signing.open(registry, [tmp_path / "keys"]).sign("net:1.1.0")
+    assert first_state(spec, views, 0.0).waves == (("a",),)
 
 
 def test_release_that_failed_its_gate_is_refused_before_anything_is_sent(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from hypothesis import given
+import numpy as np
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
@@ -41,7 +42,8 @@ def test_passing_means_enough_was_measured_and_every_limit_was_kept(
     result = judge_device("d", before, after, GATES)
     if result.verdict == "pass":
         assert after.latency.count >= GATES.min_inferences
-        assert after.errors <= GATES.max_error_share * after.inferences
+        if before is None or not before.errors:
+            assert after.errors <= GATES.max_error_share * after.inferences
         if before is not None:
             assert before.latency.count >= GATES.min_inferences
             assert after.latency.quantile(0.5) <= GATES.max_p50_ratio * before.latency.quantile(0.5)
@@ -135,6 +137,38 @@ def test_device_whose_every_inference_fails_is_stopped_before_there_are_enough()
 def test_too_many_errors_fail_even_where_nothing_ran_before() -> None:
     assert judge_device("d", None, measured(97, errors=3), GATES).verdict == "fail"
     assert judge_device("d", None, measured(99, errors=1), GATES).verdict == "pass"
+
+
+def test_device_that_failed_as_often_before_is_not_made_so_by_the_release() -> None:
+    before = measured(950, errors=50)
+    assert judge_device("d", before, measured(950, errors=50), GATES).verdict == "pass"
+    assert judge_device("d", before, measured(188, errors=12), GATES).verdict == "pass"  # 6 %, by chance
+    worse = judge_device("d", before, measured(850, errors=150), GATES)
+    assert (worse.verdict, worse.sentence) == (
+        "fail",
+        "d: 150 of 1000 inferences failed (15.0%), at most 2.0% may beyond its 5.0% before",
+    )
+    assert judge_device("d", measured(1000), measured(950, errors=50), GATES).verdict == "fail"
+
+
+def test_errors_that_devices_on_the_old_release_have_meanwhile_are_not_the_releases() -> None:
+    after = measured(900, errors=100)
+    assert judge_device("d", measured(1000), after, GATES, lambda: (0, 5000)).verdict == "fail"
+    assert judge_device("d", measured(1000), after, GATES, lambda: (0, 0)).verdict == "fail"
+    assert judge_device("d", measured(1000), after, GATES, lambda: (500, 5000)).verdict == "pass"
+
+
+@settings(max_examples=30)
+@given(st.floats(0.01, 0.3), st.integers(500, 3000), st.integers(500, 3000), st.integers(0, 2**32 - 1))
+def test_errors_that_a_device_always_has_are_blamed_on_a_release_in_few_cases(
+    share: float, before: int, after: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    failed = 0
+    for errors, now in zip(rng.binomial(before, share, 200), rng.binomial(after, share, 200), strict=True):
+        had, has = (measured(n - int(e), errors=int(e)) for n, e in ((before, errors), (after, now)))
+        failed += judge_device("d", had, has, GATES).verdict == "fail"
+    assert failed <= 4
 
 
 def test_slower_median_fails_with_both_figures() -> None:

@@ -78,17 +78,6 @@ def test_other_fleets_are_not_heard(broker: BrokerSettings, fleet: str, publish:
         assert gathered(target, 1, 0.3) == []
 
 
-def test_payload_that_comes_twice_or_late_is_counted_once(
-    broker: BrokerSettings, fleet: str, publish: Publish
-) -> None:
-    with closing(MqttTarget(broker, fleet)) as target:
-        for boot, sequence in (("b", 1), ("b", 3), ("b", 3), ("b", 2), ("b", 1), ("c", 1)):
-            payload = otlp(fleet, "d0", RELEASE, [0.01], boot=boot, sequence=sequence)
-            publish(topic(fleet, "d0", "metrics"), payload)
-        windows = [e.window for e in gathered(target, 4) if isinstance(e, WindowArrived)]
-        assert [(w.boot, w.sequence) for w in windows] == [("b", 1), ("b", 3), ("b", 2), ("c", 1)]
-
-
 def test_what_cannot_be_read_is_counted_and_logged_in_one_line_and_nothing_stops(
     broker: BrokerSettings, fleet: str, publish: Publish, caplog: pytest.LogCaptureFixture
 ) -> None:

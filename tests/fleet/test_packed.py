@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,8 +20,14 @@ histograms = st.builds(
     buckets=st.dictionaries(st.integers(-300, 300), st.integers(0, 1000), max_size=8),
     total=st.floats(0, 1e6),
 )
+
+
+def counted(*, zero_count: int, counts: list[int], **rest: Any) -> Durations:
+    return Durations(zero_count=zero_count, counts=tuple(counts), events=zero_count + sum(counts), **rest)
+
+
 hostile = st.builds(
-    Durations,
+    counted,
     scale=st.integers(-10, 20),
     zero_count=st.integers(0, 2**64 - 1),
     offset=st.integers(-(2**31), 2**31 - 1),

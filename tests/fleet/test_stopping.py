@@ -15,7 +15,7 @@ from edgewright_fleet.rollout.limits import Gates
 from edgewright_fleet.rollout.measured import Comparison, Measured, compare, log_ratios
 from edgewright_fleet.rollout.state import ContinueRequested, DeviceEvent
 from edgewright_fleet.rollout.stopping import MOST_COMPARED, failure_test_of, metric_alpha, tally
-from fleet.test_engine import NEW, Device, World, window, world
+from fleet.fleet_in_memory import NEW, Device, World, window, world
 
 LATENCY = {
     "max_p50_ratio": 9.0,
@@ -34,6 +34,8 @@ class Flaky(Device):
     new_bucket: int = 0
     drift_bucket: int = 0
     drifts_from: int = 10**9
+    new_errors: int = 0
+    drift_errors: int = 0
     now: int = 0
 
     def report(self, phase: str, reason: str | None = None):  # type: ignore[no-untyped-def]
@@ -51,7 +53,9 @@ class Flaky(Device):
         if self.running is not None and not self.idle:
             bucket = self.new_bucket if self.running == NEW else 0
             bucket += self.drift_bucket if self.now >= self.drifts_from else 0
-            measured = window(self.name, self.running, bucket, sequence=self.payloads)
+            errors = self.new_errors if self.running == NEW else 0
+            errors += self.drift_errors if self.now >= self.drifts_from else 0
+            measured = window(self.name, self.running, bucket, sequence=self.payloads, errors=errors)
             said.append(_arrived(measured))
             self.payloads += 1
         return said
@@ -129,6 +133,14 @@ def test_whole_fleet_that_becomes_slower_meanwhile_is_not_blamed_on_the_release(
     controls = [each.control for each in first_wave_and_second]
     assert len(set(controls)) == len(controls)
     assert not set(controls) & set(w.state.comparisons)
+
+
+def test_errors_of_the_whole_fleet_are_not_blamed_on_the_release_and_its_own_are() -> None:
+    disturbed = rolled_out(fleet_of(40, drift_errors=1, drifts_from=8), 1, "50%", "rest")
+    assert disturbed.state.phase == "succeeded", disturbed.state.verdict
+    own = rolled_out(fleet_of(40, new_errors=1), 1, "50%", "rest")
+    assert (own.state.phase, len(own.state.exposed)) == ("failed", 1)
+    assert "inferences failed" in str(own.state.verdict)
 
 
 @settings(max_examples=15, deadline=None)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -146,6 +148,34 @@ def test_only_what_changed_is_written_and_all_of_it_is_read(store: RolloutStore,
     later = saved.model_copy(update={"devices": changed})
     store.save(later, [], "me", 1.0)
     assert store.load("r") == (SPEC, later)
+
+
+def test_a_baseline_is_stored_from_when_it_cannot_be_measured_again_and_no_stale_one_comes_back(
+    store: RolloutStore,
+) -> None:
+    store.create(SPEC, STATE)
+    store.take_lease("r", "me", 1.0)
+    state = STATE.model_copy(update={"devices": STATE.devices.saved()})
+
+    def stored(**changes: Any) -> DeviceRecord:
+        nonlocal state
+        devices = state.devices.with_record("d0", replace(state.devices["d0"], **changes))
+        state = state.model_copy(update={"devices": devices})
+        store.save(state, [], "me", 1.0)
+        state = state.model_copy(update={"devices": devices.saved()})
+        return store.load("r")[1].devices["d0"]
+
+    one, two, none = Measured(errors=1), Measured(errors=2), Measured()
+    assert stored(baseline=one).baseline == none  # it waits
+    control = stored(control=none)
+    assert (control.baseline, control.control) == (one, none)
+    assert stored(control=two).control == two
+    anew = stored(baseline=none, control=None)  # it runs another release now
+    assert (anew.baseline, anew.control) == (none, None)
+    assert stored(baseline=two).baseline == none
+    assert stored(stand="asked").baseline == two
+    assert stored(after=one).after == one
+    assert store.load("r") == (SPEC, state)
 
 
 def test_store_of_an_earlier_version_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgewright_profiles import HardwareProfile, OperatorWork, PredictedLatency, ProfileError, predict_latency
+from edgewright_profiles import HardwareProfile, ProfileError
 from edgewright_profiles.catalog import load_profile, profile_names
+from edgewright_profiles.cost import OperatorWork, PredictedLatency, predict_latency
 from edgewright_profiles.profile import Precision
 
 PROFILES = st.sampled_from([load_profile(name) for name in profile_names()])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from edgewright_profiles import DetectedHost, detect
+from edgewright_profiles.detect import DetectedHost, detect
 
 ARM_CORE = """\
 processor\t: {index}

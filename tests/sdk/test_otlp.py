@@ -19,7 +19,6 @@ from edgewright.telemetry.otlp import (
     read_attributes,
     read_histogram,
     to_bytes,
-    write_histogram,
 )
 from edgewright.telemetry.window import decode_otlp
 
@@ -40,7 +39,17 @@ def message(about: dict[str, str | bool], histogram: ExponentialHistogram) -> Me
     part.resource.attributes.extend(key_values(about))
     metric = part.scope_metrics.add().metrics.add(name="m")
     metric.exponential_histogram.aggregation_temporality = 1
-    write_histogram(metric.exponential_histogram.data_points.add(time_unix_nano=2**62), histogram)
+    point = metric.exponential_histogram.data_points.add(
+        time_unix_nano=2**62,
+        scale=histogram.scale,
+        count=histogram.count,
+        zero_count=histogram.zero_count,
+        sum=histogram.total,
+    )
+    if histogram.buckets:
+        low, high = min(histogram.buckets), max(histogram.buckets)
+        point.positive.offset = low
+        point.positive.bucket_counts.extend(histogram.buckets.get(i, 0) for i in range(low, high + 1))
     return data
 
 

@@ -23,7 +23,10 @@ def edgewright(*arguments: str, folder: Path | None = None) -> subprocess.Comple
 CONVERT = ("convert", "m:f", "--calibration", "no.npz", "--output", "o", "--profile", PROFILE)
 
 
-@pytest.mark.parametrize("command", ["", "profile", "convert", "inspect", "bench", "agent", "fleet", "demo"])
+COMMANDS = ("", "profile", "convert", "inspect", "bench", "agent", "fleet", "demo", "trust")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_an_example(command: str) -> None:
     done = edgewright(*command.split(), "--help")
     assert done.returncode == 0
@@ -121,6 +124,7 @@ def test_model_whose_accuracy_is_open_is_written_with_a_warning(net: Path, tmp_p
     (artifact,) = document["artifacts"]
     assert document["verdict"] == artifact["gate"]["verdict"] == "inconclusive"
     assert artifact["accuracy"]["sqnr_db"]["output"] > 20
+    assert document["attempts"][0]["rung"] == "min-max" and document["attempts"][0]["kept"]
     shown = edgewright("inspect", str(tmp_path / "out")).stdout
     assert "INCONCLUSIVE" in shown and "give --evaluation" in shown
     strict = convert(net, tmp_path / "strict", "net:net", "--strict")
@@ -162,7 +166,7 @@ def test_time_left_claims_no_more_than_an_estimate_can() -> None:
 
 
 def test_ladder_is_explained_without_a_model_to_convert() -> None:
-    from edgewright_converters.ladder import RUNGS
+    from edgewright_converters.rungs import RUNGS
 
     shown = edgewright("convert", "--explain")
     assert shown.returncode == 0, shown.stderr

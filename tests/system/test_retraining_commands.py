@@ -13,7 +13,11 @@ import numpy as np
 import pytest
 import yaml
 
-from conftest import PROFILE, until
+from conftest import PROFILE, free_port, until
+from edgewright_fleet.broker import embedded_broker
+from edgewright_fleet.retraining.releases import serving_release
+from edgewright_fleet.retraining.spec import load_spec
+from fleet.simulated_device import simulated_fleet
 from system.small_digits import small_digits
 
 pytestmark = pytest.mark.slow
@@ -96,6 +100,36 @@ def test_a_cancelled_run_goes_on_from_its_checkpoint(task: Path) -> None:
     assert resumed.returncode == 3 and "held" in resumed.stdout, resumed.stderr
     assert kinds(task)[-4:] == ["resumed", "training", "conversion", "comparison"]
     assert "goes on after step" in run(task, "logs", "digits-0001").stdout
+
+
+def test_a_release_that_the_fleet_takes_back_is_exit_code_3_and_the_next_run_knows(task: Path) -> None:
+    spec = yaml.safe_load((task / "spec.yaml").read_text())
+    spec["training"]["parameters"] |= {"steps": 60, "pause_s": 0}
+    spec["promotion"] = {"rollout": "rollout.yaml", "start": True}
+    (task / "spec.yaml").write_text(yaml.safe_dump(spec))
+    rollout = {
+        "name": "digits", "fleet": "f", "release": "digits:1.0.0", "registry": "registry", "waves": [1, "rest"],
+        "max_unavailable": 0.5, "gates": {"window_s": 1, "timeout_s": 30},
+    }  # fmt: skip
+    (task / "rollout.yaml").write_text(yaml.safe_dump(rollout))
+    with (
+        embedded_broker(free_port()) as broker,
+        simulated_fleet(broker, "f", 2, None, broken="every", profile=PROFILE) as devices,
+    ):
+        where = ("--broker", f"{broker.host}:{broker.port}")
+        assert run(task, "submit", "spec.yaml", *where).returncode == 3
+        shipped = run(task, "promote", "digits-0001", "--why", "none serves", *where)
+        assert shipped.returncode == 3, shipped.stdout + shipped.stderr
+        assert "digits-0001 is done: rollout digits-1.0.0 failed: " in shipped.stdout, shipped.stdout
+        assert "golden check: outputs differ" in shipped.stdout + shipped.stderr
+        assert all(device.running is None for device in devices)
+        # The record is closed: doing it again does nothing, and says the same.
+        again = run(task, "resume", "digits-0001", *where)
+    assert again.returncode == 3, again.stdout + again.stderr
+    links = json.loads(run(task, "history", "digits-0001", "--json").stdout)
+    assert links[-1]["kind"] == "rollout" and links[-1]["evidence"]["phase"] == "failed"
+    wanted = load_spec(task / "spec.yaml")
+    assert serving_release(wanted) is None, "what was taken back is not what a candidate must beat"
 
 
 def test_what_cannot_be_is_one_line(task: Path) -> None:

@@ -23,13 +23,13 @@ from edgewright.runtime.quantised_io import raw_input, real_output
 from edgewright_converters.calibration import Sample
 from edgewright_converters.fine_tuning.distillation import distillation_loss, output_error
 from edgewright_converters.fine_tuning.student import Student
-from edgewright_converters.fine_tuning.torch_graph import NotTrainableError, TorchGraph, check_trainable
 from edgewright_converters.fine_tuning.training import OnProgress, Training, TrainingLimits, train
 from edgewright_converters.fine_tuning.training_data import TrainingData
 from edgewright_converters.float_graph import FloatGraph
 from edgewright_converters.quantise import QuantisedModel
 from edgewright_converters.quantise.decision import Decision
 from edgewright_converters.statistics import Z_95, paired_difference_of
+from edgewright_converters.torch_graph import NotTrainableError, TorchGraph, check_trainable
 from edgewright_converters.verify import Reference, open_specs
 
 Array = NDArray[Any]

@@ -24,13 +24,13 @@ from edgewright_converters.calibration import load_samples
 from edgewright_converters.comparison import classification_output
 from edgewright_converters.execution import Execution
 from edgewright_converters.fine_tuning.student import Student
-from edgewright_converters.fine_tuning.torch_graph import TorchGraph, check_trainable
 from edgewright_converters.fine_tuning.training import OnProgress, Training, TrainingLimits, train
 from edgewright_converters.graphs import float_graphs
 from edgewright_converters.observation import histograms, observe
 from edgewright_converters.quantise.activation_range import choose_ranges
 from edgewright_converters.quantise.decision import Decision
 from edgewright_converters.source import check_takes, load_source
+from edgewright_converters.torch_graph import TorchGraph, check_trainable
 
 CALIBRATION_SAMPLES = 256
 

@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgewright_converters.fine_tuning.torch_graph import TorchGraph
 from edgewright_converters.quantise.decision import Decision
 from edgewright_converters.quantise.fake_quantisation import on_grid, weight_on_grid
 from edgewright_converters.quantise.grid import STEPS, ActivationGrid
+from edgewright_converters.torch_graph import TorchGraph
 
 Array = NDArray[Any]
 MOVES = ("Flatten", "Gather", "Identity", "MaxPool", "Reshape", "Slice", "Split", "Squeeze", "Transpose",
@@ -90,9 +90,7 @@ class Student(TorchGraph):
         for node in self.graph.nodes:
             if node.op_type in MOVES and node.input[0] in ranges:
                 ranges.update({name: ranges[node.input[0]] for name in node.output if name in ranges})
-        return replace(
-            self._decision, graph=self.graph.with_weights(learnt), ranges=ranges, noise_db={}, trained=True
-        )
+        return replace(self._decision, graph=self.graph.with_weights(learnt), ranges=ranges, trained=True)
 
     def tuned(self) -> TorchGraph:
         """The float model with what has been learnt, which `convert` takes as a source."""

@@ -18,7 +18,7 @@ from edgewright.errors import ConversionError
 from edgewright_converters.calibration import Sample, SampleSet
 from edgewright_converters.fine_tuning.distillation import distillation_loss, output_error
 from edgewright_converters.fine_tuning.student import Student
-from edgewright_converters.fine_tuning.torch_graph import TorchGraph
+from edgewright_converters.torch_graph import TorchGraph
 
 WINDOW_BYTES = 256_000_000
 """Samples are shuffled within so much of them: all of a small set."""

@@ -43,9 +43,6 @@ class Decision:
     float's speed with it, a vision transformer from 0.21 to 1.25 (one thread, x86)."""
     symmetric: bool = False
     """Whether the target's activations have nought in the middle of their grids: then so have all ranges."""
-    noise_db: Mapping[str, float] = field(default_factory=dict)
-    """Signal to noise of each activation as the last sweep computed it, decibels; empty before any."""
-
     trained: bool = False
     """Whether the weights and ranges have been fine-tuned."""
 
@@ -74,6 +71,14 @@ class Decision:
         if not self.symmetric:
             return ends
         return {name: (-max(-low, high), max(-low, high)) for name, (low, high) in ends.items()}
+
+    def stored(self) -> dict[str, tuple[float, float]]:
+        """Low and high of each activation that is held in INT8: with `layers_only`, what layers take and give."""
+        bounds = self.bounds()
+        if not self.layers_only:
+            return bounds
+        held = {name for layer in self.graph.layers for name in (layer.input, layer.output)}
+        return {name: ends for name, ends in bounds.items() if name in held}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from html import escape
 
 from edgewright.figures import seconds
 from edgewright_converters import data_free
-from edgewright_converters.ladder import RUNGS, Attempt
+from edgewright_converters.ladder import Attempt
+from edgewright_converters.rungs import RUNGS
 
 
 def rungs(attempts: Sequence[Attempt]) -> str:

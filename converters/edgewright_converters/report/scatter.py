@@ -72,7 +72,7 @@ def scatter(
 
     parts = []
     for tick in y.ticks:
-        if tick <= high + pad / 2:
+        if tick <= high + pad * 1e-6:
             parts.append(f"<line class=grid x1={LEFT} x2={RIGHT} y1={y.at(tick):.1f} y2={y.at(tick):.1f} />")
             parts.append(_text(LEFT - 6, y.at(tick) + 4, f"{tick:.4g}", "end"))
     if some_beyond:

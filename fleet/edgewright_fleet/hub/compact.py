@@ -26,4 +26,4 @@ def from_bytes(data: bytes) -> ExponentialHistogram:
     scale, zeros, total, offset = _HEADER.unpack_from(data)
     counts = array("I")
     counts.frombytes(data[_HEADER.size :])
-    return Durations(scale, zeros, offset, tuple(counts), total).histogram()
+    return Durations(scale, zeros, offset, tuple(counts), total, zeros + sum(counts)).histogram()

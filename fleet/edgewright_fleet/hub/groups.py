@@ -3,18 +3,24 @@
 A fleet has a few groups and many devices, so every figure of the fleet is computed from groups. Windows are
 added to the present minute alone; a minute that is over goes into the total, and the last few are kept for
 what is shown as recent. By the hub's clock when a window arrived: a device's own may be wrong.
+
+Counts are added up as whole numbers of many lanes, 64 bits for each bucket: one addition for a window, in place of
+one for each of its buckets.
 """
 
 from __future__ import annotations
 
+import struct
 from collections import deque
 from dataclasses import dataclass, field
 
 from edgewright.telemetry.histogram import ExponentialHistogram
-from edgewright.telemetry.reading import Durations, Reading
+from edgewright.telemetry.reading import Reading
 
 RECENT_MINUTES = 5
 """What "recent" means: five reports of a device that reports each minute."""
+LANES = 64
+"""Buckets after which another number begins, so that a device with odd buckets makes none that is huge."""
 
 
 @dataclass(slots=True)
@@ -22,8 +28,9 @@ class Tally:
     """Sums over windows. Durations in seconds, energy in joules."""
 
     windows: int = 0
-    scale: int = 20
-    buckets: dict[int, int] = field(default_factory=dict)
+    lanes: dict[tuple[int, int], int] = field(default_factory=dict)
+    """Counts by scale and the first of `LANES` buckets, over which a number may reach out."""
+    events: int = 0
     zeros: int = 0
     duration_s: float = 0.0
     errors: int = 0
@@ -37,7 +44,14 @@ class Tally:
     def add(self, window: Reading) -> None:
         """One more window."""
         self.windows += 1
-        self._add_durations(window.latency)
+        scale, zeros, offset, counts, total, events = window.latency
+        lane = offset % LANES
+        key = scale, offset - lane
+        number = int.from_bytes(struct.pack(f"<{len(counts)}Q", *counts), "little") << 64 * lane
+        self.lanes[key] = self.lanes.get(key, 0) + number
+        self.events += events
+        self.zeros += zeros
+        self.duration_s += total
         self.errors += window.errors
         self.throttled += window.throttled
         self.throttled_s += window.throttled_s or 0.0
@@ -50,13 +64,11 @@ class Tally:
     def merge(self, other: Tally) -> None:
         """All that another one holds."""
         self.windows += other.windows
+        self.events += other.events
         self.zeros += other.zeros
         self.duration_s += other.duration_s
-        if other.buckets:
-            self._coarsen(other.scale)
-            for index, count in other.buckets.items():
-                place = index >> (other.scale - self.scale)
-                self.buckets[place] = self.buckets.get(place, 0) + count
+        for key, number in other.lanes.items():
+            self.lanes[key] = self.lanes.get(key, 0) + number
         self.errors += other.errors
         self.throttled += other.throttled
         self.throttled_s += other.throttled_s
@@ -67,38 +79,27 @@ class Tally:
 
     def latency(self) -> ExponentialHistogram:
         """Durations of inferences that succeeded unthrottled, as if one device had counted them all."""
+        scale = min((scale for (scale, _), number in self.lanes.items() if number), default=20)
+        buckets: dict[int, int] = {}
+        for (finer, first), number in self.lanes.items():
+            lanes = -(-number.bit_length() // 64)
+            counts = struct.unpack(f"<{lanes}Q", number.to_bytes(8 * lanes, "little"))
+            for place, count in enumerate(counts, first):
+                if count:
+                    place >>= finer - scale
+                    buckets[place] = buckets.get(place, 0) + count
         return ExponentialHistogram.model_construct(
-            scale=self.scale, zero_count=self.zeros, buckets=self.buckets, total=self.duration_s
+            scale=scale, zero_count=self.zeros, buckets=buckets, total=self.duration_s
         )
 
     @property
     def inferences(self) -> int:
         """How many succeeded."""
-        return self.zeros + sum(self.buckets.values()) + self.throttled
+        return self.events + self.throttled
 
     def energy_per_inference_j(self) -> float | None:
         """Measured joules above idle; None where no device can measure them."""
         return self.above_idle_j / self.above_idle_inferences if self.above_idle_inferences else None
-
-    def _add_durations(self, more: Durations) -> None:
-        self.zeros += more.zero_count
-        self.duration_s += more.total
-        if not more.counts:
-            return
-        self._coarsen(more.scale)
-        buckets, shift = self.buckets, more.scale - self.scale
-        for place, count in enumerate(more.counts, more.offset):
-            if count:
-                place >>= shift
-                buckets[place] = buckets.get(place, 0) + count
-
-    def _coarsen(self, scale: int) -> None:
-        if scale < self.scale:
-            coarser: dict[int, int] = {}
-            for index, count in self.buckets.items():
-                place = index >> (self.scale - scale)
-                coarser[place] = coarser.get(place, 0) + count
-            self.buckets, self.scale = coarser, scale
 
 
 class Group:

@@ -1,7 +1,8 @@
 """`Ingest`: from the broker into the view and the store, acknowledged once it is kept.
 
 `…/metrics` comes by a shared subscription, so that hubs of one fleet share the work; `…/reported` and
-`…/status` go to every hub, as each shows the whole fleet. The client id is the store's own: a hub that starts
+`…/status` go to every hub, as each shows the whole fleet. At the embedded broker a hub is alone, and shares
+nothing: that broker would not outlive a hub which shares. The client id is the store's own: a hub that starts
 again on its store goes on with the session that the broker kept, and nothing that arrived meanwhile is lost.
 
 Messages are kept in batches, and the broker is told (PUBACK) after the commit, so that a hub that is killed
@@ -21,6 +22,7 @@ import paho.mqtt.client as paho
 from edgewright.errors import BrokerError, EdgewrightError, StorageError
 from edgewright.mqtt import CONNECT_TIMEOUT_S, BrokerSettings, connect, make_client
 from edgewright.twin import ROOT, topic
+from edgewright_fleet.broker import is_embedded
 from edgewright_fleet.hub.store import HubStore
 from edgewright_fleet.hub.view import Change, FleetView
 from edgewright_fleet.targets.batch_client import BatchClient
@@ -120,7 +122,8 @@ class Ingest:
             self._answered.set()
             return
         fleet = self._view.fleet
-        wanted = [f"$share/hub/{topic(fleet, '+', 'metrics')}"]
+        share = "" if is_embedded(properties) else "$share/hub/"
+        wanted = [f"{share}{topic(fleet, '+', 'metrics')}"]
         wanted += [topic(fleet, "+", "reported"), topic(fleet, "+", "status")]
         client.subscribe([(pattern, 1) for pattern in wanted])
 

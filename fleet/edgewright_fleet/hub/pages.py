@@ -147,7 +147,7 @@ class Pages:
         try:
             windows = store.windows(name, now_s - RANGES[span])
             events = store.events(name)
-            drift = follow(histories(list(store.sketches(name)), {}), DriftTest())
+            drift = follow(histories(store.sketch_columns(name), {}), DriftTest())
         finally:
             store.close()
         windows.sort(key=lambda window: window.end_s)
@@ -207,7 +207,7 @@ class Pages:
         return self._render("login.html", frame, problem=problem)
 
     def _running(self) -> list[Any]:
-        return [r for r in self._rollouts.summaries() if not r.ended][:5] if self._rollouts else []
+        return [r for r in self._rollouts.readable() if not r.ended][:5] if self._rollouts else []
 
     def _render(self, template: str, frame: dict[str, Any], **values: Any) -> str:
         text: str = self._templates.get_template(template).render(

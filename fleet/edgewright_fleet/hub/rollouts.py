@@ -1,7 +1,7 @@
-"""Rollouts as the hub shows them: read from a rollout store, reduced to what a page or a metric needs, kept
-briefly.
+"""Rollouts as the hub shows them: read from their record, a store file or a cluster's objects, reduced to what a
+page or a metric needs, kept briefly.
 
-The store belongs to the controllers. Here it is read, and an operator's wish is put in exactly as the command
+The record belongs to the controllers. Here it is read, and an operator's wish is put in exactly as the command
 puts it (`OPERATIONS`). A state of 10,000 devices takes a while to read, so that what was read serves for some
 seconds.
 """
@@ -12,13 +12,13 @@ import logging
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 
-from edgewright.errors import RolloutError
+from edgewright.errors import EdgewrightError, RolloutError
+from edgewright_fleet.rollout.record import NOT_BEGUN, KeptDecision, Record, Summary, Wish
 from edgewright_fleet.rollout.state import ENDED, RolloutState
-from edgewright_fleet.rollout.store import KeptDecision, RolloutStore, Wish
 
 log = logging.getLogger("edgewright.hub")
 FRESH_S = 3.0
@@ -48,6 +48,11 @@ class RolloutSummary:
     def ended(self) -> bool:
         """Whether nothing more will happen."""
         return self.phase in ENDED
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is anything to see of it."""
+        return self.phase not in NOT_BEGUN
 
 
 @dataclass(frozen=True)
@@ -85,18 +90,33 @@ class RolloutDetail:
 
 
 class Rollouts:
-    """The rollouts of one fleet in the store at `path`; for any thread."""
+    """The rollouts of one fleet in the record that `opened` gives; for any thread."""
 
-    def __init__(self, path: Path, fleet: str) -> None:
-        self.path, self.fleet = path, fleet
+    def __init__(self, opened: Callable[[], Record], fleet: str) -> None:
+        self._opened, self.fleet = opened, fleet
         self._lock = threading.Lock()
         self._read: dict[str, tuple[float, RolloutDetail]] = {}
+        self._problem = ""
 
     def summaries(self) -> list[RolloutSummary]:
         """Every rollout of the fleet, newest first. Raises `EdgewrightError`."""
-        with closing(RolloutStore(self.path, create=False)) as store:
-            names = [found.name for found in store.summaries(time.time()) if found.fleet == self.fleet]
-        return [self._detail(name).summary for name in names]
+        with closing(self._opened()) as record:
+            found = [each for each in record.summaries(time.time()) if each.fleet == self.fleet]
+        return [
+            _not_begun(each) if each.phase in NOT_BEGUN else self._detail(each.name).summary for each in found
+        ]
+
+    def readable(self) -> list[RolloutSummary]:
+        """The same, and none while the record cannot be read: a cluster that is away hides nothing else."""
+        problem, found = "", list[RolloutSummary]()
+        try:
+            found = self.summaries()
+        except EdgewrightError as error:
+            problem = str(error)
+        if problem and problem != self._problem:
+            log.warning("rollouts: %s", problem)
+        self._problem = problem
+        return found
 
     def detail(self, name: str) -> RolloutDetail:
         """One rollout. Raises `RolloutError` where the fleet has none of that name."""
@@ -106,10 +126,10 @@ class Rollouts:
         return detail
 
     def ask(self, name: str, operation: Wish, by: str) -> None:
-        """Put the wish of an operator, `by`, into the store. Raises `RolloutError`."""
+        """Put the wish of an operator, `by`, into the record. Raises `RolloutError`."""
         self.detail(name)
-        with closing(RolloutStore(self.path, create=False)) as store:
-            store.request(name, operation, time.time(), by=by)
+        with closing(self._opened()) as record:
+            record.request(name, operation, time.time(), by=by)
         log.info("%s asked for %s of %s", by, operation, name)
         with self._lock:
             self._read.pop(name, None)
@@ -123,10 +143,10 @@ class Rollouts:
             return detail
 
     def _load(self, name: str) -> RolloutDetail:
-        with closing(RolloutStore(self.path, create=False)) as store:
-            spec, state = store.load(name)
-            decisions = tuple(store.decisions(name))
-            held = store.is_held(name, time.time())
+        with closing(self._opened()) as record:
+            spec, state = record.load(name)
+            decisions = tuple(record.decisions(name))
+            held = record.is_held(name, time.time())
         exposed = state.exposed
         failed = state.standing("failed", "reverting", "reverted", "stranded")
         summary = RolloutSummary(
@@ -144,6 +164,22 @@ class Rollouts:
         )
         gates = {key: str(value) for key, value in spec.gates.model_dump(mode="json").items()}
         return RolloutDetail(summary, _waves(state), gates, _exposed(state), decisions)
+
+
+def _not_begun(found: Summary) -> RolloutSummary:
+    return RolloutSummary(
+        name=found.name,
+        fleet=found.fleet,
+        release=found.release,
+        phase=found.phase,
+        wave=0,
+        waves=0,
+        devices=0,
+        exposed=0,
+        failed=0,
+        verdict=found.verdict or "",
+        controlled=False,
+    )
 
 
 def _waves(state: RolloutState) -> tuple[WaveProgress, ...]:

@@ -23,6 +23,7 @@ from edgewright_fleet.hub.store import HubStore
 from edgewright_fleet.hub.tokens import Tokens
 from edgewright_fleet.hub.view import FleetView
 from edgewright_fleet.hub.web import serving
+from edgewright_fleet.rollout.record import Record
 
 log = logging.getLogger("edgewright.hub")
 RETAIN_EVERY_S = 60.0
@@ -43,8 +44,8 @@ class HubSettings:
     """A day: longer history is Prometheus's or the collector's."""
     retention_bytes: int = 2_000_000_000
     """Of windows and events, beyond which the oldest go before their time."""
-    rollouts: Path | None = None
-    """The rollout store that the controllers write. None: no rollouts are shown."""
+    rollouts: Callable[[], Record] | None = None
+    """Opens the record that the controllers write. None: no rollouts are shown."""
     tokens: Path | None = None
     """None: nobody can log in, and so nothing can be changed."""
     private: bool = False
@@ -100,7 +101,7 @@ def run_hub(settings: HubSettings, stopping: threading.Event, on_ready: Callable
                     "edgewright_hub_forward_dropped_total": float(forwarder.dropped),
                     "edgewright_hub_forward_queued": float(forwarder.queued),
                 }
-            known = rollouts.summaries() if rollouts else []
+            known = rollouts.readable() if rollouts else []
             with lock:
                 return exposition(view, time.time(), hub=hub, rollouts=known, per_device=settings.per_device)
 

@@ -7,14 +7,21 @@ they came, the last days by the hour, and what is older by the day. By the hub's
 
 from __future__ import annotations
 
+import itertools
+import operator
 import sqlite3
 import struct
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edgewright.telemetry.sketch import ChannelSketch, DataSketch, Moments, merged
 
+Array = NDArray[Any]
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS sketch (
   device INTEGER NOT NULL, at REAL NOT NULL, sequence INTEGER NOT NULL, release TEXT NOT NULL,
@@ -32,11 +39,8 @@ MOST = 1e35
 """Of a moment; a device cuts its elements off at 1e30."""
 MOST_BYTES = 8192
 """Of a sketch; a hundred inputs fit."""
-_ALL = "SELECT name, at, sketch.release, data FROM sketch JOIN device ON id = device ORDER BY device, at, sequence"
-_ONE = (
-    "SELECT name, at, sketch.release, data FROM sketch JOIN device ON id = device WHERE name = ? "
-    "ORDER BY at, sequence"
-)
+_ALL = "SELECT device, at, release, data FROM sketch ORDER BY device, at, sequence"
+_ONE = "SELECT device, at, release, data FROM sketch WHERE device = ? ORDER BY at, sequence"
 _HEADER = struct.Struct("<IBBB")
 
 
@@ -47,6 +51,59 @@ class KeptSketch:
     at_s: float
     release: str
     sketch: DataSketch
+
+
+@dataclass(frozen=True)
+class Columns:
+    """A device's sketches on the release that it runs, by time: a row each."""
+
+    release: str
+    at_s: Array
+    samples: Array
+    classes: Array
+    confidence: Array
+    inputs: tuple[tuple[str, int], ...]
+    """Name and channels of each input, in the order of `moments`."""
+    moments: Array
+    """[sketch, channel, four]: mean and deviation of the level, mean and deviation of the spread."""
+
+
+def columns(rows: Sequence[tuple[float, str, bytes]]) -> Columns:
+    """(Time, release, bytes) by time: of the newest, and those before it on its release and of its figures."""
+    release, newest = rows[-1][1:]
+    first = len(rows) - 1
+    while first > 0 and rows[first - 1][1] == release and len(rows[first - 1][2]) == len(newest):
+        first -= 1
+    _, classes, bins, inputs = _HEADER.unpack_from(newest)
+    counts_end = _HEADER.size + 4 * (classes + bins)
+    data = np.frombuffer(b"".join(row[2] for row in rows[first:]), np.uint8).reshape(-1, len(newest))
+    # What is no figure is the same in all: how many classes, bins and inputs, and the inputs' names.
+    fixed = [np.arange(4, _HEADER.size)]
+    named, figures, at = [], [], counts_end
+    for _ in range(inputs):
+        length, channels = newest[at : at + 2]
+        begins = at + 2 + length
+        named.append((newest[at + 2 : begins].decode(errors="replace"), channels))
+        fixed.append(np.arange(at, begins))
+        at = begins + 16 * channels
+        figures.append(data[:, begins:at])
+    alike = (data[:, np.concatenate(fixed)] == data[-1, np.concatenate(fixed)]).all(axis=1)
+    start = len(alike) - int(alike[::-1].argmin()) if not alike.all() else 0
+    counts = _numbers(data[start:, _HEADER.size : counts_end], "<u4")
+    moments = _numbers(np.concatenate(figures, axis=1)[start:] if figures else data[start:, :0], "<f4")
+    return Columns(
+        release=release,
+        at_s=np.array([row[0] for row in rows[first + start :]]),
+        samples=_numbers(data[start:, :4], "<u4")[:, 0],
+        classes=counts[:, :classes],
+        confidence=counts[:, classes:],
+        inputs=tuple(named),
+        moments=moments.reshape(len(moments), -1, 4),
+    )
+
+
+def _numbers(data: NDArray[np.uint8], kind: str) -> Array:
+    return np.ascontiguousarray(data).view(kind).astype(float)
 
 
 def to_bytes(sketch: DataSketch) -> bytes:
@@ -106,9 +163,25 @@ def thin(db: sqlite3.Connection, now_s: float, *, every_device: bool = False) ->
 
 def read(db: sqlite3.Connection, device: str | None = None) -> Iterator[tuple[str, KeptSketch]]:
     """(Device, sketch) of every device or one, by device and time."""
-    rows = db.execute(_ALL if device is None else _ONE, () if device is None else (device,))
-    for name, at, release, data in rows:
-        yield name, KeptSketch(at, release, from_bytes(data))
+    for name, rows in _by_device(db, device):
+        for at, release, data in rows:
+            yield name, KeptSketch(at, release, from_bytes(data))
+
+
+def read_columns(db: sqlite3.Connection, device: str | None = None) -> Iterator[tuple[str, Columns]]:
+    """Every device or one, as `columns` has it. Some ten times as fast as sketch by sketch."""
+    for name, rows in _by_device(db, device):
+        yield name, columns(rows)
+
+
+def _by_device(
+    db: sqlite3.Connection, device: str | None
+) -> Iterator[tuple[str, list[tuple[float, str, bytes]]]]:
+    names = dict(db.execute("SELECT id, name FROM device WHERE ? IN (name, '')", (device or "",)))
+    rows = db.execute(_ALL) if device is None else db.execute(_ONE, (next(iter(names), -1),))
+    for number, group in itertools.groupby(rows, key=operator.itemgetter(0)):
+        if number in names:
+            yield names[number], [row[1:] for row in group]
 
 
 def _merge(db: sqlite3.Connection, device: int, span: int, before_s: float) -> None:

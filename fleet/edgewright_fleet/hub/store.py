@@ -24,7 +24,7 @@ from pathlib import Path
 from edgewright.errors import StorageError
 from edgewright.telemetry.sequences import Ranges, received
 from edgewright_fleet.hub import sketches
-from edgewright_fleet.hub.sketches import KeptSketch
+from edgewright_fleet.hub.sketches import Columns, KeptSketch
 from edgewright_fleet.hub.view import Change, Device, DeviceChanged, DeviceForgotten, NewWindow
 
 _SCHEMA = """
@@ -178,6 +178,11 @@ class HubStore:
         """(Device, sketch) of every device or one, by device and time."""
         with self._errors():
             yield from sketches.read(self._db, device)
+
+    def sketch_columns(self, device: str | None = None) -> Iterator[tuple[str, Columns]]:
+        """(Device, its sketches on the release that it runs) of every device or one."""
+        with self._errors():
+            yield from sketches.read_columns(self._db, device)
 
     def thin_sketches(self, now_s: float, *, every_device: bool = False) -> None:
         """Merge old sketches; to be called every minute, each time for some of the devices."""

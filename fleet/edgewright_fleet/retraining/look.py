@@ -17,7 +17,7 @@ from edgewright_fleet.retraining.field_data.catalogue import Found, find_samples
 from edgewright_fleet.retraining.field_data.labels import class_index, read_labels
 from edgewright_fleet.retraining.releases import class_names, serving_release
 from edgewright_fleet.retraining.run import Run, begin, names
-from edgewright_fleet.retraining.spec import RetrainingSpec
+from edgewright_fleet.retraining.spec import RetrainingSpec, check_files
 from edgewright_fleet.retraining.triggers.decide import decide
 from edgewright_fleet.retraining.triggers.drift_test import DriftTest
 from edgewright_fleet.retraining.triggers.groups import GroupDrift, group_drift
@@ -74,7 +74,8 @@ def look(spec: RetrainingSpec, now: datetime) -> list[Trigger | NotFired]:
 
 
 def begin_run(spec: RetrainingSpec, trigger: Trigger, at: datetime) -> Run:
-    """A run for a trigger, whose evidence is its first link."""
+    """A run for a trigger, whose evidence is its first link. Raises as `by_hand` does."""
+    check_files(spec)
     evidence = {"trigger": trigger.model_dump(mode="json", by_alias=True, exclude_none=True)}
     return begin(
         spec.runs, spec.name, to_json(spec).decode(), f"{trigger.kind}: {trigger.says}", evidence, at

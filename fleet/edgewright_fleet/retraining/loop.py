@@ -10,7 +10,7 @@ from edgewright.contract import to_json
 from edgewright.errors import EdgewrightError, RetrainingError
 from edgewright_fleet.retraining.job import ENDED, Backend
 from edgewright_fleet.retraining.run import Run, RunDrivenError, begin
-from edgewright_fleet.retraining.spec import RetrainingSpec, load_spec
+from edgewright_fleet.retraining.spec import RetrainingSpec, check_files, load_spec
 from edgewright_fleet.retraining.stages.step import request_stop
 from edgewright_fleet.retraining.stages.training import job_of
 
@@ -27,7 +27,8 @@ def backend_of(spec: RetrainingSpec) -> Backend:
 
 
 def by_hand(spec: RetrainingSpec, why: str, by: str, at: datetime) -> Run:
-    """A run that somebody asked for."""
+    """A run that somebody asked for. Raises `ConfigError` where what it will need is not there."""
+    check_files(spec)
     says = f"by hand, by {by}" + (f": {why}" if why else "")
     return begin(
         spec.runs, spec.name, to_json(spec).decode(), says, {"kind": "by hand", "by": by, "why": why}, at
@@ -55,9 +56,8 @@ def described(run: Run) -> dict[str, Any]:
         spec = load_spec(run.spec_path)
         try:
             status = backend_of(spec).status(job_of(run, spec))
-        except (
-            EdgewrightError
-        ) as error:  # not submitted yet, or a cluster that is away: the run is still to be seen
+        except EdgewrightError as error:
+            # Not submitted yet, or a cluster that is away: the run is still to be seen.
             return document | {"why": str(error)}
         document |= status.model_dump(include={"state", "step", "steps", "loss", "restarts", "why"})
         document["left_s"] = None if status.state in ENDED else status.left_s

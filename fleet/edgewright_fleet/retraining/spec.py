@@ -13,8 +13,10 @@ from pydantic import BaseModel, Field, JsonValue, model_validator
 from edgewright.artifact.comparison import Criteria
 from edgewright.artifact.manifest import ModelFormat, Name, Precision
 from edgewright.contract import CONTRACT
+from edgewright.errors import ConfigError
 from edgewright_fleet.retraining.job import Function
 from edgewright_fleet.retraining.kubernetes.settings import KubernetesSettings
+from edgewright_fleet.retraining.promotion.handover import read_template
 from edgewright_fleet.retraining.triggers.policy import DriftRule, TriggerPolicy
 from edgewright_fleet.spec_file import read_spec
 
@@ -90,6 +92,16 @@ class Promotion(BaseModel):
     )
 
 
+class Signing(BaseModel):
+    """The keys of 'edgewright trust init' that sign what is released."""
+
+    model_config = CONTRACT
+    keys: Annotated[tuple[Path, ...], Field(min_length=1)] = Field(
+        description="key files, or folders of them"
+    )
+    passphrase_file: Path | None = Field(default=None, description="of these keys, chmod 600")
+
+
 class RetrainingSpec(BaseModel):
     """The retraining of one model of one fleet."""
 
@@ -122,6 +134,7 @@ class RetrainingSpec(BaseModel):
     data: TrainingData
     conversion: Conversion
     promotion: Promotion = Promotion()
+    signing: Signing | None = Field(default=None, description="None: who releases signs by hand, or nobody")
     intended_use: str = Field(default="", description="for the model card: what the model is for")
     limits: str = Field(default="", description="for the model card: where it must not be used")
 
@@ -138,11 +151,29 @@ def load_spec(path: Path) -> RetrainingSpec:
             "runs": folder / spec.runs,
             "weights": folder / spec.weights if spec.weights else None,
             "data": spec.data.model_copy(update=_resolved(spec.data, folder)),
+            "signing": spec.signing and _signing(spec.signing, folder),
             "promotion": spec.promotion.model_copy(
                 update={"rollout": folder / spec.promotion.rollout if spec.promotion.rollout else None}
             ),
         }
     )
+
+
+def _signing(signing: Signing, folder: Path) -> Signing:
+    passphrase = folder / signing.passphrase_file if signing.passphrase_file else None
+    return Signing(keys=tuple(folder / place for place in signing.keys), passphrase_file=passphrase)
+
+
+def check_files(spec: RetrainingSpec) -> None:
+    """What is read here after the training must be there before it. Raises `ConfigError`."""
+    here = {"evaluation": spec.data.evaluation, "calibration": spec.data.calibration}
+    if spec.training.backend == "local":  # else it may lie where only the pods see it
+        here["training"] = spec.data.training
+    for key, at in here.items():
+        if at is not None and ":" not in at and not Path(at).exists():
+            raise ConfigError("no such file", where=f"data.{key}: {at}")
+    if spec.promotion.rollout is not None:
+        read_template(spec.promotion.rollout, spec.release)
 
 
 def _resolved(data: TrainingData, folder: Path) -> dict[str, Any]:

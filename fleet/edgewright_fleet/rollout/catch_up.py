@@ -2,7 +2,7 @@
 
 Pure. The newest rollout that names a device decides about it, so that one which was held after a failure
 stays as it is. A device that no rollout names gets what the newest successful one gave to others of its
-profile: on no other profile was it proved.
+profile: on no other profile was it proved. A rollout that was taken back is as if it had not been.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ def due(
     Nobody is told outside their maintenance window, and no more than may be in mid-update at once. Telling a
     device again changes nothing, so whoever calls this often leaves out those that were told before.
     """
+    taken_back = {spec.reverts for spec, _ in rollouts}
     selected: dict[str, Container[str]] = {}
     wishes = []
     for device, view in views.items():
@@ -36,6 +37,12 @@ def due(
             continue
         for spec, state in rollouts:
             record = state.devices.get(device)
+            if state.name in taken_back:
+                continue
+            if spec.reverts:
+                if record is None:
+                    continue
+                break  # what it ran before is what it is to run, and that is retained
             if record is None:
                 if state.name not in selected:
                     selected[state.name] = _joining(spec, state, views)

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 
 from edgewright.artifact.layout import Layout
-from edgewright.artifact.release import VERDICT, open_release
+from edgewright.artifact.release import VERDICT, Release, open_release
 from edgewright.errors import RolloutError
+from edgewright.trust import is_signed
 from edgewright.twin import ReleaseReference
 from edgewright_fleet.devices import DeviceView, snapshot
 from edgewright_fleet.rollout.engine import advance, hear, resend, reversal
@@ -37,11 +38,11 @@ from edgewright_fleet.rollout.state import (
     Tick,
 )
 from edgewright_fleet.rollout.waves import choose, plan_waves
-from edgewright_fleet.targets.target import Target
+from edgewright_fleet.targets.target import AT_ONCE, Target
 
-TICK_S = 0.2
+TICK_S = 0.5
 """Seconds between turns of the loop: far below any time-out, and all messages that came meanwhile share one look
-at the clock and one transaction."""
+at the clock, one look at the requests and one transaction."""
 SAVE_S = 2.0
 """Seconds between two saves of what devices merely said: a controller that comes after a crash is told their
 latest reports again, and measures anew what it lacks. Before anything is sent, all is saved."""
@@ -63,7 +64,10 @@ def start_rollout(
     `ArtifactError` where the registry does not hold the release.
     """
     if spec.name not in store.names():
-        store.create(spec, first_state(spec, snapshot(target), clock()), by=operator())
+        state = (
+            _reversal(spec, store, clock()) if spec.reverts else first_state(spec, snapshot(target), clock())
+        )
+        store.create(spec, state, by=operator())
     elif store.load(spec.name)[0] != spec:
         raise RolloutError(
             f"rollout '{spec.name}' was begun with another specification", remedy="choose another name"
@@ -87,14 +91,26 @@ def revert_rollout(
     """
     back = f"{name}-revert"
     if back not in store.names():
-        spec, state = store.load(name)
-        if (newest := store.newest_of(spec.fleet)) != name:
-            raise RolloutError(
-                f"rollout '{newest}' of fleet '{spec.fleet}' has followed '{name}'",
-                remedy=f"revert '{newest}' first",
-            )
-        store.create(spec.model_copy(update={"name": back}), reversal(state, back, clock()), by=operator(why))
+        spec = store.load(name)[0].model_copy(update={"name": back, "reverts": name})
+        store.create(spec, _reversal(spec, store, clock()), by=operator(why))
     return run_rollout(back, target, store, observer, clock=clock)
+
+
+def _reversal(spec: RolloutSpec, store: Store, now_s: float) -> RolloutState:
+    """The state of a rollout that takes back the one that `spec` names, which must be the fleet's newest."""
+    name = spec.reverts or ""
+    reverted, state = store.load(name)
+    if (reverted.fleet, reverted.release) != (spec.fleet, spec.release):
+        raise RolloutError(
+            f"rollout '{name}' is of {reverted.release} in fleet '{reverted.fleet}', not of {spec.release} in "
+            f"'{spec.fleet}'"
+        )
+    if (newest := store.newest_of(spec.fleet)) != name:
+        raise RolloutError(
+            f"rollout '{newest}' of fleet '{spec.fleet}' has followed '{name}'",
+            remedy=f"revert '{newest}' first",
+        )
+    return reversal(state, spec.name, now_s)
 
 
 def run_rollout(
@@ -103,9 +119,13 @@ def run_rollout(
     store: Store,
     observer: Observer | None = None,
     *,
+    goes_on: bool = True,
     clock: Callable[[], float] = time.time,
 ) -> RolloutState:
     """Carry a stored rollout to its end, or until it pauses, and return its last state.
+
+    `goes_on` says that a person who runs it wants a paused rollout to go on, whatever pause was asked for before;
+    without it a wish must be among the requests.
 
     Raises `RolloutError` where it has ended already, a newer rollout of the fleet has followed it, or another
     controller acts on it.
@@ -128,27 +148,36 @@ def run_rollout(
         for told in resend(state):
             target.set_desired(told.device, told.desired)
         asked = store.requests(name)
-        if past := [number for number, request in asked if isinstance(request, PauseRequested)]:
+        past = [number for number, request in asked if isinstance(request, PauseRequested)] if goes_on else []
+        if past:
             store.save(state, [], owner, clock(), taken=past)  # who resumes wants it to go on
-        known: Iterable[DeviceEvent] = target.known()
-        if state.phase == "paused" and not any(isinstance(request, AbortRequested) for _, request in asked):
+        known: Iterable[DeviceEvent] | None = target.known()
+        if (
+            goes_on
+            and state.phase == "paused"
+            and not any(isinstance(request, AbortRequested) for _, request in asked)
+        ):
             resumed = [ContinueRequested(by=operator())]
+        arrived: list[DeviceEvent] = []
         while True:
-            # Not woken by the first message: a turn for each of them would cost many times the message.
-            time.sleep(TICK_S)
+            # Not woken by the first message: a turn for each of them would cost many times the message. Where more
+            # came than a turn takes, the next one follows at once.
+            time.sleep(TICK_S if len(arrived) < AT_ONCE else 0.0)
             arrived = list(target.events(0.0))
             requests = store.requests(name)
             if time.monotonic() - renewed > store.lease_s / 3:
                 store.renew_lease(name, owner, clock())
                 renewed = time.monotonic()
             before, actions = state, list[Action]()
-            state = hear(state, known)
+            if known is not None:
+                state, known = hear(state, known), None
+                target.forget()
             for request in chain(resumed, (request for _, request in requests)):
                 state, more = advance(state, spec, request, clock())
                 actions += more
             state, more = advance(hear(state, arrived), spec, Tick(), clock())
             actions += more
-            known, resumed = (), []
+            resumed = []
             decisions = [action for action in actions if isinstance(action, Decision)]
             changed = changed or state is not before
             if actions or requests or (changed and time.monotonic() - saved > SAVE_S):
@@ -180,12 +209,23 @@ def operator(why: str | None = None) -> str:
     return f"{user}@{socket.gethostname()}" + (f" ({why})" if why else "")
 
 
+def _must_be_signed(release: Release) -> None:
+    """Raise `TrustError` where devices that pin the registry's root would refuse the release, one by one."""
+    if not is_signed(release.layout.root):
+        return
+    from edgewright.trust.verify import verify_release  # a registry without signatures needs no tuf
+
+    verify_release(release.layout.root, f"{release.name}:{release.version}", release.digest)
+
+
 def first_state(spec: RolloutSpec, views: Mapping[str, DeviceView], now_s: float) -> RolloutState:
     """The state of a rollout that begins: its devices, its waves and its release.
 
-    Raises `RolloutError` where the release is not for one of the devices or failed its gate, `ArtifactError`.
+    Raises `RolloutError` where the release is not for one of the devices or failed its gate, `TrustError` where
+    others of its registry are signed and it is not, `ArtifactError`.
     """
     release = open_release(Layout.open(spec.registry), spec.release)
+    _must_be_signed(release)
     profiles = {profile for profile, _ in release.artifacts}
     chosen = choose(spec, views)
     offline = {name for name, view in views.items() if not view.online}

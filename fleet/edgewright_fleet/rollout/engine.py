@@ -248,7 +248,7 @@ def _judge_news(state: RolloutState, spec: RolloutSpec) -> RolloutState:
         return state
     judged: dict[str, DeviceRecord] = {}
     for name in sorted(state.devices.unjudged):
-        record, verdict = state.devices[name], result_of(state, spec, name).verdict
+        record, verdict = state.devices[name], result_of(state, spec, name, words=False).verdict
         if verdict != record.verdict:
             judged[name] = changed(record, verdict=verdict)
         state = compared(state, spec, name)

@@ -3,13 +3,15 @@ missing.
 
 What missing data means is decided here and nowhere else: too few inferences, before or after, is
 `inconclusive`; a device that served nothing before has no baseline, so its latency is not compared, only its
-errors are. Energy, temperature and drift are judged where a device reports them, and missed where the
-specification requires them. A ratio that is no number fails. What all devices show together is `stopping.py`.
+errors are. An error share is the release's own only beyond what the device had before, and what devices on the
+old release have meanwhile. Energy, temperature and drift are judged where a device reports them, and missed where
+the specification requires them. A ratio that is no number fails. What all devices show together is `stopping.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edgewright.telemetry.sketch import jensen_shannon_distance
@@ -28,15 +30,32 @@ class GateResult:
     evidence: Evidence
 
 
-def judge_device(device: str, before: Measured | None, after: Measured, gates: Gates) -> GateResult:
-    """One device on the new release against itself on the old; `before` is None where it served nothing."""
+CHANCE = 3.0
+"""Standard deviations of the difference of two counts that are left to chance: one device in a thousand."""
+Around = Callable[[], tuple[int, int]]
+"""Errors and inferences, meanwhile, of devices that wait on the old release; asked only where it matters."""
+
+
+def judge_device(
+    device: str,
+    before: Measured | None,
+    after: Measured,
+    gates: Gates,
+    around: Around | None = None,
+    *,
+    words: bool = True,
+) -> GateResult:
+    """One device on the new release against itself on the old; `before` is None where it served nothing.
+
+    Without `words` a device that passes is not told why, which is most of the work.
+    """
     need = gates.min_inferences
     evidence: Evidence = {"device": device, "inferences": after.inferences, "errors": after.errors}
-    # So many errors that no number of successes up to `need` can mend it: known early, said early.
-    if after.errors > gates.max_error_share * max(after.inferences, need):
-        share = after.errors / after.inferences
-        sentence = f"{device}: {after.errors} of {after.inferences} inferences failed ({share:.1%})"
-        return GateResult("fail", f"{sentence}, at most {gates.max_error_share:.1%} may", evidence)
+    if before is not None and before.errors:
+        evidence["errors_before"] = before.errors
+    if (failing := _too_many_errors(before, after, gates, around)) is not None:
+        sentence = f"{device}: {after.errors} of {after.inferences} inferences failed"
+        return GateResult("fail", f"{sentence} ({after.errors / after.inferences:.1%}), {failing}", evidence)
     if (hot := _too_hot(device, before, after, gates)) is not None:
         return GateResult("fail", hot, evidence | {"temperature_c": after.temperature_c or 0.0})
     if after.latency.count < need:
@@ -56,6 +75,8 @@ def judge_device(device: str, before: Measured | None, after: Measured, gates: G
         old, new, limit = before.figure(metric), after.figure(metric), _limit(metric, gates)
         if old is None or new is None or (metric == "energy" and old <= 0):
             continue  # energy above idle that is nought or less is within the sensor's error
+        if not words and new <= limit * old:
+            continue
         unit = "j" if metric == "energy" else "s"
         evidence |= {f"{metric}_before_{unit}": old, f"{metric}_after_{unit}": new, f"{metric}_limit": limit}
         # Written so that a comparison with no number fails.
@@ -109,6 +130,30 @@ def _limit(metric: Metric, gates: Gates) -> float:
 
 def _shown(metric: Metric, value: float) -> str:
     return f"{value * 1e3:.3g} mJ" if metric == "energy" else f"{value * 1e3:.3g} ms"
+
+
+def _too_many_errors(
+    before: Measured | None, after: Measured, gates: Gates, around: Around | None
+) -> str | None:
+    """What an error share is past, where the release is the reason: the device did not fail as often before, and
+    those that wait on the old release do not now.
+
+    What is allowed beyond theirs is `max_error_share`; two Poisson counts differ by chance as their sum does.
+    """
+    # So many errors that no number of successes up to `min_inferences` can mend it: known early, said early.
+    inferences = max(after.inferences, gates.min_inferences)
+    allowed = gates.max_error_share * inferences
+    if after.errors <= allowed:
+        return None
+    had = [(before.errors, before.inferences)] if before is not None else []
+    for errors, of in (*had, *([around()] if around is not None else [])):
+        if errors and of:
+            expected = errors / of * inferences
+            chance = CHANCE * math.sqrt(expected * (1 + inferences / of))
+            if after.errors <= allowed + expected + chance:
+                return None
+    shares = "".join(f" beyond its {errors / of:.1%} before" for errors, of in had if errors and of)
+    return f"at most {gates.max_error_share:.1%} may{shares}"
 
 
 def _too_hot(device: str, before: Measured | None, after: Measured, gates: Gates) -> str | None:

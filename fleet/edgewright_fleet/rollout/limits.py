@@ -80,8 +80,9 @@ class Gates(BaseModel):
     )
     max_error_share: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.01,
-        description="errors over inferences on each device, 0 to 1. 0.01: the agent's own rollback has "
-        "caught what fails outright, what is left is rare inputs",
+        description="errors over inferences on each device, 0 to 1, beyond those that the same device had before "
+        "and devices on the old release have meanwhile. 0.01: the agent's own rollback has caught what fails "
+        "outright, what is left is rare inputs",
     )
     min_inferences: Annotated[int, Field(gt=0)] = Field(
         default=100,

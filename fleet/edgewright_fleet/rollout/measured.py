@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from edgewright.artifact.manifest import Name
 from edgewright.contract import CONTRACT
@@ -81,6 +81,10 @@ class Measured:
             return self.energy_j / self.energy_inferences if self.energy_inferences else None
         quantile = 0.5 if metric == "p50" else 0.99
         return self.latency.quantile(quantile) if self.latency.count else None
+
+
+SUMS: TypeAdapter[Measured | None] = TypeAdapter(Measured | None)
+"""As a store keeps them."""
 
 
 class Comparison(BaseModel):

@@ -7,6 +7,7 @@ stand where, and whose news nobody has judged or stored yet, is kept along: no s
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
@@ -66,9 +67,11 @@ class DeviceRecord:
 
 _NAMES = tuple(one.name for one in fields(DeviceRecord))
 _VALUES = attrgetter(*_NAMES)
-_KEPT = attrgetter(*(name for name in _NAMES if name not in ("sequence", "verdict")))
-"""What is to be stored when it changes: whoever goes on after a crash is told the newest report of each device
-again, and judges anew."""
+MEASUREMENTS = ("baseline", "after", "control")
+"""The fields that hold sums of telemetry."""
+_KEPT = attrgetter(*(name for name in _NAMES if name not in ("sequence", "verdict", *MEASUREMENTS)))
+"""What else is to be stored when it changes: whoever goes on after a crash is told the newest report of each
+device again, and judges anew."""
 _SLOTS = {name: getattr(DeviceRecord, name).__set__ for name in _NAMES}
 
 
@@ -96,7 +99,7 @@ _NONE: Names = Map()
 class Devices(Mapping[str, DeviceRecord]):
     """Records by device name; immutable, and equal where the records are."""
 
-    __slots__ = ("_records", "_stands", "past_a_limit", "undecided", "unjudged", "unsaved")
+    __slots__ = ("_records", "_stands", "past_a_limit", "undecided", "unjudged", "unsaved", "unsaved_sums")
 
     def __init__(
         self,
@@ -106,11 +109,14 @@ class Devices(Mapping[str, DeviceRecord]):
         unjudged: Names,
         unsaved: Names,
         past_a_limit: Names,
+        unsaved_sums: Map[tuple[str, str], None],
     ) -> None:
         self._records, self._stands, self.past_a_limit = records, stands, past_a_limit
         """The last: those on trial that failed their gate."""
         self.undecided, self.unjudged, self.unsaved = undecided, unjudged, unsaved
         """Those on trial that did not pass; those on trial with news since a judgement; those to be stored."""
+        self.unsaved_sums = unsaved_sums
+        """(Name, field) of what devices measured, to be stored."""
 
     @classmethod
     def of(cls, records: Mapping[str, DeviceRecord]) -> Devices:
@@ -128,6 +134,12 @@ class Devices(Mapping[str, DeviceRecord]):
             Map((name, None) for name in trial),
             Map((name, None) for name in records),
             Map((name, None) for name in trial if records[name].verdict == "fail"),
+            Map(
+                ((name, sum_of), None)
+                for name, record in records.items()
+                for sum_of in MEASUREMENTS
+                if getattr(record, sum_of) not in (None, _NOTHING)
+            ),
         )
 
     def __getitem__(self, name: str) -> DeviceRecord:
@@ -150,12 +162,20 @@ class Devices(Mapping[str, DeviceRecord]):
     def with_records(self, records: Mapping[str, DeviceRecord]) -> Devices:
         """With the records of some devices replaced, which costs less than one after the other."""
         stands, undecided, unjudged, past = self._stands, self.undecided, self.unjudged, self.past_a_limit
-        unsaved: dict[str, None] = {}
+        unsaved, sums = dict[str, None](), dict[tuple[str, str], None]()
         for name, record in records.items():
             old = self._records[name]
             if _KEPT(record) != _KEPT(old):
                 unsaved[name] = None
+            if record.after is not old.after:
+                sums[name, "after"] = None
+            if record.control is not old.control:
+                sums[name, "control"] = None
+            needed, was_needed = _needs_baseline(record), _needs_baseline(old)
+            if (needed or was_needed) and (record.baseline is not old.baseline or needed != was_needed):
+                sums[name, "baseline"] = None
             if record.stand != old.stand:
+                name = sys.intern(name)
                 stands = {
                     **stands,
                     old.stand: stands[old.stand].delete(name),
@@ -166,7 +186,8 @@ class Devices(Mapping[str, DeviceRecord]):
                     undecided = _without(undecided, name)
                 elif name not in undecided:
                     undecided = undecided.set(name, None)
-                if record.after is not old.after or record.stand != old.stand:
+                # Who has measured nothing of the release is judged with its first window.
+                if record.after is not old.after or (record.stand != old.stand and record.after.seen):
                     unjudged = unjudged.set(name, None)
             elif old.stand in ON_TRIAL:
                 undecided, unjudged = _without(undecided, name), _without(unjudged, name)
@@ -181,15 +202,26 @@ class Devices(Mapping[str, DeviceRecord]):
             unjudged,
             self.unsaved.update(unsaved),
             past,
+            self.unsaved_sums.update(sums),
         )
 
     def judged(self) -> Devices:
         """The same, with nobody's news waiting for a judgement."""
-        return Devices(self._records, self._stands, self.undecided, _NONE, self.unsaved, self.past_a_limit)
+        return Devices(
+            self._records,
+            self._stands,
+            self.undecided,
+            _NONE,
+            self.unsaved,
+            self.past_a_limit,
+            self.unsaved_sums,
+        )
 
     def saved(self) -> Devices:
         """The same, with nothing to be stored."""
-        return Devices(self._records, self._stands, self.undecided, self.unjudged, _NONE, self.past_a_limit)
+        return Devices(
+            self._records, self._stands, self.undecided, self.unjudged, _NONE, self.past_a_limit, Map()
+        )
 
     def count(self, *stands: Stand) -> int:
         """How many stand in one of `stands`."""
@@ -221,6 +253,11 @@ class Devices(Mapping[str, DeviceRecord]):
                 schema=handler(dict[Name, DeviceRecord]),
             ),
         )
+
+
+def _needs_baseline(record: DeviceRecord) -> bool:
+    """Whether its baseline must outlive a crash: one that waits can be measured again."""
+    return record.stand != "waiting" or record.control is not None
 
 
 def _without(names: Names, name: str) -> Names:

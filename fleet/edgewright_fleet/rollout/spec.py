@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, field_validator
 
@@ -51,6 +51,11 @@ class RolloutSpec(BaseModel):
     release: str = Field(pattern=r"^[^:]+:[^:]+$", description="NAME:VERSION in the registry")
     registry: Path = Field(
         description="folder of the OCI layout that holds it; the devices pull from the same"
+    )
+    reverts: Name | None = Field(
+        default=None,
+        description="a rollout of this fleet and release that has ended, whose devices go back to what each ran "
+        "before it; then waves and gates say nothing. None: the release is rolled out",
     )
     devices: Literal["all"] | Annotated[tuple[Name, ...], Field(min_length=1)] = Field(
         default="all", description="every device of the fleet, or these by name"
@@ -127,9 +132,12 @@ class RolloutSpec(BaseModel):
         return waves
 
 
-def load_spec(path: Path) -> RolloutSpec:
-    """Read a specification; a relative registry is relative to the file. Raises `ConfigError`."""
-    spec = read_spec(RolloutSpec, path)
+def load_spec(path: Path, **defaults: Any) -> RolloutSpec:
+    """Read a specification; a relative registry is relative to the file. Raises `ConfigError`.
+
+    `defaults` are for keys that the file may lack where it is read for something that does not need them.
+    """
+    spec = read_spec(RolloutSpec, path, defaults)
     try:
         return spec.model_copy(update={"registry": (path.parent / spec.registry).resolve()})
     except (OSError, ValueError) as error:  # a loop of links, a null byte

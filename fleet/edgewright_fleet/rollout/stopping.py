@@ -84,13 +84,20 @@ def tally(state: RolloutState) -> Tally:
     return Tally(state.devices)
 
 
-def result_of(state: RolloutState, spec: RolloutSpec, name: str) -> GateResult:
-    """One exposed device's verdict with its reason."""
+def result_of(state: RolloutState, spec: RolloutSpec, name: str, *, words: bool = True) -> GateResult:
+    """One exposed device's verdict with its reason; without `words` only a failure's is told in full."""
     record = state.devices[name]
     if record.stand == "failed":
         reason = record.reason or "no reason given"
         return GateResult("fail", f"{name} refused the release: {reason}", {"device": name, "reason": reason})
-    return judge_device(name, record.baseline if record.before else None, record.after, spec.gates)
+    before = record.baseline if record.before else None
+    return judge_device(name, before, record.after, spec.gates, lambda: _errors_around(state), words=words)
+
+
+def _errors_around(state: RolloutState) -> tuple[int, int]:
+    """Errors and inferences of all controls since the wave began, while they waited."""
+    measured = [control for name in state.controls if (control := state.devices[name].control)]
+    return sum(each.errors for each in measured), sum(each.inferences for each in measured)
 
 
 def failure_test_of(gates: Gates, devices: int) -> FailureTest:
@@ -239,8 +246,9 @@ def compared(state: RolloutState, spec: RolloutSpec, name: str) -> RolloutState:
 def with_controls(state: RolloutState, spec: RolloutSpec) -> RolloutState:
     """The state as a wave begins: what its controls measure from now on is kept apart.
 
-    They are the last of those that wait, who get the release last. Which windows were heard of stays known, so
-    that a repeat of an old one does not count as new.
+    They are the last of those that wait, who get the release last; in the last wave nobody waits, and the controls
+    of the one before are kept for what they showed. Which windows were heard of stays known, so that a repeat of
+    an old one does not count as new.
     """
     devices, chosen = state.devices, dict[str, DeviceRecord]()
     for name in (name for wave in reversed(state.waves) for name in reversed(wave)):

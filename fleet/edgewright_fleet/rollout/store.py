@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
 from edgewright.contract import from_json, from_mapping, to_json
 from edgewright.errors import RolloutError, StorageError
-from edgewright_fleet.rollout.records import RECORD, Devices
+from edgewright_fleet.rollout.record import KeptDecision, Summary, Wish, begun_decision
 from edgewright_fleet.rollout.spec import RolloutSpec
 from edgewright_fleet.rollout.state import (
     ENDED,
@@ -31,39 +31,15 @@ from edgewright_fleet.rollout.state import (
     PromoteRequested,
     RolloutState,
 )
-from edgewright_fleet.rollout.store_tables import SCHEMA, VERSION
+from edgewright_fleet.rollout.store_tables import PAGE_BYTES, SCHEMA, VERSION, put_devices, read_devices
 
 LEASE_S = 15.0
 """A controller that has not renewed for this long is taken for dead."""
-Wish = Literal["abort", "pause", "promote"]
 _REQUESTS: dict[str, type[OperatorRequest]] = {
     "abort": AbortRequested,
     "pause": PauseRequested,
     "promote": PromoteRequested,
 }
-
-
-@dataclass(frozen=True)
-class KeptDecision:
-    """One line of a rollout's audit log; `by` is who asked for it, None where the engine decided."""
-
-    at_s: float
-    sentence: str
-    evidence: dict[str, Any]
-    by: str | None = None
-
-
-@dataclass(frozen=True)
-class Summary:
-    """A rollout without its devices, for a list."""
-
-    name: str
-    fleet: str
-    release: str
-    phase: str
-    verdict: str | None
-    started_s: float
-    is_held: bool
 
 
 class RolloutStore:
@@ -83,7 +59,7 @@ class RolloutStore:
                 path if create or path.is_file() else ":memory:", timeout=10.0, isolation_level=None
             )
             # FULL: a power cut undoes nothing that was acted on.
-            for pragma in ("journal_mode = WAL", "synchronous = FULL"):
+            for pragma in (f"page_size = {PAGE_BYTES}", "journal_mode = WAL", "synchronous = FULL"):
                 self._db.execute(f"PRAGMA {pragma}")
             # One statement each to look and to make: another process may do the same at this moment.
             version, filled = self._db.execute(
@@ -111,12 +87,9 @@ class RolloutStore:
                 "INSERT INTO rollout (name, fleet, spec, waves, state, started) VALUES (?, ?, ?, ?, ?, ?)",
                 (spec.name, spec.fleet, to_json(spec), waves, _header(state), state.since_s),
             )
-            self._put_devices(db, spec.name, state.devices)
+            put_devices(db, _number(db, spec.name), state.devices)
             if by is not None:
-                many = f"{len(state.devices)} devices in {len(state.waves)} waves"
-                sentence = f"begun by {by}: {state.release} for {many}"
-                evidence = {"digest": state.release.digest, "waves": [len(wave) for wave in state.waves]}
-                self._put_decisions(db, spec.name, [Decision(sentence, evidence, by)], state.since_s)
+                self._put_decisions(db, spec.name, [begun_decision(state, by)], state.since_s)
 
     def save(
         self,
@@ -135,7 +108,7 @@ class RolloutStore:
             row = (_header(state), state.name, owner)
             if db.execute("UPDATE rollout SET state = ? WHERE name = ? AND owner = ?", row).rowcount != 1:
                 raise RolloutError(f"another controller has taken over rollout '{state.name}'")
-            self._put_devices(db, state.name, state.devices)
+            put_devices(db, _number(db, state.name), state.devices)
             self._put_decisions(db, state.name, decisions, now_s)
             db.executemany("UPDATE request SET taken = 1 WHERE id = ?", [(number,) for number in taken])
 
@@ -147,14 +120,16 @@ class RolloutStore:
             if row is None:
                 known = ", ".join(self.names()) or "none"
                 raise RolloutError(f"no rollout '{name}'; there are: {known}", where=str(self._path))
-            rows = self._rows("SELECT name, record FROM device WHERE rollout = ?", row[3])
-        where = f"{self._path} ({name})"
+            where = f"{self._path} ({name})"
+            try:
+                devices = read_devices(self._rows, row[3])
+            except ValidationError:
+                raise StorageError("holds a device's record that cannot be read", where=where) from None
         spec = from_json(RolloutSpec, row[0], where=where)
-        try:
-            devices = Devices.of({device: RECORD.validate_json(record) for device, record in rows})
-        except ValidationError:
-            raise StorageError("holds a device's record that cannot be read", where=where) from None
-        document = {**json.loads(row[1]), "waves": json.loads(row[2]), "devices": devices.saved()}
+        waves = [
+            [sys.intern(device) for device in wave] for wave in json.loads(row[2])
+        ]  # as the devices' names
+        document = {**json.loads(row[1]), "waves": waves, "devices": devices}
         return spec, from_mapping(RolloutState, document, where=where)
 
     def names(self) -> list[str]:
@@ -248,19 +223,6 @@ class RolloutStore:
         """Close the file."""
         self._db.close()
 
-    def _put_devices(self, db: sqlite3.Connection, name: str, devices: Devices) -> None:
-        number = db.execute("SELECT id FROM rollout WHERE name = ?", (name,)).fetchone()[0]
-        # In the order of the file, as neighbours share a page; and in place, so that the index stays as it is.
-        rows = (
-            (number, device, RECORD.dump_json(devices[device], exclude_none=True))
-            for device in sorted(devices.unsaved)
-        )
-        db.executemany(
-            "INSERT INTO device (rollout, name, record) VALUES (?, ?, ?) "
-            "ON CONFLICT (rollout, name) DO UPDATE SET record = excluded.record",
-            rows,
-        )
-
     def _put_decisions(
         self, db: sqlite3.Connection, name: str, decisions: Sequence[Decision], now_s: float
     ) -> None:
@@ -269,7 +231,7 @@ class RolloutStore:
             [(name, now_s, d.sentence, json.dumps(d.evidence), d.by) for d in decisions],
         )
 
-    def _rows(self, query: str, *values: str) -> list[Any]:
+    def _rows(self, query: str, *values: str | int) -> list[Any]:
         try:
             return self._db.execute(query, values).fetchall()
         except sqlite3.Error as error:
@@ -299,6 +261,10 @@ class RolloutStore:
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
             raise StorageError(f"cannot be written ({error})", where=str(self._path)) from None
+
+
+def _number(db: sqlite3.Connection, name: str) -> int:
+    return int(db.execute("SELECT id FROM rollout WHERE name = ?", (name,)).fetchone()[0])
 
 
 def _header(state: RolloutState) -> bytes:

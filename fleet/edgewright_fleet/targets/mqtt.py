@@ -21,22 +21,20 @@ import paho.mqtt.client as paho
 from edgewright.contract import from_json, to_json
 from edgewright.errors import BrokerError, DataError
 from edgewright.mqtt import CONNECT_TIMEOUT_S, BrokerSettings, connect, disconnect, make_client
-from edgewright.telemetry.reading import Reading, read_otlp
-from edgewright.telemetry.sequences import Ranges, received
+from edgewright.telemetry.reading import read_otlp
 from edgewright.twin import ROOT, DesiredState, DeviceStatus, ReportedState, topic
-from edgewright_fleet.rollout.measured import KEPT_BOOTS
 from edgewright_fleet.rollout.state import DeviceEvent, DevicePresence, DeviceReported, WindowArrived
 from edgewright_fleet.targets.batch_client import BatchClient
+from edgewright_fleet.targets.target import AT_ONCE
 
 __all__ = ["DeviceEvent", "MqttTarget"]
 
 log = logging.getLogger("edgewright.fleet")
 PUBLISH_TIMEOUT_S = 10.0
-INFLIGHT = 1000
-"""Wishes that the broker has not acknowledged yet. With paho's 20, a revert of 10,000 devices waits 500 times."""
-AT_ONCE = 2000
-"""Messages that `events` gives at once: in a flood of reports an emergency stop is seen within a turn."""
-PAUSE_S = 0.2
+INFLIGHT = 0
+"""Wishes that the broker has not acknowledged yet: as many as there are. With paho's 20 a revert of 10,000 devices
+waits 500 times, and with any limit paho looks through all of them for each acknowledgement."""
+PAUSE_S = 0.5
 """Seconds in which messages gather; a controller looks at them as often."""
 SESSION_S = 3600
 """How long the broker keeps reports and measurements for us after our connection broke."""
@@ -48,13 +46,13 @@ class MqttTarget:
     Later the client reconnects by itself, and what was said meanwhile is sent then.
     """
 
-    def __init__(self, settings: BrokerSettings, fleet: str) -> None:
-        self.settings, self.fleet = settings, fleet
+    def __init__(self, settings: BrokerSettings, fleet: str, *, one_rollout: bool = False) -> None:
+        """With `one_rollout` what devices retained, 0.7 kB each, is kept until the first rollout has heard it."""
+        self.settings, self.fleet, self._one_rollout = settings, fleet, one_rollout
         self.refused = 0
         self._messages: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
         self._prefix = f"{ROOT}/{fleet}/"
         self._retained: dict[str, dict[str, bytes]] = {leaf: {} for leaf in _READERS}
-        self._seen: dict[str, tuple[tuple[str, Ranges], ...]] = {}
         self._unsent: deque[paho.MQTTMessageInfo] = deque()
         self._client = make_client(settings, f"edgewright-fleet-{uuid.uuid4().hex[:12]}", kind=BatchClient)
         self._client.max_inflight_messages_set(INFLIGHT)
@@ -92,6 +90,11 @@ class MqttTarget:
             for device, payload in payloads.copy().items():
                 yield _READERS[leaf](device, payload)
 
+    def forget(self) -> None:
+        """Forget it where no other rollout will follow."""
+        if self._one_rollout:
+            self._retained = {}
+
     def close(self) -> None:
         """Disconnect, once the broker has every desired state or the time is over."""
         end = time.monotonic() + PUBLISH_TIMEOUT_S
@@ -121,27 +124,14 @@ class MqttTarget:
         device, _, leaf = where.removeprefix(self._prefix).partition("/")
         try:
             if leaf == "metrics":
-                arrived = _read_metrics(device, payload)
-                if arrived and self._is_new(arrived[0].window):
-                    found += arrived
+                found += _read_metrics(device, payload)
             else:
                 found.append(_READERS[leaf](device, payload))
-                self._retained[leaf][sys.intern(device)] = payload
+                if self._retained:
+                    self._retained[leaf][sys.intern(device)] = payload
         except Exception as error:  # noqa: BLE001 - nothing that a device sends may end a rollout
             self.refused += 1
             log.warning("%s: %s", where, " ".join(str(error).split()))
-
-    def _is_new(self, window: Reading) -> bool:
-        """QoS 1 delivers at least once: a payload, known by device, boot and sequence, is counted once."""
-        boots = self._seen.get(window.device, ())
-        had = next((ranges for boot, ranges in boots if boot == window.boot), ())
-        has = received(had, window.sequence)
-        if has is had:
-            return False
-        others = tuple(entry for entry in boots if entry[0] != window.boot)
-        kept = (*others, (sys.intern(window.boot), has))[-KEPT_BOOTS:]  # the last heard of is last
-        self._seen[sys.intern(window.device)] = kept
-        return True
 
 
 @lru_cache(256)

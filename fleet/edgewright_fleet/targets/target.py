@@ -8,6 +8,9 @@ from typing import Protocol
 from edgewright.twin import DesiredState
 from edgewright_fleet.rollout.state import DeviceEvent
 
+AT_ONCE = 2000
+"""Events that a target gives at once, about: in a flood of reports an emergency stop is seen within a turn."""
+
 
 class Target(Protocol):
     """The devices of one fleet."""
@@ -20,3 +23,6 @@ class Target(Protocol):
 
     def known(self) -> Iterable[DeviceEvent]:
         """The latest report and presence of every device."""
+
+    def forget(self) -> None:
+        """Nobody will ask for what is known any more until the present rollout is over."""

@@ -186,7 +186,8 @@ class Layout:
     def read(self, descriptor: Descriptor) -> bytes:
         """The verified content of a blob. Raises `ArtifactError` if it is missing or does not match."""
         path = self.path_of(descriptor.digest)
-        data = _read(path)
+        # No further than that: a longer one must not fill the memory before it is found out.
+        data = _read(path, descriptor.size + 1)
         if len(data) != descriptor.size or digest_of(data) != descriptor.digest:
             raise _corrupt(path)
         return data
@@ -212,7 +213,7 @@ class Layout:
 
     def tag(self, name: str, descriptor: Descriptor) -> None:
         """Let `name` point at a stored blob, durably and in one step."""
-        with self._lock():
+        with self.locked():
             kept = tuple(d for d in self.index().manifests if d.annotation(REF_NAME) != name)
             annotations = {**(descriptor.annotations or {}), REF_NAME: name}
             named = descriptor.model_copy(update={"annotations": annotations})
@@ -234,7 +235,8 @@ class Layout:
         shutil.rmtree(self.root, ignore_errors=True)
 
     @contextlib.contextmanager
-    def _lock(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
+        """Keep others from changing names and signatures meanwhile; not for a block that takes it again."""
         try:
             descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
         except OSError as error:
@@ -278,9 +280,10 @@ def _chunks(path: Path) -> Iterator[bytes]:
         raise storage_error(error, path) from None
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, at_most: int = -1) -> bytes:
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return file.read(at_most)
     except FileNotFoundError:
         raise _missing(path) from None
     except OSError as error:

@@ -131,11 +131,14 @@ def open_release(layout: Layout, name: str) -> Release:
     return _release(layout, names[name], name)
 
 
-def open_release_by_digest(layout: Layout, name: str, digest: str) -> Release:
-    """The release `NAME:VERSION` with exactly this digest, whether or not the name points there still."""
+def open_release_by_digest(layout: Layout, name: str, digest: str, size: int | None = None) -> Release:
+    """The release `NAME:VERSION` with exactly this digest, whether or not the name points there still.
+
+    `size` in bytes is what its index is known to have, from a signature; None: whatever it has.
+    """
     path = layout.path_of(digest)
     try:
-        size = path.stat().st_size
+        size = path.stat().st_size if size is None else size
     except FileNotFoundError:
         size = 0  # reading it says that it is missing
     except OSError as error:

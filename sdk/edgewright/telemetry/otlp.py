@@ -1,4 +1,4 @@
-"""OTLP metrics as bytes and back: the protobuf and the JSON encoding, attributes, and exponential histograms.
+"""OTLP metrics as bytes and back: the protobuf and the JSON encoding, attributes, and what a data point holds.
 
 What the metrics mean is `window.py`; here is only how OTLP writes them. A payload says by its first byte which
 encoding it is, as neither `{` nor `x` can open a protobuf `MetricsData`: `{` is JSON (64-bit integers are strings,
@@ -68,7 +68,7 @@ def from_bytes(payload: bytes) -> MetricsData:
         if payload[:1] == b"{":
             return _from_json(payload)
         message = MetricsData()
-        message.ParseFromString(_inflated(payload) if payload[:1] == b"x" else payload)
+        message.ParseFromString(protobuf_in(payload))
         return message
     # json_format lets errors of the json module, of UTF-8 and of deep nesting through.
     except (DecodeError, zlib.error, ValueError, TypeError, RecursionError) as error:
@@ -87,7 +87,10 @@ def _from_json(payload: bytes) -> MetricsData:
     return message
 
 
-def _inflated(payload: bytes) -> bytes:
+def protobuf_in(payload: bytes) -> bytes:
+    """The protobuf message in a payload that is not JSON, as bytes. Raises `zlib.error` or `ValueError`."""
+    if payload[:1] != b"x":
+        return payload
     has_dictionary = len(payload) > 1 and payload[1] & 0x20  # FDICT
     inflate = zlib.decompressobj(zdict=DICTIONARY) if has_dictionary else zlib.decompressobj()
     data = inflate.decompress(payload, LARGEST)
@@ -123,16 +126,6 @@ def read_attributes(pairs: Iterable[Any]) -> dict[str, Value]:
 def read_number(point: NumberDataPoint) -> float:
     """The value of a data point of a counter or gauge, whichever of its two forms it has."""
     return point.as_int if point.WhichOneof("value") == "as_int" else point.as_double
-
-
-def write_histogram(point: ExponentialHistogramDataPoint, histogram: ExponentialHistogram) -> None:
-    """Fill a data point with a histogram's values."""
-    point.scale, point.count, point.sum = histogram.scale, histogram.count, histogram.total
-    point.zero_count = histogram.zero_count
-    if histogram.buckets:
-        low, high = min(histogram.buckets), max(histogram.buckets)
-        point.positive.offset = low
-        point.positive.bucket_counts.extend(histogram.buckets.get(i, 0) for i in range(low, high + 1))
 
 
 def read_histogram(point: ExponentialHistogramDataPoint) -> ExponentialHistogram:

@@ -1,31 +1,44 @@
 """`Reading`: what a fleet needs of a window, read from OTLP at a fraction of what `decode_otlp` costs.
 
 A hub and a controller read every payload of every device, and of each a few figures, so that they pay for no model
-of the rest. A payload as the agent writes it, with one release, is read straight from the message; any other is
+of the rest. A payload as the agent writes it, with one release, is read straight from its bytes; any other is
 left to `decode_otlp`, which says the same of both (a property test holds the two together).
 """
 
 from __future__ import annotations
 
 import re
+import struct
+import zlib
 from functools import lru_cache
-from math import isfinite
+from math import inf, isfinite
 from typing import Any, NamedTuple
 
+from google.protobuf.message import DecodeError
 from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
+from opentelemetry.proto.metrics.v1.metrics_pb2 import ExponentialHistogramDataPoint, Metric
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from edgewright.contract import from_json
 from edgewright.errors import DataError
 from edgewright.telemetry import names
+from edgewright.telemetry.device_scope import OF_A_RELEASE, DeviceFigures, known_figures, read_device_scope
 from edgewright.telemetry.histogram import ExponentialHistogram
-from edgewright.telemetry.otlp import from_bytes
+from edgewright.telemetry.otlp import protobuf_in
 from edgewright.telemetry.sketch import DataSketch
 from edgewright.telemetry.window import TelemetryWindow, decode_otlp
+from edgewright.telemetry.wire import taken_apart
 
 WIDEST = 4096
 """Buckets of a histogram that is read; a device writes 40 at most, and one that spans more is no measurement."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_FIRST, _SECOND, _HISTOGRAM = 0x0A, 0x12, 0x52
+"""Tags of fields 1, 2 and 10 of bytes: on the way down to a metric, a header and the messages below it."""
+_DURATION = bytes((_FIRST, len(names.INFERENCE_DURATION))) + names.INFERENCE_DURATION.encode() + b"\x1a\x01s"
+"""How the metric of that name begins: with its name and unit."""
+_TIMES = struct.Struct("<BQBQ")
+"""A data point's start and end, each after its tag."""
 
 
 class Durations(NamedTuple):
@@ -36,23 +49,20 @@ class Durations(NamedTuple):
     offset: int = 0
     counts: tuple[int, ...] = ()
     total: float = 0.0
-
-    @property
-    def events(self) -> int:
-        """How many there are."""
-        return self.zero_count + sum(self.counts)
+    events: int = 0
+    """How many there are."""
 
     @classmethod
     def of(cls, histogram: ExponentialHistogram) -> Durations:
         """The same as the contract's histogram. Raises `DataError` where it is too wide."""
         scale, zeros, buckets = histogram.scale, histogram.zero_count, histogram.buckets
         if not buckets:
-            return cls(scale, zeros, total=histogram.total)
+            return cls(scale, zeros, total=histogram.total, events=zeros)
         low, high = min(buckets), max(buckets)
         if high - low >= WIDEST:
             raise DataError("a histogram holds what no device measures", where="telemetry payload")
         counts = tuple(buckets.get(index, 0) for index in range(low, high + 1))
-        return cls(scale, zeros, low, counts, histogram.total)
+        return cls(scale, zeros, low, counts, histogram.total, histogram.count)
 
     def quantile(self, share: float) -> float:
         """As `ExponentialHistogram` has it."""
@@ -110,173 +120,157 @@ class Reading(NamedTuple):
 
 def read_otlp(payload: bytes) -> tuple[Reading, ...]:
     """The windows of a payload. Raises `DataError` for anything else."""
-    parts = from_bytes(payload).resource_metrics
-    if len(parts) == 1:
-        found = _plain(parts[0])
-        if found is not None:
-            return found
-    return tuple(reading_of(window) for window in decode_otlp(payload))
-
-
-_DEVICE_WIDE = {
-    names.REPORT_SEQUENCE: 0,
-    names.REPORTS_DROPPED: 1,
-    names.ENERGY: 2,
-    names.ENERGY_ABOVE_IDLE: 3,
-    names.ENERGY_ESTIMATED: 4,
-    names.TEMPERATURE: 5,
-    names.THROTTLED_TIME: 6,
-}
-_OF_A_RELEASE = frozenset(
-    {names.INFERENCE_DURATION, names.INFERENCE_ERRORS, names.DRIFT_SAMPLES, names.DRIFT}
-)
-
-
-def _plain(part: Any) -> tuple[Reading, ...] | None:
-    """The one window of a payload of the usual form, none where it holds no release; None: of another form."""
-    figures: list[float | None] = [None] * 7
-    sensor: str | None = None
-    release: Any = None
-    for scope in part.scope_metrics:
-        if scope.scope.attributes:
-            if release is not None:
-                return None
-            release = scope
-            continue
-        for metric in scope.metrics:
-            name = metric.name
-            place = _DEVICE_WIDE.get(name)
-            if place is not None:
-                points = metric.gauge.data_points or metric.sum.data_points
-                value = _value(points[0]) if len(points) == 1 else sum(map(_value, points))
-                if name == names.ENERGY and points:
-                    sensor = _text(points[0].attributes, names.SENSOR)
-                if not isfinite(value):
-                    raise DataError(f"{name} is no number", where="telemetry payload")
-                figures[place] = value
-            elif name in _OF_A_RELEASE:
-                return None
-    sequence, dropped, energy_j, above_idle_j, estimated_j, temperature_c, throttled_s = figures
-    if sequence is None:
-        raise DataError("a telemetry payload cannot be read (no sequence)")
-    if release is None:
-        return ()
-    scope = release.scope.SerializeToString()
-    # A device may send as much as a payload holds, and that is not for keeping.
-    about = _kept_about(scope) if len(scope) < 512 else _about(scope)
-    of_release = _of_release(release.metrics)
-    if of_release is None:
-        return None
-    latency, throttled, errors, psi, sketch, start_ns, end_ns = of_release
-    if end_ns is None:
-        return ()
-    who = {pair.key: pair.value.string_value for pair in part.resource.attributes}
     try:
-        reading = Reading(
-            who[names.FLEET], who[names.DEVICE], who[names.PROFILE], who[names.BOOT], int(sequence), start_ns,
-            end_ns, *about, latency,
-            throttled, errors, int(dropped or 0), energy_j, sensor, above_idle_j, estimated_j, temperature_c,
-            throttled_s, psi, sketch,
-        )  # fmt: skip
-    except KeyError as error:
-        raise DataError(f"a telemetry payload cannot be read ({error})") from None
-    if min(sequence, errors, dropped or 0, energy_j or 0, estimated_j or 0, throttled_s or 0) < 0:
-        raise DataError("what counts up is below zero", where="telemetry payload")
-    _must_be_name(reading.fleet)
-    _must_be_name(reading.profile)
-    if not _NAME.fullmatch(reading.device):
-        raise DataError(f"'{reading.device}' is no name", where="telemetry payload")
-    return (reading,)
+        found = _plain(protobuf_in(payload))
+    # What is wrong with it, if anything is, `decode_otlp` says.
+    except (
+        DecodeError,
+        DataError,
+        zlib.error,
+        struct.error,
+        IndexError,
+        KeyError,
+        ValueError,
+        OverflowError,
+    ):
+        found = None
+    return tuple(map(reading_of, decode_otlp(payload))) if found is None else found
+
+
+def _plain(data: bytes) -> tuple[Reading, ...] | None:
+    """The one window of a payload of the usual form, none where it holds no release; None: of another form.
+
+    For another form it may also raise what `read_otlp` catches.
+    """
+    device: tuple[DeviceFigures, str | None] | None = None
+    about: tuple[str, str, str] | None = None
+    release: list[bytes] = []
+    (part,) = taken_apart(data, _FIRST, _FIRST)
+    resource, *scopes = taken_apart(part, _FIRST, _SECOND)
+    for scope in scopes:
+        found = known_figures(scope)
+        if found is None:
+            head, *metrics = taken_apart(scope, _FIRST, _SECOND)
+            # A device may send as much as a payload holds, and that is not for keeping.
+            said = _kept_about(head) if len(head) < 512 else _about(head)
+            if said is not None:
+                if about is not None:
+                    return None
+                about, release = said, metrics
+                continue
+            found = read_device_scope(scope)
+        if found is None or device is not None:
+            return None
+        device = found
+    if device is None:
+        return None
+    (sequence, dropped, energy_j, above_idle_j, estimated_j, temperature_c, throttled_s), sensor = device
+    if sequence is None:
+        return None
+    if about is None:
+        return ()
+    latency, throttled, errors, psi, sketch, start_ns, end_ns = _of_release(release)
+    who = {pair.key: pair.value.string_value for pair in Resource.FromString(resource).attributes}
+    fleet, name, profile, boot = who[names.FLEET], who[names.DEVICE], who[names.PROFILE], who[names.BOOT]
+    counts = (sequence, errors, dropped or 0, energy_j or 0, estimated_j or 0, throttled_s or 0, psi or 0)
+    if min(counts) < 0 or not isfinite(sum(counts) + (above_idle_j or 0) + (temperature_c or 0)):
+        return None
+    if not (_is_name(fleet) and _is_name(profile) and _NAME.fullmatch(name)):
+        return None
+    reading = Reading(
+        fleet, name, profile, boot, int(sequence), start_ns, end_ns, *about, latency, throttled, int(errors),
+        int(dropped or 0), energy_j, sensor, above_idle_j, estimated_j, temperature_c, throttled_s, psi, sketch,
+    )  # fmt: skip
+    return (reading,) if end_ns else ()
 
 
 def _of_release(
-    metrics: Any,
-) -> tuple[Durations, int, int, float | None, DataSketch | None, int, int | None] | None:
-    """Latency, throttled inferences, errors, class PSI, sketch, and the window's start and end; None: of another
-    form. The end is None where nothing is said of the release."""
-    latency, throttled, errors, psi, sketch = None, 0, 0.0, None, None
-    start_ns, end_ns = 0, None
-    for metric in metrics:
-        name = metric.name
-        if name == names.INFERENCE_DURATION:
-            for point in metric.exponential_histogram.data_points:
-                start_ns, end_ns = point.start_time_unix_nano, point.time_unix_nano
-                stage, slowed = "run", False
-                for pair in point.attributes:
-                    key = pair.key
-                    if key == names.STAGE:
-                        stage = pair.value.string_value
-                    elif key == names.THROTTLED:
-                        slowed = pair.value.bool_value
-                if stage != "run":
-                    continue
-                read = _durations(point)
-                if slowed:
-                    throttled += read.events
-                elif latency is None:
-                    latency = read
-                else:
-                    return None
-        elif name == names.INFERENCE_ERRORS:
-            for point in metric.sum.data_points or metric.gauge.data_points:
-                if end_ns is None:
-                    start_ns, end_ns = point.start_time_unix_nano, point.time_unix_nano
-                errors += point.as_int or point.as_double
-        elif name == names.DRIFT_SAMPLES:
-            for point in metric.sum.data_points or metric.gauge.data_points:
-                if end_ns is None:
-                    start_ns, end_ns = point.start_time_unix_nano, point.time_unix_nano
-                sketch = sketch or _sketch(point)
-        elif name == names.DRIFT:
-            for point in metric.gauge.data_points:
+    metrics: list[bytes],
+) -> tuple[Durations, int, float, float | None, DataSketch | None, int, int]:
+    """Latency, throttled inferences, errors, class PSI, sketch, and the window's start and end, which is 0 where
+    nothing is said of the release."""
+    latency, throttled, errors, psi, sketch = Durations(), 0, 0.0, None, None
+    start_ns = end_ns = 0
+    for data in metrics:
+        if data.startswith(_DURATION):
+            latency, throttled, start_ns, end_ns = _durations(data)
+            continue
+        metric = Metric.FromString(data)
+        if metric.name == names.INFERENCE_DURATION:
+            raise ValueError
+        name, points = metric.name, metric.sum.data_points or metric.gauge.data_points
+        if name == names.DRIFT:
+            for point in points:
                 if _text(point.attributes, names.DRIFT_FIGURE) == "class_psi":
                     psi = float(point.as_double or point.as_int)
-    if not isfinite(errors) or (psi is not None and not 0 <= psi < float("inf")):
-        raise DataError("a figure is no number", where="telemetry payload")
-    if sketch is None:
-        psi = None
-    return latency or Durations(), throttled, int(errors), psi, sketch, start_ns, end_ns
+        elif name in OF_A_RELEASE:
+            if points and not end_ns:
+                start_ns, end_ns = points[0].start_time_unix_nano, points[0].time_unix_nano
+            if name == names.INFERENCE_ERRORS:
+                errors += sum(point.as_int or point.as_double for point in points)
+            elif points and sketch is None:
+                text = _text(points[0].attributes, names.DRIFT_SKETCH).encode()
+                sketch = from_json(DataSketch, text, where="telemetry payload", error=DataError)
+    return latency, throttled, errors, psi if sketch else None, sketch, start_ns, end_ns
 
 
-def _sketch(point: Any) -> DataSketch:
-    text = _text(point.attributes, names.DRIFT_SKETCH) or ""
-    return from_json(DataSketch, text.encode(), where="telemetry payload", error=DataError)
+def _durations(metric: bytes) -> tuple[Durations, int, int, int]:
+    """The latency, the throttled inferences, and the window's start and end."""
+    (histogram,) = taken_apart(metric[len(_DURATION) :], _HISTOGRAM, _HISTOGRAM)
+    latency, throttled, times = Durations(), 0, b""
+    for data in taken_apart(histogram, _FIRST, _FIRST):
+        at = 0
+        while data[at] == _FIRST:  # its attributes, and after them two times
+            at += 2 + data[at + 1]
+        if times not in (b"", data[at : at + 18]):
+            raise ValueError
+        times = data[at : at + 18]
+        throttling = _kept_throttling(data[:at]) if at < 128 else _throttling(data[:at])
+        if throttling is None:  # another stage
+            continue
+        point = ExponentialHistogramDataPoint.FromString(data)
+        zeros, scale, total = point.zero_count, point.scale, point.sum
+        counts = tuple(point.positive.bucket_counts)
+        events = zeros + sum(counts)
+        if throttling:
+            throttled += events
+        elif latency.events or len(counts) > WIDEST or not (-10 <= scale <= 20 and 0 <= total < inf):
+            raise ValueError
+        else:
+            latency = Durations(scale, zeros, point.positive.offset, counts, total, events)
+    begin, start_ns, end, end_ns = _TIMES.unpack(times)
+    if (begin, end) != (0x11, 0x19):
+        raise ValueError
+    return latency, throttled, start_ns, end_ns
 
 
-def _value(point: Any) -> float:
-    value: float = point.as_double or point.as_int
-    return value
+def _throttling(attributes: bytes) -> bool | None:
+    """Whether a duration is of a device that was slowed down; None: it is not of the run."""
+    slowed = False
+    for pair in ExponentialHistogramDataPoint.FromString(attributes).attributes:
+        if pair.key == names.STAGE and pair.value.string_value != "run":
+            return None
+        slowed = slowed or (pair.key == names.THROTTLED and pair.value.bool_value)
+    return slowed
 
 
-def _text(attributes: Any, key: str) -> str | None:
-    for pair in attributes:
-        if pair.key == key:
-            text: str = pair.value.string_value
-            return text
-    return None
+_kept_throttling = lru_cache(maxsize=64)(_throttling)
 
 
-def _durations(point: Any) -> Durations:
-    positive = point.positive
-    counts = tuple(positive.bucket_counts)
-    total, scale = point.sum, point.scale
-    if len(counts) > WIDEST or not -10 <= scale <= 20 or not 0 <= total < float("inf"):
-        raise DataError("a histogram holds what no device measures", where="telemetry payload")
-    return Durations(scale, point.zero_count, positive.offset, counts, total)
+def _text(attributes: Any, key: str) -> str:
+    """Raises `KeyError`."""
+    text: str = {pair.key: pair.value.string_value for pair in attributes}[key]
+    return text
 
 
-def _about(scope: bytes) -> tuple[str, str, str]:
-    """Model, version and digest of a scope. Raises `DataError`."""
+def _about(scope: bytes) -> tuple[str, str, str] | None:
+    """Model, version and digest of a scope; None: it is of no release. Raises `KeyError` or `ValueError`."""
     found = {pair.key: pair.value.string_value for pair in InstrumentationScope.FromString(scope).attributes}
-    try:
-        model, version = found[names.MODEL_NAME], found[names.MODEL_VERSION]
-        digest = found[names.RELEASE_DIGEST]
-    except KeyError as error:
-        raise DataError(f"a telemetry payload cannot be read ({error})") from None
-    _must_be_name(model)
-    _must_be_name(version)
-    if not _DIGEST.fullmatch(digest):
-        raise DataError("the release has no digest", where="telemetry payload")
+    if not found:
+        return None
+    model, version, digest = (found[k] for k in (names.MODEL_NAME, names.MODEL_VERSION, names.RELEASE_DIGEST))
+    if not (_is_name(model) and _is_name(version) and _DIGEST.fullmatch(digest)):
+        raise ValueError
     return model, version, digest
 
 
@@ -285,10 +279,9 @@ _kept_about = lru_cache(maxsize=256)(_about)
 
 
 @lru_cache(maxsize=4096)
-def _must_be_name(name: str) -> None:
-    """Raises `DataError`; what passed once is known, as a fleet has few of these."""
-    if not _NAME.fullmatch(name):
-        raise DataError(f"'{name[:130]}' is no name", where="telemetry payload")
+def _is_name(name: str) -> bool:
+    """Kept, as a fleet has few of these."""
+    return _NAME.fullmatch(name) is not None
 
 
 def reading_of(window: TelemetryWindow) -> Reading:

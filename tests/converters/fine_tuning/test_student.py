@@ -11,12 +11,12 @@ from torch_layers import Prepared, prepare
 from edgewright_converters.calibration import Sample
 from edgewright_converters.execution import Execution
 from edgewright_converters.fine_tuning.student import Student
-from edgewright_converters.fine_tuning.torch_graph import TorchGraph
 from edgewright_converters.graphs import with_own_ranges
 from edgewright_converters.observation import observe
 from edgewright_converters.quantise import QuantisedModel
 from edgewright_converters.quantise.activation_range import choose_ranges
 from edgewright_converters.quantise.decision import Decision, as_onnx, as_tflite
+from edgewright_converters.torch_graph import TorchGraph
 from edgewright_converters.verify import compare
 
 

@@ -15,13 +15,17 @@ from edgewright.active_slot import SlotContent
 from edgewright.artifact.manifest import ArtifactManifest, Classification, DriftReference
 from edgewright.field_sample import unpack
 from edgewright.object_store import open_store
+from edgewright.telemetry.names import SAMPLE_FATE, SAMPLES
+from edgewright.telemetry.otlp import from_bytes, read_attributes
 from edgewright.telemetry.sketch import DataSketch
 from edgewright.telemetry.sketcher import Sketcher
 from edgewright.twin import ReleaseReference
 from edgewright_agent.config import AgentConfig
+from edgewright_agent.exporter import Exporter
 from edgewright_agent.sampling.hardness import Examiner, reason_for
 from edgewright_agent.sampling.offers import Offers
 from edgewright_agent.sampling.sampler import Sampler
+from edgewright_agent.sampling.threads import Sampling
 from edgewright_agent.sampling.uploads import Uploads
 from edgewright_agent.sampling.waiting import WaitingSamples
 from edgewright_agent.sampling_config import SamplingConfig
@@ -339,3 +343,40 @@ def test_the_ledger_is_written_before_the_sample(tmp_path: Path, monkeypatch: py
     ledger = json.loads((tmp_path / "state" / "samples" / "budget.json").read_text())
     assert ledger["day_bytes"] > 0
     assert site.files() == []
+
+
+def test_telemetry_counts_what_became_of_samples_once(tmp_path: Path) -> None:
+    site = Site(tmp_path, manifest(None), url=str(tmp_path))
+    site.see(UNSURE)
+    config = AgentConfig(
+        fleet="plant",
+        device="line-3",
+        profile="x86-64-gateway",
+        registry=tmp_path,
+        state_dir=tmp_path / "state",
+        sampling=site.settings,
+    )
+    sampling = Sampling(config, site.settings, "x86-64-gateway", lambda: None, threading.Event())
+    uploads = Uploads(open_store(str(tmp_path)), site.settings, site.waiting, threading.Event())
+    vars(sampling).update(_sampler=site.sampler, _uploads=uploads)
+    exporter = Exporter(fleet="plant", device="line-3", profile="x86-64-gateway", boot="b")
+
+    def told() -> dict[str, int]:
+        sampling.report(exporter)
+        (resource,) = from_bytes(exporter.collect()).resource_metrics
+        points = [
+            p
+            for s in resource.scope_metrics
+            for m in s.metrics
+            if m.name == SAMPLES
+            for p in m.sum.data_points
+        ]
+        return {str(read_attributes(p.attributes)[SAMPLE_FATE]): p.as_int for p in points}
+
+    assert told() == {"kept": 1}
+    assert told() == {}
+    site.see(UNSURE, 2)
+    assert uploads.send_waiting()
+    assert told() == {"kept": 2, "sent": 3}
+    site.sampler.over_budget += 1
+    assert told() == {"over_budget": 1}

@@ -138,6 +138,11 @@ def test_samples_wait_for_a_bucket_that_is_away_and_no_secret_is_logged(
     assert device.stop() == 0
     assert CREDENTIALS.secret_key not in device.log
     assert "Traceback" not in device.log
+    before = count(store)
+    doctor = json.loads(edgewright("agent", "doctor", "--config", str(device.config), "--json"))
+    (samples,) = (finding for finding in doctor if finding["check"] == "samples")
+    assert (samples["health"], samples["says"].partition(" takes")[0]) == ("ok", f"s3://{bucket}/field")
+    assert count(store) == before
     listed = json.loads(
         edgewright(
             "fleet",

@@ -106,7 +106,7 @@ def test_an_error_of_the_runtime_is_the_clients_answer_and_counts_as_a_failed_in
 def test_a_mistake_of_ours_after_the_answer_is_logged_and_never_a_second_answer(
     served_of: Any, api_of: Any, caplog: Any
 ) -> None:
-    served = dataclasses.replace(served_of(), attributes=[])  # what the exporter cannot count by
+    served = dataclasses.replace(served_of(), spent=None)  # what the durations cannot be added to
     api = api_of(served)
     body = json.dumps({"inputs": [{"name": "x", "datatype": "UINT8", "shape": [1, 4], "data": [1, 2, 3, 4]}]})
     answers = exchange(api, f"POST {INFER} HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import free_port
+from conftest import free_port, running_mosquitto
 from edgewright.contract import to_json
 from edgewright.mqtt import BrokerSettings, connect, disconnect, make_client
 from edgewright.telemetry import names
@@ -182,24 +180,9 @@ def running_hub(
 @contextlib.contextmanager
 def own_broker(folder: Path, port: int) -> Iterator[tuple[BrokerSettings, Callable[[], None]]]:
     """A mosquitto that a test may stop before its end."""
-    program = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
-    if program is None:
-        pytest.skip("mosquitto is not installed")
-    (folder / "mosquitto.conf").write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
-    process = subprocess.Popen([program, "-c", str(folder / "mosquitto.conf")], stderr=subprocess.DEVNULL)
-
-    def stop() -> None:
-        process.terminate()
-        process.wait(10)
-
-    try:
-        for _ in range(100):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
-                break
-            time.sleep(0.05)
-        yield BrokerSettings(host="127.0.0.1", port=port), stop
-    finally:
-        stop()
+    with contextlib.ExitStack() as stack:
+        settings = stack.enter_context(running_mosquitto(folder, port=port))
+        yield settings, stack.close
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,8 +15,13 @@ from edgewright_fleet.hub.groups import Group
 from edgewright_fleet.hub.metrics import HIGHEST, LOWEST, SCALE, _histogram
 from fleet.hub.conftest import Payloads
 
+
+def counted(*, zero_count: int, counts: tuple[int, ...], **rest: Any) -> Durations:
+    return Durations(zero_count=zero_count, counts=counts, events=zero_count + sum(counts), **rest)
+
+
 durations = st.builds(
-    Durations,
+    counted,
     scale=st.integers(0, 8),
     zero_count=st.integers(0, 5),
     offset=st.integers(-300, 300),

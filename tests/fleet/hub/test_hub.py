@@ -95,17 +95,22 @@ def test_what_a_broker_delivers_twice_is_counted_once_and_a_foreign_word_not_at_
 
 
 def test_a_hub_that_is_killed_goes_on_with_what_arrived_meanwhile_and_counts_nothing_twice(
-    mosquitto: BrokerSettings, fleet: str, crowd: Crowd, tmp_path: Path
+    broker: BrokerSettings, fleet: str, tmp_path: Path
 ) -> None:
+    with closing(Crowd(broker, fleet)) as crowd:
+        killed_and_gone_on(broker, fleet, crowd, tmp_path)
+
+
+def killed_and_gone_on(broker: BrokerSettings, fleet: str, crowd: Crowd, tmp_path: Path) -> None:
     crowd.join("d0")
     sent = []
-    with running_hub(mosquitto, fleet, tmp_path) as hub:
+    with running_hub(broker, fleet, tmp_path) as hub:
         sent.append(crowd.measure("d0"))
         hub.until("/metrics", lambda text: counted(text) == 1)
         sent.extend(crowd.measure("d0") for _ in range(30))
         hub.kill()
     sent.extend(crowd.measure("d0") for _ in range(30))
-    with running_hub(mosquitto, fleet, tmp_path) as hub:
+    with running_hub(broker, fleet, tmp_path) as hub:
         crowd.send("d0", "metrics", sent[0])  # as a device whose spool was not told would
         last = crowd.measure("d0")
         hub.until("/metrics", lambda text: counted(text, "repeated") >= 1)
@@ -119,6 +124,19 @@ def test_a_hub_that_is_killed_goes_on_with_what_arrived_meanwhile_and_counts_not
         database.close()
         assert kept == list(range(62))
         assert "net:1.0.0" in hub.get("/device/d0"), "what it knew of a device is there again"
+
+
+def test_a_hub_that_goes_in_the_middle_of_its_work_leaves_the_embedded_broker_alive(
+    embedded: BrokerSettings, fleet: str, registry: Path, tmp_path: Path
+) -> None:
+    with simulated_fleet(embedded, fleet, 3, reference(registry, "1.0.0")):
+        for ends in (False, True):
+            with running_hub(embedded, fleet, tmp_path) as hub:
+                hub.until("/metrics", lambda text: counted(text) >= 6)
+                if ends:
+                    hub.kill()
+        with closing(Crowd(embedded, fleet)) as crowd:
+            crowd.join("d9")  # which a broker without its router does not answer
 
 
 def test_two_hubs_share_the_telemetry_and_both_see_every_device(

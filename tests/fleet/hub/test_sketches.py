@@ -65,6 +65,41 @@ def test_a_sketch_is_read_as_it_was_written(sketch: DataSketch) -> None:
     assert to_json(sketches.from_bytes(sketches.to_bytes(sketch))) == to_json(sketch)
 
 
+@given(
+    st.lists(data_sketches(), min_size=1, max_size=3).flatmap(
+        lambda some: st.lists(
+            st.tuples(st.sampled_from(["a", "b"]), st.sampled_from(some)), min_size=1, max_size=8
+        )
+    )
+)
+def test_columns_hold_the_newest_sketches_of_one_release_and_the_same_figures(
+    kept: list[tuple[str, DataSketch]],
+) -> None:
+    rows = [(float(at), release, sketches.to_bytes(sketch)) for at, (release, sketch) in enumerate(kept)]
+    found = sketches.columns(rows)
+
+    def alike(one: tuple[str, DataSketch]) -> tuple[object, ...]:
+        release, sketch = one
+        inputs = [(name, len(channels)) for name, channels in sketch.inputs.items()]
+        return release, len(sketch.classes), len(sketch.confidence), inputs
+
+    newest = [kept[-1]]
+    for one in reversed(kept[:-1]):
+        if alike(one) != alike(kept[-1]):
+            break
+        newest.insert(0, one)
+    assert found.release == kept[-1][0]
+    assert found.at_s.tolist() == [float(at) for at in range(len(kept) - len(newest), len(kept))]
+    for row, (_, sketch) in enumerate(newest):
+        assert found.samples[row] == sketch.samples
+        assert tuple(found.classes[row]) == sketch.classes
+        assert tuple(found.confidence[row]) == sketch.confidence
+        assert found.inputs == tuple((name, len(channels)) for name, channels in sketch.inputs.items())
+        of_all = [c for channels in sketch.inputs.values() for c in channels]
+        wanted = [[c.level.mean, c.level.std, c.spread.mean, c.spread.std] for c in of_all]
+        assert found.moments[row].tolist() == wanted
+
+
 def test_sketches_are_kept_as_they_came_then_by_the_hour_then_by_the_day_then_not_at_all(
     tmp_path: Path,
 ) -> None:

@@ -11,6 +11,7 @@ name is a program's or a node's. Everything ends with this process, whatever end
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import ctypes
 import fcntl
@@ -160,9 +161,13 @@ class ClusterHost:
         return {name: [str(binaries / argv[0]), *argv[1:]] for name, argv in commands.items()}
 
 
-def kubeconfig(name: str, server: str, token: str, authority: Path) -> str:
-    """A kubeconfig of one context; `authority` is the file of who vouches for the server."""
-    cluster = {"server": server, "certificate-authority": str(authority)}
+def kubeconfig(name: str, server: str, token: str, authority: Path, *, embedded: bool = False) -> str:
+    """A kubeconfig of one context; `authority` is the file of who vouches for the server, or is put into it."""
+    cluster = {"server": server}
+    if embedded:
+        cluster["certificate-authority-data"] = base64.b64encode(authority.read_bytes()).decode()
+    else:
+        cluster["certificate-authority"] = str(authority)
     return json.dumps(
         {
             "apiVersion": "v1",

@@ -16,9 +16,11 @@ import pytest
 from conftest import free_port
 from edgewright.mqtt import BrokerSettings
 from edgewright_fleet.broker import embedded_broker
+from edgewright_fleet.retraining.kubernetes.backend import KubernetesBackend
 from edgewright_fleet.targets.kubernetes.target import look_at
 from fleet.kubernetes.cluster_binaries import CannotBuildError, ensure_binaries
 from fleet.kubernetes.real_cluster import NODES, RealCluster, hosted, install, until
+from fleet.kubernetes.submitted_runs import submitter
 
 START_S = 240.0
 
@@ -59,3 +61,12 @@ def fleet_broker() -> Iterator[BrokerSettings]:
 @pytest.fixture
 def berlin(clusters: dict[str, RealCluster]) -> RealCluster:
     return clusters["berlin"]
+
+
+@pytest.fixture
+def backend(berlin: RealCluster) -> Iterator[KubernetesBackend]:
+    yield submitter(berlin)
+    label = "edgewright.dev/training-run"
+    for config in berlin.api.get(berlin.api.named("configmaps"), labelSelector=label)["items"]:
+        berlin.api.delete(berlin.api.named("configmaps", config["metadata"]["name"]))
+    until(lambda: not berlin.api.get(berlin.api.named("pods"), labelSelector=label)["items"], 180)

@@ -87,6 +87,10 @@ class FleetOnNodes:
     def document(self, name: str) -> dict[str, Any]:
         return self._home.get(f"{self._collection}/{name}")
 
+    def documents(self) -> list[dict[str, Any]]:
+        """Every ModelRollout there is."""
+        return list(self._home.get(self._collection)["items"])
+
     def status(self, name: str) -> RolloutStatus:
         return status_of(self.document(name))
 

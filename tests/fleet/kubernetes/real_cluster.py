@@ -13,8 +13,9 @@ from typing import Any
 
 from edgewright.mqtt import BrokerSettings
 from edgewright_fleet.targets.kubernetes.api import Cluster, from_kubeconfig
+from edgewright_fleet.targets.kubernetes.broker_access import BrokerAccess
 from edgewright_fleet.targets.kubernetes.install import apply
-from edgewright_fleet.targets.kubernetes.manifests import AGENT, Installation
+from edgewright_fleet.targets.kubernetes.installation import AGENT, Installation
 from fleet.kubernetes.cluster_host import CERTIFICATE, kubeconfig
 
 HOST = Path(__file__).with_name("cluster_host.py")
@@ -40,21 +41,33 @@ class RealCluster:
 
     def as_service_account(self, account: str) -> Cluster:
         """The API as a service account sees it, by a token that the API server made."""
+        config = self.config.with_name(f"{account}.kubeconfig")
+        config.write_text(kubeconfig(self.name, self.api.server, self.token(account), self.certificate))
+        return from_kubeconfig([config], [self.name], NAMESPACE)[0]
+
+    def token(self, account: str, bound_to: dict[str, str] | None = None) -> str:
+        """A service account's token, which ends with the object that it is bound to."""
         path = self.api.named("serviceaccounts", f"{account}/token")
         request = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",
-            "spec": {"audiences": []},
+            "spec": {"audiences": [], "boundObjectRef": bound_to},
         }
-        token = self.api.create(path, request)["status"]["token"]
-        config = self.config.with_name(f"{account}.kubeconfig")
-        config.write_text(kubeconfig(self.name, self.api.server, token, self.config.parent / CERTIFICATE))
-        return from_kubeconfig([config], [self.name], NAMESPACE)[0]
+        return str(self.api.create(path, request)["status"]["token"])
+
+    @property
+    def certificate(self) -> Path:
+        """Who vouches for the API server."""
+        return self.config.parent / CERTIFICATE
+
+    @property
+    def inside(self) -> list[str]:
+        """What a command begins with that runs in the network of the cluster's own programs."""
+        return ["nsenter", f"--net=/proc/{self._process.pid}/ns/net"]
 
     def run_inside(self, *command: str) -> subprocess.Popen[str]:
         """A program in the network of the cluster's own programs."""
-        enter = ["nsenter", f"--net=/proc/{self._process.pid}/ns/net"]
-        return subprocess.Popen([*enter, *command], stdout=subprocess.PIPE, text=True)
+        return subprocess.Popen([*self.inside, *command], stdout=subprocess.PIPE, text=True)
 
     def _tell(self, word: str, name: str) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -114,8 +127,8 @@ def install(cluster: RealCluster, broker: BrokerSettings) -> list[str]:
     """Install Edgewright, with the claim that it expects an operator to have made."""
     applied: list[str] = []
     installation = Installation(
-        fleet=FLEET, cluster=cluster.name, image="edgewright:test", broker=broker, profiles=("gateway",),
-        with_controller=cluster.name == "berlin",
+        fleet=FLEET, cluster=cluster.name, image="edgewright:test", broker=BrokerAccess(broker),
+        profiles=("gateway",), with_controller=cluster.name == "berlin",
     )  # fmt: skip
     apply(installation, cluster.api, applied.append)
     volume = {

@@ -85,6 +85,8 @@ def test_the_controller_may_do_what_it_needs_and_the_agent_nothing(berlin: RealC
         ("create", "edgewright.dev", "modelrollouts", mine), ("update", "edgewright.dev", "modelrollouts", mine),
         ("delete", "edgewright.dev", "modelrollouts", mine), ("list", "edgewright.dev", "modelrollouts", ""),
         ("update", "edgewright.dev", "modelrollouts/status", mine),
+        ("create", "", "configmaps", mine), ("get", "", "configmaps", mine), ("update", "", "configmaps", mine),
+        ("create", "", "configmaps", "kube-system"),
         ("create", "coordination.k8s.io", "leases", mine), ("list", "coordination.k8s.io", "leases", mine),
         ("update", "coordination.k8s.io", "leases", mine), ("create", "coordination.k8s.io", "leases", ""),
         ("*", "*", "*", ""), ("impersonate", "", "users", ""),
@@ -93,7 +95,7 @@ def test_the_controller_may_do_what_it_needs_and_the_agent_nothing(berlin: RealC
         ("list", "", "nodes", ""), ("list", "", "pods", mine),
         ("get", "edgewright.dev", "modelrollouts", mine), ("list", "edgewright.dev", "modelrollouts", mine),
         ("update", "edgewright.dev", "modelrollouts/status", mine),
-        ("create", "coordination.k8s.io", "leases", mine),
+        ("create", "coordination.k8s.io", "leases", mine), ("create", "", "configmaps", mine),
     }  # fmt: skip
     controller, agent = (berlin.as_service_account(f"edgewright-{name}") for name in ("controller", "agent"))
     assert {question for question in asked if may(controller, *question)} == allowed

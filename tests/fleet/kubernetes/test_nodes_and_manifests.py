@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -22,8 +24,10 @@ from edgewright_fleet.rollout.maintenance import MaintenanceWindow
 from edgewright_fleet.rollout.spec import RolloutSpec
 from edgewright_fleet.rollout.state import DeviceRecord, RolloutPhase, RolloutState, Stand
 from edgewright_fleet.targets.kubernetes.api import from_kubeconfig
+from edgewright_fleet.targets.kubernetes.broker_access import BrokerAccess
 from edgewright_fleet.targets.kubernetes.install import path_of
-from edgewright_fleet.targets.kubernetes.manifests import Installation, render
+from edgewright_fleet.targets.kubernetes.installation import Installation
+from edgewright_fleet.targets.kubernetes.manifests import render
 from edgewright_fleet.targets.kubernetes.nodes import NodeView, view_nodes
 from edgewright_fleet.targets.kubernetes.resource import conditions, definition, spec_of
 from fleet.kubernetes.cluster_host import kubeconfig
@@ -188,8 +192,9 @@ def test_an_object_that_brings_its_own_name_or_registry_is_refused() -> None:
 
 
 INSTALLATION = Installation(
-    fleet="kiosks", cluster="berlin", image="edgewright:1", broker=BrokerSettings(host="mq", port=8883),
-    profiles=("raspberry-pi-5", "x86-64-gateway"),
+    fleet="kiosks", cluster="berlin", image="edgewright:1",
+    broker=BrokerAccess(BrokerSettings(host="mq", port=8883)), profiles=("raspberry-pi-5", "x86-64-gateway"),
+    time_zone="Europe/Berlin",
 )  # fmt: skip
 
 
@@ -199,7 +204,7 @@ def test_an_agents_configuration_is_one_that_an_agent_takes(tmp_path: Path) -> N
     path.write_text(config["data"]["agent.toml"])
     loaded = load_config(path, "berlin.n1")
     assert (loaded.fleet, loaded.device, loaded.broker.port) == ("kiosks", "berlin.n1", 8883)
-    assert loaded.labels == {"cluster": "berlin"}
+    assert (loaded.labels, loaded.time_zone) == ({"cluster": "berlin"}, "Europe/Berlin")
 
 
 def test_every_manifest_has_a_place_and_no_pod_gets_more_than_it_needs() -> None:
@@ -217,6 +222,20 @@ def test_every_manifest_has_a_place_and_no_pod_gets_more_than_it_needs() -> None
     assert not any("*" in r["verbs"] + r["resources"] + r["apiGroups"] for r in rules)
 
 
+@pytest.mark.parametrize("version", ["1.28", "1.32", "1.37"])
+@pytest.mark.parametrize("secrets", [False, True])
+def test_manifests_hold_nothing_that_kubernetes_own_schemas_do_not_know(version: str, secrets: bool) -> None:
+    installation = INSTALLATION
+    if secrets:
+        access = BrokerAccess(BrokerSettings(ca_file=Path("/x/ca.pem")), "kiosks-broker")
+        installation = replace(
+            installation, broker=access, others=("hamburg",), others_secret="kiosks-clusters"
+        )
+    for documents in render(installation).values():
+        for document in documents:
+            kubernetes_validate.validate(document, version, strict=True)
+
+
 def test_the_command_writes_a_kustomization_over_its_files(tmp_path: Path) -> None:
     arguments = ["install", "--fleet", "kiosks", "--cluster", "berlin", "--image", "edgewright:1"]
     done = CliRunner().invoke(fleet_command, [*arguments, "--to", str(tmp_path)])
@@ -232,6 +251,10 @@ def test_the_command_writes_a_kustomization_over_its_files(tmp_path: Path) -> No
     [
         (["--cluster", "a.b", "--to", "x"], "small letters"),
         (["--cluster", "a"], "give --to FOLDER or --apply"),
+        (["--cluster", "a", "--to", "x", "--time-zone", "Mars"], "no time zone"),
+        (["--cluster", "a", "--to", "x", "--controller-broker-secret", "s"], "needs --controller-broker"),
+        (["--cluster", "a", "--to", "x", "--other-cluster", "b"], "go together"),
+        (["--cluster", "a", "--to", "x", "--no-controller", "--controller-broker", "b:1"], "leaves nothing"),
         (["--cluster", "a", "--to", "x", "--broker", "nowhere"], "is no broker"),
     ],
 )

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import queue
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,11 +14,11 @@ from edgewright.errors import ClusterError
 from edgewright_fleet.retraining.job import TrainingJob
 from edgewright_fleet.retraining.kubernetes.backend import KubernetesBackend
 from edgewright_fleet.retraining.kubernetes.settings import KubernetesSettings
+from fleet.kubernetes.played_node import node_with_logs
 from fleet.kubernetes.real_cluster import RealCluster, until
-from fleet.kubernetes.test_training_runs import end, pods, submitter
+from fleet.kubernetes.submitted_runs import end, pods, submitter
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
-KUBELET = Path(__file__).with_name("log_kubelet.py")
 SETTINGS = KubernetesSettings(
     image="edgewright:test", claim="edgewright-registry", cpu="10m", memory="16Mi", shared_memory="8Mi",
     node_selector={"edgewright.dev/logs": "here"},
@@ -33,41 +30,8 @@ PROGRESS = f"edgewright-progress {json.dumps(FIGURES)}"
 @pytest.fixture
 def log_folder(berlin: RealCluster, tmp_path: Path) -> Iterator[Path]:
     """The folder of the logs that a node of the cluster serves; it is labelled `edgewright.dev/logs: here`."""
-    pair = tmp_path / "pair.pem"
-    subject = [
-        "-subj",
-        "/CN=logs",
-        "-days",
-        "1",
-        "-keyout",
-        str(pair),
-        "-out",
-        str(tmp_path / "certificate.pem"),
-    ]
-    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *subject]
-    subprocess.run(made, check=True, capture_output=True)
-    pair.write_text(pair.read_text() + (tmp_path / "certificate.pem").read_text())
-    logs = tmp_path / "logs"
-    logs.mkdir()
-    kubelet = berlin.run_inside(sys.executable, str(KUBELET), str(logs), str(pair))
-    assert kubelet.stdout is not None
-    amounts = {"cpu": "4", "memory": "4Gi", "pods": "10"}
-    node: dict[str, Any] = {
-        "apiVersion": "v1", "kind": "Node",
-        "metadata": {"name": "logs", "labels": {"edgewright.dev/logs": "here"}},
-        "status": {
-            "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
-            "daemonEndpoints": {"kubeletEndpoint": {"Port": int(kubelet.stdout.readline())}},
-            "conditions": [{"type": "Ready", "status": "True"}], "allocatable": amounts, "capacity": amounts,
-        },
-    }  # fmt: skip
-    berlin.api.create("/api/v1/nodes", node)
-    try:
+    with node_with_logs(berlin, "logs", tmp_path) as logs:
         yield logs
-    finally:
-        berlin.api.delete("/api/v1/nodes/logs")
-        kubelet.kill()
-        kubelet.wait()
 
 
 def begin(

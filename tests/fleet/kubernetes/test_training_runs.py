@@ -8,78 +8,19 @@ written into its status, as a kubelet would.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import kubeflow_trainer_api.models as trainer
 import pytest
 
 from edgewright.errors import ClusterError
-from edgewright_fleet.retraining.job import TrainingJob
 from edgewright_fleet.retraining.kubernetes.backend import KubernetesBackend
 from edgewright_fleet.retraining.kubernetes.objects import job_objects
-from edgewright_fleet.retraining.kubernetes.rights import SUBMITTER, submitter_rights
-from edgewright_fleet.retraining.kubernetes.settings import KubernetesSettings
+from edgewright_fleet.retraining.kubernetes.rights import SUBMITTER
 from edgewright_fleet.targets.kubernetes.install import path_of
-from edgewright_fleet.targets.kubernetes.schema import structural
 from fleet.kubernetes.real_cluster import RealCluster, may, until
+from fleet.kubernetes.submitted_runs import SETTINGS, end, job, pods, running_pod, submitter
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
-SETTINGS = KubernetesSettings(
-    image="edgewright:test", claim="edgewright-registry", cpu="10m", memory="16Mi", shared_memory="8Mi"
-)
-TRAINJOB = SETTINGS.model_copy(update={"api": "trainjob"})
-
-
-def job(name: str, **given: Any) -> TrainingJob:
-    return TrainingJob(name=name, function="shapes:train", folder=Path("/edgewright/runs") / name, **given)
-
-
-def submitter(cluster: RealCluster, settings: KubernetesSettings = SETTINGS) -> KubernetesBackend:
-    """With the rights that the manifest gives a submitter, and no others."""
-    for document in submitter_rights(settings):
-        cluster.api.apply(path_of(document), document)
-    return KubernetesBackend(settings, cluster.as_service_account(SUBMITTER))
-
-
-@pytest.fixture
-def backend(berlin: RealCluster) -> Iterator[KubernetesBackend]:
-    yield submitter(berlin)
-    label = "edgewright.dev/training-run"
-    for config in berlin.api.get(berlin.api.named("configmaps"), labelSelector=label)["items"]:
-        berlin.api.delete(berlin.api.named("configmaps", config["metadata"]["name"]))
-    until(lambda: not berlin.api.get(berlin.api.named("pods"), labelSelector=label)["items"], 180)
-
-
-def pods(cluster: RealCluster, run: TrainingJob) -> list[dict[str, Any]]:
-    """The run's pods that are not on their way out."""
-    selector = f"edgewright.dev/training-run={run.name}"
-    found = cluster.api.get(cluster.api.named("pods"), labelSelector=selector)["items"]
-    return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
-
-
-def running_pod(cluster: RealCluster, run: TrainingJob, *, but: str = "") -> dict[str, Any]:
-    def look() -> dict[str, Any] | None:
-        running = [pod for pod in pods(cluster, run) if pod["status"]["phase"] == "Running"]
-        return next((pod for pod in running if pod["metadata"]["name"] != but), None)
-
-    return until(look, 180)  # type: ignore[no-any-return]
-
-
-def end(cluster: RealCluster, pod: dict[str, Any], code: int) -> None:
-    """Have a pod's container end, and the pod with it."""
-    ended = {
-        "exitCode": code,
-        "reason": "Error" if code else "Completed",
-        "finishedAt": "2026-01-01T00:00:00Z",
-    }
-    container = {"name": "node", "image": "i", "imageID": "i", "ready": False, "restartCount": 0}
-    said = {
-        "phase": "Failed" if code else "Succeeded",
-        "containerStatuses": [container | {"state": {"terminated": ended}}],
-    }
-    path = f"{cluster.api.named('pods', pod['metadata']['name'])}/status"
-    cluster.api.patch(path, {"status": said})
 
 
 def test_a_run_goes_from_submission_to_its_end_with_the_rights_of_a_submitter(
@@ -310,87 +251,3 @@ def test_a_cluster_that_is_gone_is_said_in_one_line(berlin: RealCluster, backend
     finally:
         berlin.start("kube-apiserver")
     until(lambda: backend.status(job("gone")).state == "running")
-
-
-def test_a_train_job_needs_kubeflow_trainer(berlin: RealCluster, backend: KubernetesBackend) -> None:
-    with pytest.raises(ClusterError, match="has no TrainJob: Kubeflow Trainer is not installed"):
-        submitter(berlin, TRAINJOB).submit(job("kubeflow"))
-
-
-def test_a_train_job_is_taken_by_kubeflows_own_schema_and_its_conditions_are_read(
-    berlin: RealCluster, backend: KubernetesBackend
-) -> None:
-    kinds = [
-        definition("TrainJob", trainer.TrainerV1alpha1TrainJobSpec),
-        definition("TrainingRuntime", trainer.TrainerV1alpha1TrainingRuntimeSpec),
-    ]
-    for kind in kinds:
-        berlin.api.create("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", kind)
-    try:
-        run, kubeflow = job("kubeflow", nodes=2), submitter(berlin, TRAINJOB)
-        path = berlin.api.named("trainjobs", run.name, api="trainer.kubeflow.org/v1alpha1")
-        for plural in ("trainjobs", "trainingruntimes"):
-            until(lambda plural=plural: _served(berlin, plural))
-        kubeflow.submit(run)
-        kubeflow.submit(run)
-        assert kubeflow.status(run).state == "queued"
-        for condition, state in (("Complete", "succeeded"), ("Failed", "failed")):
-            one = {"type": condition, "status": "True", "reason": "Seen", "message": "m"}
-            berlin.api.patch(f"{path}/status", {"status": {"conditions": [one]}})
-            assert kubeflow.status(run).state == state
-        assert kubeflow.status(run).why == "Seen: m"
-        kubeflow.resume(run)
-        assert kubeflow.status(run).state == "queued"
-        wrong = job_objects(run, TRAINJOB)[-1]
-        wrong["spec"]["trainer"]["numNodes"] = "two"
-        with pytest.raises(ClusterError, match=r"spec\.trainer\.numNodes"):
-            berlin.api.create(path.rsplit("/", 1)[0] + "?dryRun=All", wrong | {"metadata": {"name": "wrong"}})
-    finally:
-        for kind in kinds:
-            berlin.api.delete(path_of(kind))
-
-
-def _served(cluster: RealCluster, plural: str) -> bool:
-    try:
-        return bool(cluster.api.get(cluster.api.named(plural, api="trainer.kubeflow.org/v1alpha1")))
-    except ClusterError:
-        return False
-
-
-def with_amounts(node: Any) -> Any:
-    """The schema with "number or text" where the models, which are generated, have an object that wraps one."""
-    if isinstance(node, list):
-        return [with_amounts(one) for one in node]
-    if not isinstance(node, dict):
-        return node
-    if "actual_instance" in node.get("properties", {}):
-        return {"x-kubernetes-int-or-string": True}
-    return {key: with_amounts(value) for key, value in node.items()}
-
-
-def definition(kind: str, spec: Any) -> dict[str, Any]:
-    """A CustomResourceDefinition whose specification has the schema of Kubeflow's own models."""
-    plural, group = f"{kind.lower()}s", "trainer.kubeflow.org"
-    schema = {
-        "type": "object",
-        "properties": {
-            "spec": with_amounts(structural(spec)),
-            "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
-        },
-    }
-    version = {
-        "name": "v1alpha1", "served": True, "storage": True, "subresources": {"status": {}},
-        "schema": {"openAPIV3Schema": schema},
-    }  # fmt: skip
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {
-            "name": f"{plural}.{group}",
-            "annotations": {"api-approved.kubernetes.io": "unapproved, for a test"},
-        },
-        "spec": {
-            "group": group, "scope": "Namespaced", "versions": [version],
-            "names": {"kind": kind, "listKind": f"{kind}List", "plural": plural, "singular": kind.lower()},
-        },
-    }  # fmt: skip

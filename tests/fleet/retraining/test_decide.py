@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from edgewright.contract import from_json, to_json
 from edgewright.errors import ConfigError
-from edgewright_fleet.retraining.triggers.decide import decide, wilson
+from edgewright_fleet.retraining.triggers.decide import decide
 from edgewright_fleet.retraining.triggers.groups import GroupDrift
 from edgewright_fleet.retraining.triggers.policy import (
     DAY_S,
@@ -213,10 +213,3 @@ def test_an_unknown_key_of_a_policy_is_an_error() -> None:
         from_json(TriggerPolicy, b'{"drift": {"min_device": 3}}', where="spec")
     with pytest.raises(ValidationError):
         LabelledAnswers(labelled=1, correct=2)
-
-
-@given(st.integers(1, 10_000), st.data())
-def test_an_interval_of_a_share_holds_it(count: int, data: st.DataObject) -> None:
-    successes = data.draw(st.integers(0, count))
-    low, high = wilson(successes, count)
-    assert 0 <= low <= successes / count + 1e-12 and successes / count - 1e-12 <= high <= 1

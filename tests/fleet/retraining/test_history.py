@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgewright.telemetry.sketch import ChannelSketch, DataSketch, Moments, merged
-from edgewright_fleet.hub.sketches import KeptSketch
+from edgewright_fleet.hub.sketches import KeptSketch, columns, to_bytes
 from edgewright_fleet.retraining.triggers.drift_test import DriftTest
 from edgewright_fleet.retraining.triggers.groups import group_drift
 from edgewright_fleet.retraining.triggers.history import DeviceDrift, History, follow, histories
@@ -41,12 +41,27 @@ def device(
     light: Callable[[int], float] = lambda _: 0.5,
     profile: str = "gateway",
 ) -> History:
+    return history_of(name, kept_of(name, shares, steps, every_s=every_s, light=light), profile)
+
+
+def history_of(name: str, kept: Sequence[KeptSketch], profile: str = "gateway") -> History:
+    rows = [(one.at_s, one.release, to_bytes(one.sketch)) for one in kept]
+    return History(name, profile, columns(rows), {"cluster": "berlin"})
+
+
+def kept_of(
+    name: str,
+    shares: Shares,
+    steps: int = 100,
+    *,
+    every_s: float = 300.0,
+    light: Callable[[int], float] = lambda _: 0.5,
+) -> list[KeptSketch]:
     chance = np.random.default_rng(list(name.encode()))
-    kept = [
+    return [
         KeptSketch(every_s * (step + 1), "net:1.0.0", sketch(chance, shares(step), light=light(step)))
         for step in range(steps)
     ]
-    return History(name, profile, "net:1.0.0", kept, {"cluster": "berlin"})
 
 
 def steady(_: int) -> np.ndarray:
@@ -88,12 +103,12 @@ def test_devices_followed_together_are_what_they_are_alone() -> None:
 
 
 def test_spans_that_were_merged_as_they_aged_show_the_same_change() -> None:
-    fine = device("a", from_step(600), 720)
+    fine = kept_of("a", from_step(600), 720)
     coarse = [
         KeptSketch(part[-1].at_s, part[-1].release, _sum([k.sketch for k in part]))
-        for part in (fine.sketches[i : i + 12] for i in range(0, 660, 12))
+        for part in (fine[i : i + 12] for i in range(0, 660, 12))
     ]
-    (found,) = follow([History("a", "gateway", "net:1.0.0", [*coarse, *fine.sketches[660:]], {})], TEST)
+    (found,) = follow([history_of("a", [*coarse, *fine[660:]])], TEST)
     assert found.drifting == ("classes",) and found.since_s == 600 * 300.0
 
 
@@ -128,13 +143,11 @@ def test_data_that_follows_the_hour_is_looked_at_by_days_and_a_shift_of_it_is_se
 
 
 def test_another_release_begins_with_a_reference_of_its_own() -> None:
-    old = [("a", KeptSketch(k.at_s, "net:0.9.0", k.sketch)) for k in device("a", steady, 50).sketches]
-    new = [
-        ("a", KeptSketch(k.at_s + 50 * 300, k.release, k.sketch))
-        for k in device("a", lambda _: OTHER, 50).sketches
-    ]
-    (history,) = histories([*old, *new], {"a": ("gateway", {"cluster": "berlin"})})
-    assert history.release == "net:1.0.0" and len(history.sketches) == 50
+    old = [KeptSketch(k.at_s, "net:0.9.0", k.sketch) for k in kept_of("a", steady, 50)]
+    new = [KeptSketch(k.at_s + 50 * 300, k.release, k.sketch) for k in kept_of("a", lambda _: OTHER, 50)]
+    seen = history_of("a", [*old, *new]).sketches
+    (history,) = histories([("a", seen)], {"a": ("gateway", {"cluster": "berlin"})})
+    assert history.release == "net:1.0.0" and len(history.sketches.at_s) == 50
     assert history.profile == "gateway" and history.labels == {"cluster": "berlin"}
     assert follow([history], TEST)[0].changes == ()
 
@@ -157,8 +170,8 @@ def test_a_model_that_classifies_nothing_drifts_by_its_inputs() -> None:
         )
 
     kept = [KeptSketch(300.0 * step, "net:1.0.0", bare(step)) for step in range(60)]
-    (found,) = follow([History("a", "gateway", "net:1.0.0", kept, {})], TEST)
-    assert found.drifting == ("inputs",) and found.course == ()
+    (found,) = follow([history_of("a", kept)], TEST)
+    assert found.drifting == ("inputs",) and not found.course.size
     ((group, _),) = group_drift([found], "profile")
     assert group.drifting == 1 and group.psi is None and group.classes_now == ()
 

@@ -43,6 +43,8 @@ def spec(folder: Path, triggers: dict[str, Any], **changes: Any) -> RetrainingSp
         },
         "conversion": {"profiles": ["raspberry-pi-5"]},
     } | changes  # fmt: skip
+    for data in ("train.npz", "test.npz"):
+        (folder / data).touch()
     (folder / "spec.yaml").write_text(yaml.safe_dump(document))
     return load_spec(folder / "spec.yaml")
 

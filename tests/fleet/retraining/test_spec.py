@@ -9,7 +9,7 @@ import yaml
 
 from edgewright.contract import to_json
 from edgewright.errors import ConfigError
-from edgewright_fleet.retraining.spec import load_spec
+from edgewright_fleet.retraining.spec import check_files, load_spec
 
 SMALLEST = {
     "name": "night",
@@ -38,6 +38,14 @@ def test_paths_are_relative_to_the_file_and_urls_are_left_alone(tmp_path: Path) 
     assert spec.weights is None
 
 
+def test_keys_are_relative_to_the_file_too(tmp_path: Path) -> None:
+    signing = {"keys": ["keys", "/media/usb"], "passphrase_file": "secret"}
+    spec = load_spec(written(tmp_path / "spec.yaml", signing=signing))
+    assert spec.signing is not None
+    assert spec.signing.keys == (tmp_path / "keys", Path("/media/usb"))
+    assert spec.signing.passphrase_file == tmp_path / "secret"
+
+
 def test_what_a_run_keeps_of_it_reads_as_the_same_anywhere(tmp_path: Path) -> None:
     spec = load_spec(written(tmp_path / "spec.yaml"))
     kept = tmp_path / "elsewhere" / "spec.yaml"
@@ -61,6 +69,35 @@ def test_a_mistake_is_one_line_with_its_place(
 ) -> None:
     with pytest.raises(ConfigError, match=rf"spec\.yaml: {problem}"):
         load_spec(written(tmp_path / "spec.yaml", **changes))
+
+
+def test_what_is_needed_after_the_training_is_missed_before_it(tmp_path: Path) -> None:
+    def refused(problem: str, **changes: object) -> None:
+        with pytest.raises(ConfigError, match=problem):
+            check_files(load_spec(written(tmp_path / "spec.yaml", **changes)))
+
+    refused(r"data\.evaluation: .*/test\.npz: no such file")
+    (tmp_path / "test.npz").touch()
+    refused(r"data\.training: .*/train\.npz: no such file")
+    (tmp_path / "train.npz").touch()
+    check_files(load_spec(written(tmp_path / "spec.yaml")))
+    refused(r"night\.yaml", promotion={"rollout": "night.yaml"})
+    rollout = {
+        "name": "n",
+        "fleet": "kiosks",
+        "release": "net:1.0.0",
+        "registry": "registry",
+        "waves": ["rest"],
+    }
+    (tmp_path / "night.yaml").write_text(yaml.safe_dump(rollout | {"gates": {"timeout_s": 1}}))
+    refused(r"night\.yaml: gates: timeout_s", promotion={"rollout": "night.yaml"})
+    (tmp_path / "night.yaml").write_text(yaml.safe_dump(rollout | {"release": "other:1.0.0"}))
+    refused("rolls out 'other', but the candidate is a 'net'", promotion={"rollout": "night.yaml"})
+    (tmp_path / "night.yaml").write_text(yaml.safe_dump(rollout))
+    check_files(load_spec(written(tmp_path / "spec.yaml", promotion={"rollout": "night.yaml"})))
+    cluster = {"backend": "kubernetes", "kubernetes": {"image": "i", "claim": "c"}, "function": "m:f"}
+    elsewhere = {"training": "/edgewright/train.npz", "evaluation": "test.npz"}
+    check_files(load_spec(written(tmp_path / "spec.yaml", training=cluster, data=elsewhere)))
 
 
 def test_the_specification_in_the_documents_is_one(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from edgewright_fleet.retraining.kubernetes.settings import KubernetesSettings
 from edgewright_fleet.retraining.kubernetes.train_job import API_VERSION
-from edgewright_fleet.targets.kubernetes.manifests import rule
+from edgewright_fleet.targets.kubernetes.rights import rule
 
 Json = dict[str, Any]
 SUBMITTER = "edgewright-training"

@@ -17,20 +17,26 @@ LONGEST = 128
 """Of a name, by its contract."""
 
 
+def read_template(template: Path, model: str) -> RolloutSpec:
+    """The specification that a rollout of `model` is made from. Raises `ConfigError`."""
+    asked = load_spec(template)
+    named = asked.release.partition(":")[0]
+    if named != model:
+        raise ConfigError(
+            f"release: rolls out '{named}', but the candidate is a '{model}'",
+            where=str(template),
+            remedy="name a specification for that model",
+        )
+    return asked
+
+
 def rollout_spec(template: Path, release: Release, taken: Collection[str] = ()) -> RolloutSpec:
     """The rollout of `template`, a complete specification, for another release and under a name of its own.
 
     The name is the template's with the release's version, and a number where a rollout in `taken` has it.
     Everything else is the template's, gates and waves above all. Raises `ConfigError`.
     """
-    asked = load_spec(template)
-    model = asked.release.partition(":")[0]
-    if model != release.name:
-        raise ConfigError(
-            f"release: rolls out '{model}', but the candidate is a '{release.name}'",
-            where=str(template),
-            remedy="name a specification for that model",
-        )
+    asked = read_template(template, release.name)
     stem, number = f"{asked.name}-{release.version}"[:LONGEST], 1
     name = stem
     while name in taken:

@@ -6,7 +6,7 @@ names the release in the registry and starts no rollout.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from pydantic import JsonValue
@@ -62,8 +62,9 @@ def ship(
     why: str | None = None,
     intended_use: str = "",
     limits: str = "",
+    sign: Callable[[str], object] | None = None,
 ) -> Release:
-    """Name the candidate in `registry` with its card, and record it.
+    """Name the candidate in `registry` with its card, let `sign` sign it by its name, and record it.
 
     Raises `RetrainingError` where neither the comparison nor a person (`who`, `why`) lets it out, or the registry
     holds something else of that name; `ArtifactError`, `StorageError` with the registry as it was. The card's
@@ -93,6 +94,8 @@ def ship(
                 for blob in (*artifact.blobs, artifact.descriptor):
                     registry.copy_from(candidate.layout, blob)
             release = publish_with_card(registry, card, tuple(artifact.descriptor for artifact in artifacts))
+    if sign is not None:
+        sign(name)  # before the record, as a run that is cut short in between does this again
     assert release.card is not None
     evidence: dict[str, JsonValue] = {
         "release": name,

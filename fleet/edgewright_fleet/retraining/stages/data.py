@@ -23,6 +23,11 @@ from edgewright_fleet.retraining.triggers.trigger import Trigger
 
 
 def gather(run: Run, spec: RetrainingSpec, tools: Tools) -> Step:
+    # Of an attempt that was cut short; what is not asked for now must not be trained on.
+    folder = run.folder / "field"
+    if folder.exists():
+        shutil.rmtree(folder)
+    (run.folder / "field.npz").unlink(missing_ok=True)
     evidence: dict[str, JsonValue] = {
         "training": data_digest(spec.data.training),
         "evaluation": data_digest(spec.data.evaluation),
@@ -32,10 +37,6 @@ def gather(run: Run, spec: RetrainingSpec, tools: Tools) -> Step:
         return Step("no data from the field was asked for", evidence)
     if not Path(labels).is_file():
         return Step(f"no data from the field: there are no labels in {labels} yet", evidence)
-    folder = run.folder / "field"
-    if folder.exists():
-        shutil.rmtree(folder)
-    (run.folder / "field.npz").unlink(missing_ok=True)
     since = max(tools.now() - timedelta(days=spec.data.recent_days), _drifted_at(run))
     manifest, digest = collect(
         open_store(spec.data.samples, credentials_file=spec.data.credentials_file),

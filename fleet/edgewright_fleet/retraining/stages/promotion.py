@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import metadata
 
 from edgewright.artifact.comparison import Comparison
@@ -71,8 +72,19 @@ def release_candidate(run: Run, spec: RetrainingSpec, tools: Tools) -> Step | No
         why=approval.says if approval else None,
         intended_use=spec.intended_use,
         limits=spec.limits,
+        sign=_signed_by(spec),
     )
     return None
+
+
+def _signed_by(spec: RetrainingSpec) -> Callable[[str], object] | None:
+    if spec.signing is None:
+        return None
+    from edgewright.trust.repository import Signing  # it takes a package of its own
+
+    signing = Signing.open(spec.registry, spec.signing.keys, spec.signing.passphrase_file)
+    signing.check()
+    return signing.sign
 
 
 def hand_over(run: Run, spec: RetrainingSpec, tools: Tools) -> Step:

@@ -1,24 +1,24 @@
 """`Agreement`: what all ranks decide together at a step boundary, without a wait in each step.
 
 A rank cannot stop, or begin a checkpoint, alone: both are collectives, and ranks are at the same step at
-different times. So each says now and then what it knows, by a small all-reduce that goes on while the next steps
-run, and all act on the result at the same later call.
+different times. So a thread of each rank meets those of the others now and then, by the clock and whatever a step
+takes, in a small all-reduce. Each brings along a call that its training will not go past before it knows what came
+of the meeting. The furthest of these calls is where all act: nobody is past it, and all will come to it.
 """
 
 from __future__ import annotations
 
-import math
-import time
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.distributed as dist
 
-PERIOD_S = 0.1
-"""Between two all-reduces, about: a stop is agreed within two of these and two steps, of a notice of 25 s."""
-MOST_STEPS = 16
-"""Between two all-reduces: should steps become slow all at once, the next one is not far."""
+PERIOD_S = 0.2
+"""Between two meetings: the notice before a rank must be gone is 25 s, and a meeting costs some 0.2 ms."""
+MOST_AHEAD = 16
+"""Calls between a meeting and what follows from it at most, should steps become slow all at once."""
 
 
 @dataclass(frozen=True)
@@ -32,39 +32,79 @@ class Decision:
 
 
 class Agreement:
-    """Call `at_step` on every rank, equally often. `group` has a CPU backend, and is used for nothing else."""
+    """Call `at_step` on every rank, equally often, then `close`. `group` has a CPU backend and no other use.
 
-    def __init__(self, group: dist.ProcessGroup) -> None:
-        self._group = group
-        self._sent: tuple[Any, torch.Tensor] | None = None
-        self._calls_left = 0
-        self._calls = 1
-        self._sent_s = time.monotonic()
+    `wishes` says, in another thread, whether this rank was asked to stop, and whether it wants no checkpoint now.
+    """
 
-    def at_step(self, *, stop: bool, hold: bool) -> Decision | None:
-        """What was agreed, at some calls; None at the others. `hold`: this rank wants no checkpoint now."""
-        if self._calls_left > 0:
-            self._calls_left -= 1
-            return None
-        decision, calls = None, 1
-        if self._sent is not None:
-            pending, sent = self._sent
-            pending.wait()
-            stopped, held, calls = sent.tolist()
-            decision = Decision(stop=bool(stopped), save=not held)
-        now_s = time.monotonic()
-        step_s = max((now_s - self._sent_s) / self._calls, 1e-6)
-        wanted = min(MOST_STEPS, max(1, math.floor(PERIOD_S / step_s)))
-        if decision is not None and decision.save:
-            hold = True  # all ranks begin one at this call
-        # The largest of each: one rank is enough to stop all, or to hold all; the fastest says how many calls.
-        said = torch.tensor([stop, hold, wanted], dtype=torch.int64)
-        self._sent = dist.all_reduce(said, op=dist.ReduceOp.MAX, group=self._group, async_op=True), said
-        self._sent_s, self._calls, self._calls_left = now_s, calls, calls - 1
-        return decision
+    def __init__(self, group: dist.ProcessGroup, wishes: Callable[[], tuple[bool, bool]]) -> None:
+        self._group, self._wishes = group, wishes
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self._calls = 0
+        self._promised: int | None = None
+        """A call that waits for what the meeting under way brings."""
+        self._agreed: tuple[int, Decision] | None = None
+        """At which call to do what."""
+        self._error: Exception | None = None
+
+    def at_step(self) -> Decision | None:
+        """What was agreed for this call, at few calls; None at the others. Raises where another rank is gone."""
+        if self._thread is None:
+            self._begin()
+        with self._changed:
+            self._calls += 1
+            if self._calls == self._promised:
+                self._changed.wait_for(lambda: self._promised is None)
+            if self._error is not None:
+                raise self._error
+            if self._agreed is None or self._agreed[0] != self._calls:
+                return None
+            _, decision = self._agreed
+            self._agreed = None
+            self._changed.notify_all()
+            return decision
 
     def close(self) -> None:
-        """Wait for what is on its way, so that no rank leaves while another sends to it."""
-        if self._sent is not None:
-            self._sent[0].wait()
-            self._sent = None
+        """Wait until every rank has closed: none leaves while another meets it. Raises as `at_step` does."""
+        if self._thread is None:
+            return
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join()
+        self._thread = None
+        if self._error is not None:
+            raise self._error
+
+    def _begin(self) -> None:
+        self._closed, self._agreed = False, None
+        self._thread = threading.Thread(target=self._meet, name="agreement", daemon=True)
+        self._thread.start()
+
+    def _meet(self) -> None:
+        before, together = 0, True
+        try:
+            while together:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._closed, PERIOD_S)
+                    # One thing at a time: what was agreed is done before more is.
+                    self._changed.wait_for(lambda: self._closed or self._agreed is None)
+                    made, before = self._calls - before, self._calls
+                    self._promised = at = self._calls + min(max(made, 1), MOST_AHEAD)
+                    open_ = not self._closed
+                stop, hold = self._wishes()
+                # The largest of each: one rank is enough to stop all, to hold all, and to go on meeting.
+                said = torch.tensor([stop, hold, at, open_], dtype=torch.int64)
+                dist.all_reduce(said, op=dist.ReduceOp.MAX, group=self._group)
+                stopped, held, at, together = said.tolist()
+                with self._changed:
+                    self._promised = None
+                    if stopped or not held:
+                        self._agreed = at, Decision(stop=bool(stopped), save=not held)
+                    self._changed.notify_all()
+        except Exception as error:  # noqa: BLE001 - raised where the training calls next
+            with self._changed:
+                self._error, self._promised = error, None
+                self._changed.notify_all()

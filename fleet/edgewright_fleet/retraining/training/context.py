@@ -75,7 +75,7 @@ class TrainingContext:
         self._progress = ProgressFile(job.folder, restart) if self.rank == 0 else None
         # Groups of their own: what a thread sends for a checkpoint must not mix with what the training sends.
         self._saving_group = dist.new_group(backend="gloo")
-        self._agreement = Agreement(dist.new_group(backend="gloo"))
+        self._agreement = Agreement(dist.new_group(backend="gloo"), self._wishes)
         self._saving: Future[Any] | None = None
         self._saved_s, self._saved_step = time.monotonic(), -1
         self._order: tuple[int, int, torch.Tensor] | None = None
@@ -148,7 +148,9 @@ class TrainingContext:
         """
         if self.stopping:
             raise Stopped
-        decision = self._agreement.at_step(stop=self._notice.given, hold=self._holds())
+        decision = self._agreement.at_step()
+        if self._saving is not None and self._saving.done():
+            self._settle()
         if decision is None:
             return
         if decision.stop:
@@ -183,13 +185,14 @@ class TrainingContext:
         self._wait()
         self._agreement.close()
 
-    def _holds(self) -> bool:
-        """Whether this rank wants no checkpoint now. Rank 0 alone looks at the clock."""
-        if self._saving is not None:
-            if not self._saving.done():
-                return True
-            self._settle()
-        return self.rank == 0 and time.monotonic() - self._saved_s < self._period_s
+    def _wishes(self) -> tuple[bool, bool]:
+        """Whether this rank was asked to stop, and whether it wants no checkpoint now. Of another thread.
+
+        Rank 0 alone looks at the clock.
+        """
+        saving = self._saving
+        waits = self.rank == 0 and time.monotonic() - self._saved_s < self._period_s
+        return self._notice.given, waits or (saving is not None and not saving.done())
 
     def _save(self, state: State, step: int) -> None:
         self._wait()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from edgewright_converters.statistics import score_interval
 from edgewright_fleet.retraining.triggers.policy import (
     AccuracyRule,
     BenefitRule,
@@ -22,7 +23,6 @@ from edgewright_fleet.retraining.triggers.policy import (
 from edgewright_fleet.retraining.triggers.trigger import Benefit, GroupEvidence, Kind, NotFired, Trigger
 from edgewright_fleet.rollout.statistics import log_ratio
 
-Z95 = 1.959964
 Judged = tuple[bool, str]
 """Whether a rule holds, and a sentence that says what it saw."""
 
@@ -58,7 +58,7 @@ def judge_accuracy(rule: AccuracyRule, evidence: GroupEvidence) -> Judged:
         return False, "no answer was labelled"
     wrong, most = labels.labelled - labels.correct, 1 - rule.least
     ratio = log_ratio(labels.labelled, wrong, most, min(most + rule.margin, (1 + most) / 2))
-    low, high = wilson(labels.correct, labels.labelled)
+    low, high = score_interval(labels.correct / labels.labelled, labels.labelled)
     says = (
         f"{labels.correct / labels.labelled:.1%} of {labels.labelled} labelled answers are right "
         f"(95 %: {low:.1%} to {high:.1%}), at least {rule.least:.1%} must be"
@@ -105,14 +105,6 @@ def judge_schedule(rule: ScheduleRule, evidence: GroupEvidence) -> Judged:
         age_s >= rule.every_s,
         f"the last training was {_days(age_s)} ago, one is due every {_days(rule.every_s)}",
     )
-
-
-def wilson(successes: int, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share, at one time (Wilson 1927)."""
-    share, square = successes / count, Z95**2
-    middle = (share + square / (2 * count)) / (1 + square / count)
-    half = Z95 * math.sqrt(share * (1 - share) / count + square / (4 * count**2)) / (1 + square / count)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 _RULES: dict[Kind, Callable[..., Judged]] = {

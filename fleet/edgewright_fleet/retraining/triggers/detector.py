@@ -43,6 +43,7 @@ class _Followed:
         self.total = np.zeros((devices, width))
         self.last = np.zeros((devices, width))
         self.before = np.zeros((devices, 0, width))
+        self.prior = evidence.prior(self.before)
         self.squares = np.zeros((devices, evidence.dispersions))
         self.freedom = np.zeros((devices, evidence.dispersions))
         self.log_sum = np.full(devices, -np.inf)
@@ -122,7 +123,9 @@ class Detector:
         self._valid = np.concatenate([self._valid[:, kept], valid[:, None]], axis=1)
         self._before_blocks = np.concatenate([self._before_blocks[:, kept], self.blocks[:, None]], axis=1)
         for stream in self.streams.values():
-            stream.before = np.concatenate([stream.before[:, kept], stream.total[:, None]], axis=1)
+            start = stream.total[:, None]
+            stream.before = np.concatenate([stream.before[:, kept], start], axis=1)
+            stream.prior = np.concatenate([stream.prior[:, kept], stream.evidence.prior(start)], axis=1)
 
     def _look(self, name: StreamName, stream: _Followed, present: NDArray[np.bool_]) -> Sequence[Alarm]:
         dispersion = stream.dispersion()
@@ -131,13 +134,11 @@ class Detector:
         if not rows.size:
             return []
         every = rows.size == len(present)
-        before, total, valid = (
-            (stream.before, stream.total, self._valid)
-            if every
-            else (stream.before[rows], stream.total[rows], self._valid[rows])
-        )
+        before, total, prior, valid = (stream.before, stream.total, stream.prior, self._valid)
+        if not every:
+            before, total, prior, valid = before[rows], total[rows], prior[rows], valid[rows]
         scale = dispersion[rows][:, None]
-        ratios = np.where(valid, stream.evidence.log_ratio(before, total[:, None], scale), -np.inf)
+        ratios = np.where(valid, stream.evidence.log_ratio(before, total[:, None], scale, prior), -np.inf)
         top = ratios.max(axis=1)
         stream.log_sum[rows] = top + np.log(np.exp(ratios - top[:, None]).sum(axis=1))
         threshold = self._test.threshold(name)

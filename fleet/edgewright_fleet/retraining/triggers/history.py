@@ -7,14 +7,15 @@ from each other on every device, and for ever. How far it is from the latter, th
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from edgewright.telemetry.sketch import DataSketch
-from edgewright_fleet.hub.sketches import KeptSketch
+from edgewright_fleet.hub.sketches import Columns, columns, to_bytes
 from edgewright_fleet.retraining.triggers.detector import Alarm, Detector
 from edgewright_fleet.retraining.triggers.drift_test import DriftTest, StreamName
 from edgewright_fleet.retraining.triggers.evidence import Array, Evidence, evidence_of
@@ -24,23 +25,26 @@ RECENT_SAMPLES = 2000
 FLAPS = 3
 """A device that changed so often does not drift, it flaps: a loose cable, a sun blind. Nobody retrains for it."""
 DAY_S = 86400.0
-BATCH = 512
-"""Devices that are followed at once: some 20 MB."""
+BATCH = 128
+"""Devices that are read and followed at once: some 10 MB. More are no faster."""
 
 
 @dataclass(frozen=True)
 class History:
-    """The sketches of one device on the release that it runs, by time."""
+    """The sketches of one device on the release that it runs."""
 
     device: str
     profile: str
-    release: str
-    sketches: Sequence[KeptSketch]
+    sketches: Columns
     labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def release(self) -> str:
+        return self.sketches.release
 
     def like(self, sketch: DataSketch) -> bool:
         """Whether a sketch is of the same figures."""
-        return _shape(self.sketches[0].sketch) == _shape(sketch)
+        return _shape(self.sketches) == _shape(_columns_of(sketch))
 
 
 @dataclass(frozen=True)
@@ -75,8 +79,8 @@ class DeviceDrift:
     dispersions: Mapping[StreamName, float]
     before: Mapping[StreamName, tuple[float, ...]]
     now: Mapping[StreamName, tuple[float, ...]]
-    course: tuple[tuple[float, float], ...] = ()
-    """(Unix seconds, effect on the classes of the block that ended then), by time."""
+    course: Array = field(default_factory=lambda: np.empty((0, 2)), compare=False)
+    """[block, (Unix seconds at its end, its effect on the classes)], by time."""
     drifting: tuple[StreamName, ...] = ()
     """The streams that are another since a change, and still away from where they were."""
 
@@ -92,24 +96,16 @@ class DeviceDrift:
 
 
 def histories(
-    sketches: Sequence[tuple[str, KeptSketch]], about: Mapping[str, tuple[str, Mapping[str, str]]]
-) -> list[History]:
-    """By device, on the release of its newest sketch. `about` gives profile and labels of a device."""
-    by_device: dict[str, list[KeptSketch]] = {}
-    for device, kept in sketches:
-        of_device = by_device.setdefault(device, [])
-        if of_device and not _alike(of_device[-1], kept):
-            of_device.clear()  # another release answers otherwise, and so has a reference of its own
-        of_device.append(kept)
-    found = []
-    for device, kept_sketches in by_device.items():
+    sketches: Iterable[tuple[str, Columns]], about: Mapping[str, tuple[str, Mapping[str, str]]]
+) -> Iterator[History]:
+    """Of each device. `about` gives profile and labels of a device."""
+    for device, columns_ in sketches:
         profile, labels = about.get(device, ("unknown", {}))
-        found.append(History(device, profile, kept_sketches[-1].release, kept_sketches, labels))
-    return found
+        yield History(device, profile, columns_, labels)
 
 
 def follow(
-    devices: Sequence[History],
+    devices: Iterable[History],
     test: DriftTest,
     *,
     block_s: float | None = None,
@@ -121,11 +117,15 @@ def follow(
     looks at devices that flap by whole days, as data does that follows the hour of the day. With a `reference`
     the devices' data is held against that sketch and not against their own first blocks.
     """
-    found = _follow(devices, test, block_s or 0.0, reference)
-    again = [number for number, device in enumerate(found) if block_s is None and device.flapping]
-    by_days = _follow([devices[number] for number in again], test, DAY_S, reference)
-    for number, device in zip(again, by_days, strict=True):
-        found[number] = device
+    found: list[DeviceDrift] = []
+    waiting = iter(devices)
+    while chunk := list(itertools.islice(waiting, BATCH)):
+        of_chunk = _follow(chunk, test, block_s or 0.0, reference)
+        again = [number for number, device in enumerate(of_chunk) if block_s is None and device.flapping]
+        by_days = _follow([chunk[number] for number in again], test, DAY_S, reference)
+        for number, device in zip(again, by_days, strict=True):
+            of_chunk[number] = device
+        found += of_chunk
     return found
 
 
@@ -134,13 +134,11 @@ def _follow(
 ) -> list[DeviceDrift]:
     by_shape: dict[object, list[int]] = {}
     for number, history in enumerate(devices):
-        by_shape.setdefault(_shape(history.sketches[0].sketch), []).append(number)
+        by_shape.setdefault(_shape(history.sketches), []).append(number)
     found: dict[int, DeviceDrift] = {}
     for numbers in by_shape.values():
-        for start in range(0, len(numbers), BATCH):
-            chunk = numbers[start : start + BATCH]
-            results = _follow_alike([devices[n] for n in chunk], test, block_s, reference)
-            found.update(zip(chunk, results, strict=True))
+        results = _follow_alike([devices[n] for n in numbers], test, block_s, reference)
+        found.update(zip(numbers, results, strict=True))
     return [found[number] for number in range(len(devices))]
 
 
@@ -159,9 +157,9 @@ def _follow_alike(
     widths = {name: rows.shape[1] for name, rows in blocks[0].rows.items() if name in test.weights}
     streams = {name: evidence_of(test, name, width) for name, width in widths.items()}
     detector = Detector(test, len(devices), streams, widths)
-    if reference is not None:
-        known = [_rows([reference], _centre(reference)) for _ in devices]
-        detector.set_reference({name: np.concatenate([k[name] for k in known]) for name in widths})
+    against = _rows(_columns_of(reference), _centre(_columns_of(reference))) if reference else None
+    if against is not None:
+        detector.set_reference({name: np.repeat(against[name], len(devices), axis=0) for name in widths})
     alarms: list[list[Alarm]] = [[] for _ in devices]
     steps = np.array([len(b.at_s) for b in blocks])
     for step in range(int(steps.max())):
@@ -181,7 +179,7 @@ def _follow_alike(
     return [
         _result(
             history, blocks[i], alarms[i], streams, {name: d[i] for name, d in dispersions.items()},
-            _rows([reference], _centre(reference)) if reference else None, test.settle_blocks, block_s,
+            against, test.settle_blocks, block_s,
         )
         for i, history in enumerate(devices)
     ]  # fmt: skip
@@ -201,7 +199,7 @@ def _result(
     recent = len(samples) - int(np.searchsorted(samples[::-1].cumsum(), RECENT_SAMPLES)) - 1
     first, last = (alarms[0].start, alarms[-1].start) if alarms else (max(recent, 1), max(recent, 1))
     before, now, effects = {}, {}, {}
-    course: tuple[tuple[float, float], ...] = ()
+    course = np.empty((0, 2))
     for name, evidence in streams.items():
         rows = blocks.rows[name]
         old = reference[name][0] if reference else rows[:first].sum(0)
@@ -212,7 +210,7 @@ def _result(
             values = evidence.effect(
                 np.broadcast_to(old, rows.shape), rows, np.broadcast_to(dispersion, (len(rows), 1))
             )
-            course = tuple(zip(blocks.at_s.tolist(), values.tolist(), strict=True))
+            course = np.stack([blocks.at_s, values], axis=1)
     changes = tuple(
         Change(
             float(blocks.at_s[max(a.start - 1, 0)]),
@@ -255,8 +253,8 @@ def _certain(evidence: Evidence, before: Sequence[float], now: Sequence[float], 
 
 def _blocks(history: History, block_s: float, reference: DataSketch | None) -> _Blocks:
     sketches = history.sketches
-    at_s = np.array([kept.at_s for kept in sketches])
-    rows = _rows([kept.sketch for kept in sketches], _centre(reference or sketches[0].sketch))
+    at_s = sketches.at_s
+    rows = _rows(sketches, _centre(_columns_of(reference) if reference else sketches))
     if block_s > 0:
         # The last span is not over, and half a day is not like a whole one.
         first = np.flatnonzero(np.diff(at_s // block_s, prepend=-1.0))
@@ -271,38 +269,32 @@ def _samples(blocks: _Blocks) -> Array:
     return next((rows[:, 0] for rows in blocks.rows.values()), np.zeros(len(blocks.at_s)))
 
 
-def _rows(sketches: Sequence[DataSketch], centre: Array) -> dict[StreamName, Array]:
+def _rows(sketches: Columns, centre: Array) -> dict[StreamName, Array]:
     """The sums of each stream that a model has."""
     rows: dict[StreamName, Array] = {}
-    if sketches[0].classes:
-        rows["classes"] = np.array([s.classes for s in sketches], float)
-    if sketches[0].confidence:
-        rows["confidence"] = np.array([s.confidence for s in sketches], float)
+    if sketches.classes.shape[1]:
+        rows["classes"] = sketches.classes
+    if sketches.confidence.shape[1]:
+        rows["confidence"] = sketches.confidence
     if centre.size:
-        samples = np.array([[s.samples] for s in sketches], float)
-        moments = np.array([_moments(s) for s in sketches])
+        samples, moments = sketches.samples[:, None], _moments(sketches)
         means, squares = moments[..., 0] - centre, moments[..., 1] ** 2
         rows["inputs"] = np.concatenate([samples, samples * means, samples * (squares + means**2)], axis=1)
     return rows
 
 
-def _centre(sketch: DataSketch) -> Array:
-    return np.array([mean for mean, _ in _moments(sketch)])
+def _centre(sketches: Columns) -> Array:
+    return _moments(sketches)[0, :, 0]
 
 
-def _moments(sketch: DataSketch) -> list[tuple[float, float]]:
-    return [
-        (moments.mean, moments.std)
-        for channels in sketch.inputs.values()
-        for channel in channels
-        for moments in (channel.level, channel.spread)
-    ]
+def _moments(sketches: Columns) -> Array:
+    """[sketch, figure, (mean, deviation)]; the level and the spread of a channel are figures each."""
+    return sketches.moments.reshape(len(sketches.moments), -1, 2)
 
 
-def _alike(first: KeptSketch, second: KeptSketch) -> bool:
-    return first.release == second.release and _shape(first.sketch) == _shape(second.sketch)
+def _columns_of(sketch: DataSketch) -> Columns:
+    return columns([(0.0, "", to_bytes(sketch))])
 
 
-def _shape(sketch: DataSketch) -> tuple[object, ...]:
-    inputs = tuple((name, len(channels)) for name, channels in sketch.inputs.items())
-    return len(sketch.classes), len(sketch.confidence), inputs
+def _shape(sketches: Columns) -> tuple[object, ...]:
+    return sketches.classes.shape[1], sketches.confidence.shape[1], sketches.inputs

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 
 from edgewright.artifact.release import open_all
 from edgewright.errors import DataError
 from edgewright.telemetry.sketch import DataSketch
+from edgewright_fleet.hub.sketches import Columns
 from edgewright_fleet.hub.store import HubStore
 from edgewright_fleet.retraining.triggers.drift_test import DriftTest
-from edgewright_fleet.retraining.triggers.history import DeviceDrift, follow, histories
+from edgewright_fleet.retraining.triggers.history import DeviceDrift, History, follow, histories
 
 References = Mapping[tuple[str, str], DataSketch]
 """What devices of a (profile, release) are held against."""
+Progress = Callable[[int, int], None]
+"""Told how many devices were read, and of how many."""
 
 
 def references(target: str) -> References:
@@ -38,19 +41,34 @@ def drift_in_store(
     fleet: str | None = None,
     block_s: float | None = None,
     against: References | None = None,
+    progress: Progress | None = None,
 ) -> tuple[str, list[DeviceDrift]]:
     """The fleet's name and each device that sent sketches; a hub may be writing. Raises `StorageError`.
 
     With `against` only devices of those profiles and releases, held against those sketches.
     """
     with closing(HubStore(store, fleet, read_only=True)) as hub:
-        about = {device.name: (device.profile, dict(device.labels)) for device in hub.devices()}
-        found = histories(list(hub.sketches()), about)
+        known = hub.devices()
+        about = {device.name: (device.profile, dict(device.labels)) for device in known}
+        found = histories(_counted(hub.sketch_columns(), len(known), progress), about)
+        if against is None:
+            return hub.fleet, follow(found, test, block_s=block_s)
+        alike: dict[tuple[str, str], list[History]] = {}
+        for history in found:
+            key = (history.profile, history.release)
+            if key in against and history.like(against[key]):
+                alike.setdefault(key, []).append(history)
         fleet = hub.fleet
-    if against is None:
-        return fleet, follow(found, test, block_s=block_s)
     held = []
-    for (profile, release), reference in against.items():
-        alike = [h for h in found if (h.profile, h.release) == (profile, release) and h.like(reference)]
-        held += follow(alike, test, block_s=block_s, reference=reference)
+    for key, members in alike.items():
+        held += follow(members, test, block_s=block_s, reference=against[key])
     return fleet, held
+
+
+def _counted(
+    sketches: Iterable[tuple[str, Columns]], devices: int, progress: Progress | None
+) -> Iterator[tuple[str, Columns]]:
+    for number, one in enumerate(sketches):
+        if progress is not None:
+            progress(number, devices)
+        yield one

@@ -43,7 +43,8 @@ def draw(fleet: str, groups: Sequence[tuple[GroupDrift, Sequence[DeviceDrift]]],
 
 def course(devices: Sequence[DeviceDrift]) -> list[Line]:
     """How far the devices' blocks were from what came before, over time."""
-    points = np.array(sorted(point for device in devices for point in device.course))
+    points = np.concatenate([np.empty((0, 2)), *(device.course for device in devices)])
+    points = points[np.argsort(points[:, 0], kind="stable")]
     if len(points) < 2 or points[0, 0] == points[-1, 0]:
         return []
     place = ((points[:, 0] - points[0, 0]) / (points[-1, 0] - points[0, 0]) * (POINTS - 1)).astype(int)

@@ -18,6 +18,7 @@ from edgewright_fleet.rollout.catch_up import due
 from edgewright_fleet.rollout.controller import run_rollout, start_rollout
 from edgewright_fleet.rollout.spec import RolloutSpec
 from edgewright_fleet.rollout.state import ENDED, Decision, DeviceEvent, RolloutState
+from edgewright_fleet.targets.kubernetes import resource
 from edgewright_fleet.targets.kubernetes.resource import status_of
 from edgewright_fleet.targets.kubernetes.store import ResourceStore
 from edgewright_fleet.targets.target import Target
@@ -87,9 +88,9 @@ def _work(
         name = document["metadata"]["name"]
         state = states.get(name)
         if name == newest and state is not None and state.phase not in ENDED:
-            if state.phase == "paused" and not store.resume_requested(document):
+            if state.phase == "paused" and resource.asked_of(document) is None:
                 break
-            run_rollout(name, target, store, observer)
+            run_rollout(name, target, store, observer, goes_on=False)
             return True
     # Oldest first; one that is paused is followed by the next, as a fix must not wait for what it mends.
     names = [document["metadata"]["name"] for document in documents]

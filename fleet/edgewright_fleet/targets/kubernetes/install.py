@@ -11,7 +11,8 @@ import yaml
 from edgewright.durable_file import write_durably
 from edgewright.errors import ClusterError
 from edgewright_fleet.targets.kubernetes.api import NOT_FOUND, Cluster
-from edgewright_fleet.targets.kubernetes.manifests import Installation, kustomization, render
+from edgewright_fleet.targets.kubernetes.installation import Installation
+from edgewright_fleet.targets.kubernetes.manifests import kustomization, render
 
 Json = dict[str, Any]
 _PLURALS = {

@@ -8,6 +8,7 @@ decision.
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -39,6 +40,11 @@ REQUESTS: dict[str, type[OperatorRequest]] = {
     "promote": PromoteRequested,
     "resume": ContinueRequested,
 }
+ASKED = f"{GROUP}/asked"
+"""Annotation that says, as JSON, of which request it speaks, who asked, and why: a request is a word alone, so
+that `kubectl` can make one. It counts only with the request that it names."""
+START = "start"
+"""What `ASKED` speaks of in an object whose request is to begin."""
 NOT_IN_SPEC = ("name", "registry")
 
 
@@ -79,7 +85,13 @@ class RolloutStatus(BaseModel):
     )
     handled: str | None = Field(default=None, description="the last request that was carried out")
     conditions: tuple[Condition, ...] = ()
-    decisions: tuple[DecisionRecord, ...] = Field(default=(), description="the audit log, oldest first")
+    earlier: int = Field(
+        default=0, description="decisions before those below; ConfigMaps NAME.decisions.* hold them"
+    )
+    pages: int = Field(default=0, description="how many ConfigMaps that are")
+    decisions: tuple[DecisionRecord, ...] = Field(
+        default=(), description="the newest of the audit log, oldest first"
+    )
     spec: RolloutSpec | None = Field(default=None, description="what it was begun with, and goes on with")
     state: RolloutState | None = Field(default=None, description="everything the engine knows")
 
@@ -99,6 +111,38 @@ def spec_of(document: Json, registry: Path) -> RolloutSpec:
         if name in given:
             given = {**given, f"{name} (the controller has it)": None}
     return from_mapping(RolloutSpec, {**given, "name": metadata["name"], "registry": registry}, where=where)
+
+
+def asked_of(document: Json) -> tuple[str, OperatorRequest] | None:
+    """What an operator asks of a rollout and no controller has taken up yet, with the word that they used."""
+    word = annotations_of(document).get(REQUEST)
+    kind = REQUESTS.get((word or "").partition("-")[0])
+    if word is None or kind is None or word == (document.get("status") or {}).get("handled"):
+        return None
+    by, why = asker(document, word)
+    return word, kind(by=by or "an annotation", why=why)
+
+
+def asker(document: Json, word: str) -> tuple[str | None, str | None]:
+    """Who made the request `word`, and why, where they said so."""
+    try:
+        said = json.loads(annotations_of(document).get(ASKED, ""))
+    except ValueError:
+        return None, None
+    if not isinstance(said, dict) or said.get("request") != word:
+        return None, None
+    by, why = said.get("by"), said.get("why")
+    return (by if isinstance(by, str) else None), (why if isinstance(why, str) else None)
+
+
+def asking(word: str, by: str, why: str | None) -> str:
+    """What `ASKED` is to say."""
+    return json.dumps({"request": word, "by": by, "why": why}, ensure_ascii=False)
+
+
+def annotations_of(document: Json) -> dict[str, str]:
+    """The annotations of an object."""
+    return document["metadata"].get("annotations") or {}
 
 
 def conditions(

@@ -11,18 +11,20 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from edgewright.contract import to_json
 from edgewright.errors import ClusterError, RolloutError
+from edgewright_fleet.rollout.record import begun_decision
 from edgewright_fleet.rollout.spec import RolloutSpec
 from edgewright_fleet.rollout.state import Decision, OperatorRequest, RolloutState
 from edgewright_fleet.rollout.store import LEASE_S
 from edgewright_fleet.targets.kubernetes import resource
-from edgewright_fleet.targets.kubernetes.api import CONFLICT, UNREACHABLE, Cluster
+from edgewright_fleet.targets.kubernetes.api import CONFLICT, Cluster
 from edgewright_fleet.targets.kubernetes.lease import LeaderLease
+from edgewright_fleet.targets.kubernetes.pages import PAGE_BYTES, turn_page
 from edgewright_fleet.targets.kubernetes.resource import DecisionRecord, RolloutStatus, rfc3339, status_of
 
 Json = dict[str, Any]
@@ -33,6 +35,9 @@ REQUEST_AGE_S = 1.0
 SAVE_S = 5.0
 """Seconds between two writes of which only measurements differ. A status of hundreds of nodes is a megabyte,
 telemetry comes all the time, and a gate that lost 5 s of it in a crash waits for more."""
+MOST_NODES = 1000
+"""Of one rollout. etcd takes objects of 1.5 MB; the state of 1,000 nodes with full histograms is 1.1, and
+decisions have two tenths of the rest. One that outgrew it half way could be written neither on nor back."""
 MARGIN_S = 2.0
 """Seconds before the lease's end from which nothing more is written: two clocks may run at different speeds."""
 
@@ -40,18 +45,25 @@ MARGIN_S = 2.0
 class ResourceStore:
     """The rollouts of a cluster's namespace; `registry` is where this controller has the releases."""
 
-    def __init__(self, cluster: Cluster, registry: Path, identity: str, *, lease_s: float = LEASE_S) -> None:
-        self.lease_s = lease_s
+    def __init__(
+        self,
+        cluster: Cluster,
+        registry: Path,
+        identity: str,
+        *,
+        lease_s: float = LEASE_S,
+        page_bytes: int = PAGE_BYTES,
+    ) -> None:
+        self.lease_s, self._page_bytes = lease_s, page_bytes
         self._cluster, self._registry = cluster, registry
         self._lease = LeaderLease(cluster, identity, lease_s)
         self._seen: dict[str, Json] = {}
-        self._asked: dict[str, tuple[float, str | None]] = {}
+        self._asked: dict[str, tuple[float, Json | None]] = {}
         self._saved: dict[str, tuple[object, float]] = {}
 
     def documents(self) -> list[Json]:
         """Every ModelRollout, newest first."""
-        items = self._cluster.get(self._path())["items"]
-        return sorted(items, key=_age, reverse=True)
+        return newest_first(self._cluster.get(self._path())["items"])
 
     def names(self) -> list[str]:
         """The names of all rollouts that were begun, newest first."""
@@ -63,12 +75,21 @@ class ResourceStore:
         return next((d["metadata"]["name"] for d, spec in begun if spec and spec.fleet == fleet), None)
 
     def create(self, spec: RolloutSpec, state: RolloutState, *, by: str | None = None) -> None:
-        """Begin a rollout whose object an operator made. Raises `ClusterError` where another has begun it."""
+        """Begin a rollout whose object an operator made.
+
+        Raises `ClusterError` where another has begun it, `RolloutError` where an object cannot hold so many nodes.
+        """
+        if len(state.devices) > MOST_NODES:
+            raise RolloutError(
+                f"{len(state.devices):,} nodes are more than one ModelRollout holds ({MOST_NODES:,})",
+                remedy="make one for each cluster, or select nodes by labels",
+            )
         document = self._read(spec.name)
         status = status_of(document).model_copy(update={"spec": spec})
-        many = f"{len(state.devices)} devices in {len(state.waves)} waves"
-        evidence = {"digest": state.release.digest, "waves": [len(wave) for wave in state.waves]}
-        begun = Decision(f"begun: {state.release} for {many}", evidence)
+        # Not the controller, whose `by` it is, but whoever made the object, where they said who they are.
+        who, why = resource.asker(document, resource.START)
+        by = who and who + (f" ({why})" if why else "")
+        begun = begun_decision(state, by)
         self._write(document, state, status, _kept([begun], state.since_s), state.since_s)
 
     def refuse(self, name: str, problem: str, now_s: float) -> None:
@@ -110,14 +131,17 @@ class ResourceStore:
             return
         document = self._seen[state.name]
         made = _kept(decisions, now_s)
-        had = status_of(document).decisions
+        kept = status_of(document)
+        had = {"decisions": kept.decisions, "earlier": kept.earlier, "pages": kept.pages}
 
         def write() -> None:
             current = document
             while True:
-                status = status_of(current).model_copy(update={"decisions": had})
-                if taken:
-                    status = status.model_copy(update={"handled": self._asked[state.name][1]})
+                status = status_of(current).model_copy(update=had)
+                asked = self._asked[state.name][1] if taken else None
+                if asked is not None:
+                    word = resource.annotations_of(asked).get(resource.REQUEST)
+                    status = status.model_copy(update={"handled": word})
                 try:
                     return self._write(current, state, status, made, now_s)
                 except ClusterError as error:
@@ -134,25 +158,19 @@ class ResourceStore:
 
     def requests(self, name: str) -> list[tuple[int, OperatorRequest]]:
         """What an operator asked for and nobody has done yet; as last seen while the API server is away."""
-        at, asked = self._asked.get(name, (float("-inf"), None))
+        at, document = self._asked.get(name, (float("-inf"), None))
         if time.monotonic() - at > REQUEST_AGE_S:
             try:
-                asked = _annotations(self._cluster.get(self._path(name))).get(resource.REQUEST)
+                document = self._cluster.get(self._path(name))
             except ClusterError as error:
-                if not _passes(error):
+                if not error.passes:
                     raise
-            self._asked[name] = (time.monotonic(), asked)
-        document = self._seen.get(name)
-        if asked is None or document is None or asked == document["status"].get("handled"):
+            self._asked[name] = (time.monotonic(), document)
+        # What is done is in the status that was written last, which may be newer than what was read.
+        if document is None or (seen := self._seen.get(name)) is None:
             return []
-        kind = resource.REQUESTS.get(asked.partition("-")[0])
-        return [(0, kind(by="an annotation"))] if kind else []
-
-    def resume_requested(self, document: Json) -> bool:
-        """Whether an operator asked that a paused rollout go on, or be aborted, and nobody has done so yet."""
-        asked = _annotations(document).get(resource.REQUEST)
-        wish = (asked or "").partition("-")[0]
-        return wish in ("resume", "abort") and asked != status_of(document).handled
+        asked = resource.asked_of(document | {"status": seen["status"]})
+        return [(0, asked[1])] if asked else []
 
     def hold_lead(self) -> None:
         """Take or renew the right to act in this cluster. Raises `RolloutError` while another has it."""
@@ -174,10 +192,6 @@ class ResourceStore:
     def release_lease(self, name: str, owner: str) -> None:
         """Nothing: the lease is for all rollouts of a cluster; `close` gives it back."""
 
-    def decisions(self, name: str) -> tuple[DecisionRecord, ...]:
-        """The audit log of a rollout, oldest first."""
-        return status_of(self._read(name)).decisions
-
     def close(self) -> None:
         """Give the right to act back where it is ours; where that fails it ends by itself."""
         with contextlib.suppress(ClusterError):
@@ -198,6 +212,7 @@ class ResourceStore:
         *,
         problem: str | None = None,
     ) -> None:
+        status = turn_page(self._cluster, document, status, self._page_bytes)
         generation = document["metadata"]["generation"]
         begun = status.observed_generation if status.state else generation
         if state is not None and begun != generation:
@@ -227,14 +242,9 @@ class ResourceStore:
             try:
                 return call()
             except ClusterError as error:
-                if not _passes(error) or self._lease.left_s < MARGIN_S:
+                if not error.passes or self._lease.left_s < MARGIN_S:
                     raise
                 time.sleep(RETRY_S)
-
-
-def _passes(error: ClusterError) -> bool:
-    """Whether a failure is one of a server that restarts or is busy."""
-    return error.status in (UNREACHABLE, 429) or error.status >= 500
 
 
 def _kept(decisions: Sequence[Decision], now_s: float) -> tuple[DecisionRecord, ...]:
@@ -251,8 +261,9 @@ def _essence(state: RolloutState) -> object:
     return state.phase, state.paused_in, state.wave, state.since_s, state.verdict, stands
 
 
-def _annotations(document: Json) -> dict[str, str]:
-    return document["metadata"].get("annotations") or {}
+def newest_first(documents: Iterable[Json]) -> list[Json]:
+    """Objects by when they were made."""
+    return sorted(documents, key=_age, reverse=True)
 
 
 def _age(document: Json) -> tuple[str, str]:

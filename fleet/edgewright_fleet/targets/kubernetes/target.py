@@ -88,6 +88,9 @@ class KubernetesTarget:
         available = self._devices_available()  # the changes since then are still to be told as events
         return [self._seen(event, available) for event in self._mqtt.known()]
 
+    def forget(self) -> None:
+        """Forget nothing: other rollouts follow."""
+
     def close(self) -> None:
         """End the watching and disconnect."""
         self._stop.set()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgewright.artifact.layout import digest_of
 from edgewright.artifact.manifest import Quantisation, TensorSpec
@@ -33,11 +35,13 @@ def put(
     *,
     policy: PrivacyPolicy = PrivacyPolicy(store="input"),  # noqa: B008 - it is frozen
     spec: TensorSpec = SPEC,
+    raw: NDArray[Any] | None = None,
     days_ago: float = 1.0,
     **changes: object,
 ) -> str:
-    """A sample in the store below `root`, as a device would have sent it; its digest."""
-    raw = np.random.default_rng(number).integers(0, 255, spec.shape).astype(spec.dtype)
+    """A sample in the store below `root`, as a device would have sent it; its digest. `raw`: what it was given."""
+    if raw is None:
+        raw = np.random.default_rng(number).integers(0, 255, spec.shape).astype(spec.dtype)
     (stored,) = redacted(policy, [raw], [spec])
     payload = packed_tensors([stored])
     sample = FieldSample(

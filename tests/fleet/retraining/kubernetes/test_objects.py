@@ -56,9 +56,13 @@ def test_every_object_holds_to_the_schema_of_its_kind(version: str, given_settin
 
 
 def test_a_schema_would_have_seen_a_misspelt_field_and_a_wrong_type() -> None:
-    for path, value in ((("podFailurPolicy",), {}), (("completionMode",), 1)):
-        document = job_objects(job(), settings())[-1]
-        document["spec"][path[0]] = value
+    wrong = {"podFailurPolicy": {}, "completionMode": 1, "suspend": "yes", "podReplacementPolicy": []}
+    for field, value in {
+        **wrong,
+        "podFailurePolicy": {"rules": [{"action": "Ignore", "onExit": {}}]},
+    }.items():
+        document = job_objects(job(), settings(queue="night"))[-1]
+        document["spec"][field] = value
         with pytest.raises(kubernetes_validate.ValidationError):
             kubernetes_validate.validate(document, VERSIONS[-1], strict=True)
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,9 @@ from edgewright.artifact.comparison import Comparison, Criteria, ReleaseId
 from edgewright.artifact.layout import Layout
 from edgewright.artifact.model_card import DataSummary, Decision, Lineage, ModelCard, Training, read_card
 from edgewright.artifact.release import Release, find_artifact, open_all, open_release, open_releases, publish
-from edgewright.errors import ArtifactError, ConfigError, EdgewrightError, RetrainingError
+from edgewright.errors import ArtifactError, ConfigError, EdgewrightError, RetrainingError, TrustError
+from edgewright.trust.repository import Signing, create
+from edgewright.trust.verify import verify_registry
 from edgewright_fleet.retraining.chain import Chain
 from edgewright_fleet.retraining.promotion.comparison import compare
 from edgewright_fleet.retraining.promotion.handover import rollout_spec, write_rollout
@@ -193,7 +196,7 @@ def test_a_shipping_that_fails_leaves_the_registry_as_it_was(
 
 
 def by_hand(
-    candidate: Release, registry: Layout, chain: Chain, comparison: Comparison | None = None
+    candidate: Release, registry: Layout, chain: Chain, comparison: Comparison | None = None, **more: Any
 ) -> Release:
     return ship(
         candidate,
@@ -204,7 +207,27 @@ def by_hand(
         data=[],
         at=AT,
         why="test",
+        **more,
     )
+
+
+def test_a_release_is_signed_before_it_is_recorded(tmp_path: Path) -> None:
+    registry, chain = Layout.create(tmp_path / "registry"), Chain(tmp_path / "chain.jsonl")
+    candidate = put_classifier(Layout.create(tmp_path / "candidates"), "1.1.0", NEW)
+    create(registry.root, tmp_path / "keys")
+    online = next((tmp_path / "keys").glob("online-*"))
+    away = online.rename(tmp_path / "online.pem")
+
+    def sign(name: str) -> object:
+        return Signing.open(registry.root, [tmp_path / "keys"]).sign(name)
+
+    with pytest.raises(TrustError, match="signing snapshot lacks 1 of 1 keys"):
+        by_hand(candidate, registry, chain, sign=sign)
+    assert chain.links == ()
+    away.rename(online)
+    release = by_hand(candidate, registry, chain, sign=sign)
+    assert [link.evidence["digest"] for link in chain.links] == [release.digest]
+    assert verify_registry(registry.root).signers("net:1.1.0", release.digest) != ()
 
 
 def test_a_crash_between_release_and_record_is_made_good_by_the_next_call(

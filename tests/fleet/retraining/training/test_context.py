@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +19,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from edgewright.errors import ConfigError, EdgewrightError
+from edgewright_fleet.retraining.training.agreement import PERIOD_S
 from edgewright_fleet.retraining.training.context import Stopped, TrainingContext
 from edgewright_fleet.retraining.training.progress import figures
 from edgewright_fleet.retraining.training.whole import newest_whole
 
-from .conftest import job_in
+from .conftest import LIMIT_S, job_in
 
 
 class Asked:
@@ -34,20 +38,33 @@ def context_in(folder: Path, notice: Any, **fields: Any) -> TrainingContext:
     return TrainingContext(job, local_rank=0, restart=0, device=torch.device("cpu"), notice=notice)
 
 
+def calls(for_s: float) -> Iterator[int]:
+    """Steps of some milliseconds, for a while."""
+    until_s = time.monotonic() + for_s
+    for step in itertools.count(1):
+        if time.monotonic() > until_s:
+            return
+        time.sleep(0.005)
+        yield step
+
+
 def test_a_checkpoint_is_written_when_its_period_is_over_and_not_before(
     tmp_path: Path, alone: dist.ProcessGroup
 ) -> None:
     state = {"model": nn.Linear(2, 2)}
     context = context_in(tmp_path, Asked(), checkpoint_period_s=3600)
-    for step in range(1, 101):
+    for step in calls(3 * PERIOD_S):
         context.checkpoint(state, step)
     context.close()
     assert newest_whole(tmp_path) is None
     context = context_in(tmp_path, Asked(), checkpoint_period_s=1e-9)
-    for step in range(1, 101):
+    for step in calls(LIMIT_S):
         context.checkpoint(state, step)
+        if newest_whole(tmp_path) is not None:
+            break
+    else:
+        pytest.fail("no checkpoint was written")
     context.close()
-    assert newest_whole(tmp_path) is not None
 
 
 def test_a_stop_saves_this_step_and_a_function_that_goes_on_is_ended(
@@ -57,11 +74,12 @@ def test_a_stop_saves_this_step_and_a_function_that_goes_on_is_ended(
     context = context_in(tmp_path, notice, checkpoint_period_s=3600)
     context.checkpoint(state, 1)
     notice.given = True
-    step = 1
-    while not context.stopping:
-        step += 1
-        assert step < 50, "a stop was not agreed"
+    for step in calls(LIMIT_S):
         context.checkpoint(state, step)
+        if context.stopping:
+            break
+    else:
+        pytest.fail("a stop was not agreed")
     assert newest_whole(tmp_path) == step
     with pytest.raises(Stopped):
         context.checkpoint(state, step + 1)
@@ -74,7 +92,7 @@ def test_a_checkpoint_that_cannot_be_written_costs_no_training_but_a_stop_says_s
     context = context_in(tmp_path, notice, checkpoint_period_s=1e-9)
     (tmp_path / "checkpoints").touch()
     said = ""
-    for step in range(1, 2000):
+    for step in calls(LIMIT_S):
         context.checkpoint(state, step)
         said += capfd.readouterr().out
         if "could not be written" in said:
@@ -82,7 +100,7 @@ def test_a_checkpoint_that_cannot_be_written_costs_no_training_but_a_stop_says_s
     assert "a checkpoint could not be written: rank 0: " in said
     notice.given = True
     with pytest.raises(EdgewrightError, match="the checkpoint could not be written"):
-        for step in range(2000, 4000):
+        for step in calls(LIMIT_S):
             context.checkpoint(state, step)
 
 
@@ -151,7 +169,7 @@ def test_the_function_in_the_readme_trains(tmp_path: Path, alone: dist.ProcessGr
     labels = np.arange(256) % 10
     images = (np.random.default_rng(0).normal(size=(256, 8, 8)) + labels[:, None, None]).astype(np.float32)
     np.savez(tmp_path / "digits.npz", x=images, y=labels)
-    given = {"data": {"digits": str(tmp_path / "digits.npz")}, "parameters": {"steps": 60, "rate": 0.01}}
+    given = {"data": {"training": str(tmp_path / "digits.npz")}, "parameters": {"steps": 60, "rate": 0.01}}
     names["train"](context_in(tmp_path / "first", Asked(), **given))
     loss = figures(job_in(tmp_path / "first"))["loss"]
     assert loss < 2.0, "no better than a guess, ln 10 = 2.3"

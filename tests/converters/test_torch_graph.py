@@ -7,8 +7,8 @@ from onnx_graphs import Array, float_graph, node, normal
 from torch_layers import MODELS, prepared
 
 from edgewright_converters.execution import Execution
-from edgewright_converters.fine_tuning.torch_graph import NotTrainableError, TorchGraph, check_trainable
 from edgewright_converters.float_graph import FloatGraph
+from edgewright_converters.torch_graph import NotTrainableError, TorchGraph, check_trainable
 
 INTS = {
     "pads": np.array([0, 0, 1, 2, 0, 0, 0, 1]), "first": np.array([1]), "last": np.array([7]),
