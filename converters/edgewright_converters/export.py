@@ -26,6 +26,9 @@ Array = NDArray[Any]
 CHANNELS_LAST = (0, 2, 3, 1)
 
 
+Traced = tuple[SourceModel, torch.export.ExportedProgram]
+
+
 class UnsupportedOperatorError(ConversionError):
     """A target lacks an operator of the model."""
 
@@ -45,17 +48,19 @@ def export(
     samples: Sequence[Mapping[str, Array]],
     outputs: Mapping[str, Array],
     model_format: ModelFormat,
+    traced: Traced | None = None,
 ) -> ExportedGraph:
     """Export with a batch of one; `outputs` is what the float model made of the first of `samples`.
 
-    The program has to equal the model on all of `samples`; two will do. Raises `ConversionError`, with the
-    operator and its place where the target lacks one.
+    The program has to equal the model on all of `samples`; two will do. `traced` is what `exported_program` makes
+    of both, where that is there already. Raises `ConversionError`, with the operator and its place where the
+    target lacks one.
     """
     sample = samples[0]
     if model.onnx_path is not None:
         assert model_format == "onnx"  # `as_module` is what becomes TFLite
         return _fixed_onnx(model, sample)
-    model, program = exported_program(model, samples)
+    model, program = traced or exported_program(model, samples)
     if model_format == "onnx":
         return _to_onnx(model, program, outputs)
     return _to_tflite(model, program, sample, outputs)

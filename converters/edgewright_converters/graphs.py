@@ -25,6 +25,7 @@ from edgewright_converters.quantise.decision import TfliteTarget, own_ranges
 from edgewright_converters.source import SourceModel
 from edgewright_converters.torch_graph import TorchGraph
 from edgewright_converters.torch_operators import OPERATORS
+from edgewright_converters.trace import exported_program
 
 Array = NDArray[Any]
 
@@ -46,6 +47,7 @@ def float_graphs(
 ) -> FloatGraphs:
     """Export to what is wanted, and to ONNX in any case. Raises `ConversionError` for a format wanted in vain."""
     exported: dict[ModelFormat, ExportedGraph] = {}
+    traced = None if model.onnx_path is not None else exported_program(model, examples)
     for model_format in ("onnx", "tflite"):
         if model_format not in wanted and model_format != "onnx":
             continue
@@ -53,7 +55,7 @@ def float_graphs(
             source = model
             if model_format == "tflite" and model.onnx_path is not None:
                 source = as_module(model, exported["onnx"])
-            exported[model_format] = optimise(export(source, examples, outputs, model_format))
+            exported[model_format] = optimise(export(source, examples, outputs, model_format, traced))
         except UnsupportedOperatorError as error:
             if model_format in wanted:
                 raise _with_the_other(error, model, examples, outputs, model_format) from None

@@ -29,6 +29,7 @@ from edgewright_converters.quantise.decision import Decision
 from edgewright_converters.quantise.equalise import equalise
 from edgewright_converters.quantise.reconstruction import reconstructed
 from edgewright_converters.quantise.sensitivity import damage, most_for_least, most_of, relief
+from edgewright_converters.quantise.spare_channels import spread_over_dead
 from edgewright_converters.quantise.sweep import Repair, sweep, sweep_samples
 from edgewright_converters.rungs import (
     ADAPTIVE,
@@ -188,6 +189,13 @@ def climb(
         worth_it = partial(better, worth=WORTH_DB)
         if judge(EQUALISATION, partial(_with_ranges, equalised, again), begun, worth_it):
             execution, statistics = equalised, again
+    if not goal.met(trial):
+        # The same function, so no rung of its own: what it brings shows once the repairs have centred the errors.
+        spread = spread_over_dead(execution.graph, statistics, best.stored())
+        if spread is not execution.graph:
+            execution = Execution(spread)
+            best = replace(best, graph=spread)
+            fitted = [replace(one, graph=spread) for one in fitted]
 
     def swept(repair: Repair, in_float: frozenset[str], fit: Fit, decision: Decision) -> Decision:
         held = fit.samples(sweep_samples(graph, fit.count))

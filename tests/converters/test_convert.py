@@ -57,7 +57,11 @@ def test_every_artifact_proves_itself_and_is_smaller_and_close(converted: Any) -
             f"oci:{converted.output}:small:1.0.0", profile=manifest.profile, format=manifest.format
         )
         assert prove(artifact.golden(), manifest.golden, model.run_raw).worst_lsb == 0
-        assert all(spec.dtype in ("int8", "uint8") for spec in (*manifest.inputs, *manifest.outputs))
+        assert all(spec.dtype in ("int8", "uint8") for spec in manifest.inputs)
+        # ONNX Runtime gives the scores as the sums that they are.
+        assert {spec.dtype for spec in manifest.outputs} == {
+            "float32" if manifest.format == "onnx" else "int8"
+        }
         assert manifest.float_operators == ()
         assert manifest.accuracy.sqnr_db["output"] > 15
         assert manifest.gate is not None and manifest.gate.int8_mac_share == 1.0

@@ -101,7 +101,10 @@ def test_every_stored_activation_of_both_formats_is_compared_and_close() -> None
         )
         assert len(found) >= 5
         # True minimum and maximum clip nothing, and float's own ends round onto the grid.
-        assert all(error.sqnr_db > 20 and error.clipped == 0 for error in found), found
+        assert all(error.sqnr_db > 20 and not error.clipped for error in found), found
+        # ONNX Runtime gives the scores as the sums that they are.
+        scores = ["output"] if model_format == "onnx" else []
+        assert [error.name for error in found if error.clipped is None] == scores
         if isinstance(reference, FloatGraph):
             assert {error.name for error in found} == reference.quantised_tensors
             assert [e.name for e in found] == [n for n in reference.float_tensors if n in by_name(found)]

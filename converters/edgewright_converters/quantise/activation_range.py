@@ -23,6 +23,12 @@ Array = NDArray[Any]
 Method = Literal["min-max", "percentile", "mean squared error", "entropy"]
 PERCENTILES = (99.9, 99.99, 99.999)
 SHRINKS = np.linspace(0.3, 1.0, 29)
+CLIPPING = 8.0
+"""How much worse clipping is than rounding of the same power. Rounding errors are many and cancel out in the next
+layer's sums; clipping bends few values, the strongest features, all one way, and more of them in data that
+calibration did not show. Each tensor of EfficientNet-Lite0 taken alone, 16 photo crops: on photos of others the
+ranges of least squares did 1.8 times the damage to the outputs that they did on the calibration photos, and half
+as much again as ranges that keep 85 % of minimum to maximum."""
 LEAST_GAIN = 1.05
 """A narrower range must leave this much less noise than minimum and maximum, which clip nothing in the field."""
 _LEVELS = 128
@@ -82,13 +88,16 @@ def _candidates(low: float, high: float, counts: Array) -> Iterator[tuple[Method
 
 
 def _error(low: float, high: float, data_low: float, data_high: float, counts: Array) -> float:
-    """Mean squared error of rounding to the grid over [low, high], from the histogram's bin centres."""
+    """Mean squared error of rounding to the grid over [low, high], clipping weighted by `CLIPPING`.
+
+    From the centres of the histogram's bins.
+    """
     grid = ActivationGrid.over(low, high)
     bottom, top = -grid.zero_point * grid.scale, (STEPS - grid.zero_point) * grid.scale
     centres = data_low + (np.arange(BINS) + 0.5) * ((data_high - data_low) / BINS)
     clipped = np.maximum(bottom - centres, 0.0) + np.maximum(centres - top, 0.0)
     inside = counts[clipped == 0].sum()
-    return float((counts @ clipped**2 + inside * grid.scale**2 / 12) / counts.sum())
+    return float((CLIPPING * (counts @ clipped**2) + inside * grid.scale**2 / 12) / counts.sum())
 
 
 def _entropy_shrink(low: float, high: float, counts: Array) -> float:

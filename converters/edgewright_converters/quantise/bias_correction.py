@@ -43,6 +43,22 @@ def line_corrected(view: LayerView, weight: Array) -> tuple[Array, Array | None]
     return weight * slope.reshape(shape), bias + offset
 
 
+def mean_corrected(view: LayerView, weight: Array) -> tuple[Array, Array | None]:
+    """`weight`, which is on its grid, and the bias, with each output channel's mean corrected alone.
+
+    For weights that were fitted to the outputs: a line fitted to what is noisy is too flat, by the share of the
+    noise, which is most in channels that the calibration data hardly stirs.
+    """
+    if view.bias is None:
+        return weight, None
+    total, count = np.zeros(1), 0
+    for expected, got in zip(view.outputs, view.run(weight, view.bias), strict=True):
+        errors = np.moveaxis(expected - got, view.axis, 0).reshape(expected.shape[view.axis], -1)
+        total = total + errors.sum(1, dtype=np.float64)
+        count += errors.shape[1]
+    return weight, view.bias + total / count
+
+
 def channel_lines(expected: Iterable[Array], got: Iterable[Array], axis: int) -> tuple[Array, Array]:
     """Slope and offset of each channel's least squares line from `got` to `expected`, over all samples."""
     count, sums, centre = 0, np.zeros((4, 1)), None

