@@ -193,7 +193,6 @@ def test_the_emergency_stop_is_confirmed_and_where_no_controller_runs_it_says_so
     with fleet.controller("another"):
         out, said = starting.communicate(timeout=120)
         assert starting.returncode == 3 and out.startswith(f"{name} aborted: aborted by "), (out, said)
-        assert "looked at again until it answers" in said
     assert fleet.running(fleet.old) == sorted(fleet.devices)
 
 
