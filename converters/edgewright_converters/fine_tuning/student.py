@@ -121,10 +121,7 @@ class Student(TorchGraph):
             # Of what only moves, one name or another is that of the other target's tensor.
             if node.op_type in MOVES and not found.issuperset(node.output):
                 found.discard(node.input[0])
-        bounded = {name for node in self.graph.nodes if node.op_type in BOUNDED for name in node.output}
-        # Of a classifier the ONNX form gives sums that no grid has clipped, and the TFLite form what fits its grid.
-        given = {spec.runtime_name for spec in self.graph.outputs if not self._moved(spec.runtime_name)}
-        return found | bounded | given
+        return found | {name for node in self.graph.nodes if node.op_type in BOUNDED for name in node.output}
 
     def _reach(self, samples: Iterable[Sequence[Tensor]]) -> dict[str, tuple[float, float]]:
         """Minimum and maximum of what is held."""

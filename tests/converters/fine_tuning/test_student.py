@@ -86,8 +86,8 @@ def test_trained_student_computes_what_the_artifacts_of_both_formats_do(one: Pre
         float_output = TorchGraph(student.graph)(images(one))["output"]
         assert (student(images(one))["output"] - float_output).abs().max() > 0.1
     learnt = student.decision()
-    # All values but the scores, which the ONNX form does not round.
-    assert agreement(one, student, as_onnx(learnt, "uint8")) > 40
+    # All values but those that the runtime's own order of sums puts on the other side of a half.
+    assert agreement(one, student, as_onnx(learnt, "uint8")) > 50
     tflite = with_own_ranges(one.graphs, one.samples).tflite
     assert tflite is not None
     # LiteRT rounds between the multiplications of a hard-swish.
@@ -103,7 +103,7 @@ def test_both_formats_compute_what_was_learnt_however_far_the_ranges_have_moved(
     learnt = student.decision()
     tflite = with_own_ranges(one.graphs, one.samples).tflite
     assert tflite is not None and one.graphs.graph is not None and one.graphs.graph.unshared
-    assert agreement(one, student, as_onnx(learnt, "uint8")) > 40
+    assert agreement(one, student, as_onnx(learnt, "uint8")) > 50
     assert agreement(one, student, as_tflite(learnt, tflite)) > 30
 
 
