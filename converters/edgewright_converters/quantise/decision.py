@@ -107,6 +107,7 @@ def as_onnx(decision: Decision, activation: ActivationDtype, *, symmetric: bool 
         activation,
         symmetric=symmetric,
         in_float=in_float,
+        rounded_scores=decision.trained,
     )
 
 

@@ -39,9 +39,11 @@ def quantise_onnx(
     *,
     symmetric: bool = False,
     in_float: frozenset[str] = frozenset(),
+    rounded_scores: bool = False,
 ) -> QuantisedModel:
     """Quantise a float ONNX graph by the ranges of its tensors; nodes named in `in_float` are left alone.
 
+    `rounded_scores` puts on its grid too what a last Gemm gives, for weights that have learnt to be so.
     `symmetric` gives the form that TensorRT demands: zero points of nought, biases, inputs and outputs in
     float, and Q/DQ pairs before what is multiplied alone, so that each layer can be fused with what follows
     it. ONNX Runtime computes such a file in float, between the same roundings. Raises `ConversionError`.
@@ -79,7 +81,7 @@ def quantise_onnx(
     inputs, outputs = graph.inputs, graph.outputs
     if not symmetric:
         inputs = tuple(_integer_input(proto.graph, spec) for spec in inputs)
-        outputs = tuple(_integer_output(proto.graph, spec) for spec in outputs)
+        outputs = tuple(_integer_output(proto.graph, spec, rounded_scores) for spec in outputs)
         if all(opset.version >= PAD_OPSET for opset in proto.opset_import if opset.domain in ("", "ai.onnx")):
             for spec in inputs:
                 _widen(proto.graph, spec)
@@ -219,14 +221,14 @@ def _widen(graph: onnx.GraphProto, spec: TensorSpec) -> None:
     del graph.value_info[:]
 
 
-def _integer_output(graph: onnx.GraphProto, spec: TensorSpec) -> TensorSpec:
+def _integer_output(graph: onnx.GraphProto, spec: TensorSpec, rounded_scores: bool) -> TensorSpec:
     """Give the graph output as the integers that its DequantizeLinear takes, and drop that node."""
     (node,) = [node for node in graph.node if spec.runtime_name in node.output]
     stored = node.input[0]
     producers = [other for other in graph.node if stored in other.output]
     if node.op_type != "DequantizeLinear" or not producers:
         return spec
-    if _given_in_float(graph, producers[0], node):
+    if not rounded_scores and _given_in_float(graph, producers[0], node):
         return spec
     quantisation, dtype = _parameters(graph, node)
     if any(spec.runtime_name in other.input for other in graph.node):

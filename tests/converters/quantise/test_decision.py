@@ -49,7 +49,9 @@ def test_both_formats_of_one_decision_agree_within_about_a_step(name: str) -> No
     decision, target = decided(one)
     made = as_onnx(decision, "uint8"), as_tflite(decision, target)
     steps = [model.outputs[0].quantisation.scale for model in made if model.outputs[0].quantisation]
-    assert len(steps) == 2 and steps[0] == pytest.approx(steps[1], rel=0.02)
+    # A matrix product at the end is given unrounded in ONNX.
+    assert steps and steps[0] == pytest.approx(steps[-1], rel=0.02)
+    assert (len(steps) == 1) == (made[0].outputs[0].dtype == "float32")
     difference = np.abs(np.array(outputs(made[0], one)) - np.array(outputs(made[1], one)))
     # Both round each operator's result, and may do so to either side of a tie. TFLite has no layer normalisation:
     # it rounds each of a dozen operators in its place.
@@ -84,5 +86,7 @@ def test_repaired_weights_are_found_on_the_same_grid_by_both_quantisers() -> Non
     for layer in graph.layers:
         weight = graph.weights[layer.weight]
         scale = stored[f"{layer.weight}_scale"].reshape(-1, *[1] * (weight.ndim - 1))
-        integers = stored[f"{layer.weight}_quantized"]
+        # Channels that the input was widened by have weights of nought.
+        integers, wider = np.split(stored[f"{layer.weight}_quantized"], weight.shape[1:2], axis=1)
+        assert not wider.any()
         np.testing.assert_allclose(integers * scale, weight, atol=1e-3 * np.abs(weight).max())
