@@ -7,8 +7,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 # Debian packages that the tests (not the demo) use; where we are not root, the line says what to install. Without
 # prometheus and chromium, the tests of the hub's alerts, dashboard and pages are skipped; without ceph and radosgw,
-# those against an S3-compatible server.
-DEBIAN := mosquitto prometheus chromium ceph-mon ceph-osd ceph-common radosgw
+# those against an S3-compatible server; without qemu-user, those of processors that are not here.
+DEBIAN := mosquitto prometheus chromium ceph-mon ceph-osd ceph-common radosgw qemu-user
 
 .PHONY: demo test explore check debian kubernetes clean
 
@@ -22,7 +22,7 @@ demo: $(VENV)/.installed
 	$(BIN)/edgewright demo
 
 debian:
-	@missing=; for program in mosquitto promtool chromium radosgw ceph-osd; do \
+	@missing=; for program in mosquitto promtool chromium radosgw ceph-osd qemu-x86_64; do \
 	  PATH="$$PATH:/usr/sbin" command -v $$program >/dev/null || missing="$$missing $$program"; done; \
 	if [ -n "$$missing" ]; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \

@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from edgewright.runtime.onnxruntime import INT8_ALLOWED
+from edgewright.runtime.onnxruntime import inference_session, session_options
 from edgewright.runtime.quantised_io import raw_input
 from edgewright_converters.comparison import decibels
 from edgewright_converters.execution import Execution
@@ -142,11 +141,7 @@ def exposed(model: QuantisedModel) -> Exposed:
 
 def _onnx(model: QuantisedModel, samples: Iterable[Sample]) -> Iterator[dict[str, Stored]]:
     more = exposed(model)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    options.add_session_config_entry(INT8_ALLOWED, "1")
-    session = ort.InferenceSession(more.data, options, providers=["CPUExecutionProvider"])
+    session = inference_session(more.data, session_options(threads=1))
     for sample in samples:
         feed = {spec.runtime_name: raw_input(sample[spec.name], spec) for spec in model.inputs}
         made = {

@@ -100,18 +100,15 @@ def _profile(
     """By kernel: its type, whether it takes integers, and its median seconds."""
     import onnxruntime as ort
 
-    from edgewright.runtime.onnxruntime import INT8_ALLOWED
+    from edgewright.runtime.onnxruntime import inference_session, session_options
 
     with tempfile.TemporaryDirectory() as folder:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.log_severity_level = 3
-        options.add_session_config_entry(INT8_ALLOWED, "1")
+        options = session_options(threads=1)
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
         # What is fused is decided at this level; the one above rewrites memory layouts, and names with them.
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-        session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        session = inference_session(data, options)
         feed = {spec.runtime_name: inputs[spec.name] for spec in specs}
         for _ in range(PROFILED_RUNS):
             session.run(None, feed)

@@ -13,7 +13,7 @@ import pytest
 from static_int8 import static_int8
 from test_operators import IMAGES, exported
 
-from edgewright.runtime.onnxruntime import INT8_ALLOWED
+from edgewright.runtime.onnxruntime import session_options
 from edgewright_converters.calibration import load_samples
 from edgewright_converters.execution import Execution
 from edgewright_converters.float_graph import FloatGraph
@@ -63,11 +63,9 @@ def test_share_beyond_the_grid_is_counted_and_what_rounds_onto_its_end_is_not() 
 
 
 def kernels(data: bytes, folder: Path) -> Mapping[str, int]:
-    options = ort.SessionOptions()
-    options.add_session_config_entry(INT8_ALLOWED, "1")
+    options = session_options(threads=1)
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.optimized_model_filepath = str(folder / "optimised.onnx")
-    options.log_severity_level = 3
     ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     return collections.Counter(
         node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node
