@@ -19,6 +19,7 @@ from edgewright.telemetry.sequences import Ranges, received
 from edgewright.twin import DeviceStatus, ReportedState
 from edgewright_fleet.hub import compact, sketches
 from edgewright_fleet.hub.groups import Group
+from edgewright_fleet.reports import read_report
 
 MAX_GROUPS = 500
 """Releases times profiles that are told apart; what comes beyond is `other`, so that no device fills a
@@ -115,7 +116,7 @@ class FleetView:
             gone = leaf == "reported" and self.devices.pop(device, None) is not None
             return [DeviceForgotten(device)] if gone else []
         if leaf == "reported":
-            return self._reported(device, from_json(ReportedState, payload, where="", error=DataError), now_s)
+            return self._reported(device, read_report(payload), now_s)
         if leaf == "status":
             return self._status(device, from_json(DeviceStatus, payload, where="", error=DataError), now_s)
         return []

@@ -64,9 +64,11 @@ def start_rollout(
     `ArtifactError` where the registry does not hold the release.
     """
     if spec.name not in store.names():
-        state = (
-            _reversal(spec, store, clock()) if spec.reverts else first_state(spec, snapshot(target), clock())
-        )
+        if spec.reverts:
+            state = _reversal(spec, store, clock())
+        else:  # with all that is known of the devices, which then need not be heard and stored again
+            state = hear(first_state(spec, snapshot(target), clock()), target.known())
+            target.forget()
         store.create(spec, state, by=operator())
     elif store.load(spec.name)[0] != spec:
         raise RolloutError(
@@ -133,18 +135,16 @@ def run_rollout(
     # Many small objects are kept for long and few cycles made: to look at all of them as often as Python does by
     # itself is a tenth of the processor time.
     gc.set_threshold(50_000, 50, 1000)
-    spec, state = store.load(name)
-    if state.phase in ENDED:
-        raise RolloutError(f"rollout '{name}' has ended ({state.phase})", remedy="choose another name")
-    if (newest := store.newest_of(spec.fleet)) not in (None, name):
-        raise RolloutError(f"rollout '{newest}' of fleet '{spec.fleet}' has followed '{name}'")
     owner = uuid.uuid4().hex
     store.take_lease(name, owner, clock())
     renewed = saved = time.monotonic()
     changed, resumed = False, list[ContinueRequested]()
     try:
-        # Read again: until the lease was ours another controller may have gone on.
-        spec, state = store.load(name)
+        spec, state = store.load(name)  # not before: until the lease was ours another controller may have acted
+        if state.phase in ENDED:
+            raise RolloutError(f"rollout '{name}' has ended ({state.phase})", remedy="choose another name")
+        if (newest := store.newest_of(spec.fleet)) not in (None, name):
+            raise RolloutError(f"rollout '{newest}' of fleet '{spec.fleet}' has followed '{name}'")
         for told in resend(state):
             target.set_desired(told.device, told.desired)
         asked = store.requests(name)

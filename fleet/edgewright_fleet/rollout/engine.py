@@ -106,8 +106,9 @@ def _asked_by(request: OperatorRequest) -> dict[str, Any]:
 
 def _baseline(state: RolloutState, spec: RolloutSpec, now_s: float) -> Step:
     first = [state.devices[name] for name in state.waves[0]]
-    online = sum(record.online for record in first)
-    if online and not any(lacks_baseline(record, spec) for record in first):
+    if not any(lacks_baseline(record, spec) for record in first) and (
+        online := sum(record.online for record in first)
+    ):
         return _enter_wave(
             state, spec, 0, now_s, f"baseline known on {online} of {len(first)} devices of wave 1"
         )
@@ -210,8 +211,8 @@ def _observing(state: RolloutState, spec: RolloutSpec, now_s: float) -> Step:
     if waited_s < spec.gates.window_s:
         return state, []
     late = waited_s > spec.gates.timeout_s
-    open_ = [name for name in found.open if state.devices[name].stand == "committed"]
-    if open_ and not late:
+    open_ = (name for name in state.devices.undecided if state.devices[name].stand == "committed")
+    if not late and any(found.is_open(name) for name in open_):
         return state, []
     failed = set(found.failed)
     working = [

@@ -72,17 +72,26 @@ MEASUREMENTS = ("baseline", "after", "control")
 _KEPT = attrgetter(*(name for name in _NAMES if name not in ("sequence", "verdict", *MEASUREMENTS)))
 """What else is to be stored when it changes: whoever goes on after a crash is told the newest report of each
 device again, and judges anew."""
-_SLOTS = {name: getattr(DeviceRecord, name).__set__ for name in _NAMES}
+
+
+class _Draft:
+    """A record that is being made: of the same slots, and not frozen yet."""
+
+    __slots__ = _NAMES
 
 
 def changed(record: DeviceRecord, **changes: Any) -> DeviceRecord:
-    """What `dataclasses.replace` gives, at a third of its cost: every message of every device asks for it."""
-    made = object.__new__(DeviceRecord)
-    for put, value in zip(_SLOTS.values(), _VALUES(record), strict=True):
-        put(made, value)
+    """What `dataclasses.replace` gives, at an eighth of its cost: every message of every device asks for it."""
+    made: Any = _Draft()
+    (
+        made.profile, made.online, made.boot, made.past_boots, made.sequence, made.time_zone,
+        made.deferred_until_s, made.deferrals, made.stand, made.wave, made.asked_s, made.before, made.running,
+        made.baseline, made.after, made.control, made.verdict, made.reason,
+    ) = _VALUES(record)  # fmt: skip
     for name, value in changes.items():
-        _SLOTS[name](made, value)
-    return made
+        setattr(made, name, value)
+    made.__class__ = DeviceRecord
+    return made  # type: ignore[no-any-return]
 
 
 @lru_cache(256)
@@ -167,6 +176,8 @@ class Devices(Mapping[str, DeviceRecord]):
             old = self._records[name]
             if _KEPT(record) != _KEPT(old):
                 unsaved[name] = None
+            elif record.verdict == old.verdict and _same_sums(record, old):
+                continue
             if record.after is not old.after:
                 sums[name, "after"] = None
             if record.control is not old.control:
@@ -253,6 +264,12 @@ class Devices(Mapping[str, DeviceRecord]):
                 schema=handler(dict[Name, DeviceRecord]),
             ),
         )
+
+
+def _same_sums(record: DeviceRecord, old: DeviceRecord) -> bool:
+    return (
+        record.after is old.after and record.control is old.control and record.baseline is old.baseline
+    )
 
 
 def _needs_baseline(record: DeviceRecord) -> bool:

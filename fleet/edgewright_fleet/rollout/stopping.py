@@ -66,12 +66,12 @@ class Tally:
     @cached_property
     def open(self) -> tuple[str, ...]:
         """Reachable, and without a verdict yet."""
-        records = ((name, self.devices[name]) for name in sorted(self.devices.undecided))
-        return tuple(
-            name
-            for name, record in records
-            if record.verdict != "fail" and record.online and record.stand != "censored"
-        )
+        return tuple(filter(self.is_open, sorted(self.devices.undecided)))
+
+    def is_open(self, name: str) -> bool:
+        """Whether one of those that did not pass can still be waited for."""
+        record = self.devices[name]
+        return record.verdict != "fail" and record.online and record.stand != "censored"
 
     @property
     def asked(self) -> int:

@@ -22,7 +22,8 @@ from edgewright.contract import from_json, to_json
 from edgewright.errors import BrokerError, DataError
 from edgewright.mqtt import CONNECT_TIMEOUT_S, BrokerSettings, connect, disconnect, make_client
 from edgewright.telemetry.reading import read_otlp
-from edgewright.twin import ROOT, DesiredState, DeviceStatus, ReportedState, topic
+from edgewright.twin import ROOT, DesiredState, DeviceStatus, topic
+from edgewright_fleet.reports import read_report
 from edgewright_fleet.rollout.state import DeviceEvent, DevicePresence, DeviceReported, WindowArrived
 from edgewright_fleet.targets.batch_client import BatchClient
 from edgewright_fleet.targets.target import AT_ONCE
@@ -141,7 +142,7 @@ def _payload(desired: DesiredState | None) -> bytes:
 
 
 def _read_reported(device: str, payload: bytes) -> DeviceReported:
-    report = from_json(ReportedState, payload, where="", error=DataError)
+    report = read_report(payload)
     _must_be(device, report.device)
     return DeviceReported(report)
 
