@@ -31,7 +31,7 @@ from edgewright_fleet.rollout.state import (
     PromoteRequested,
     RolloutState,
 )
-from edgewright_fleet.rollout.store_tables import PAGE_BYTES, SCHEMA, VERSION, put_devices, read_devices
+from edgewright_fleet.rollout.store_tables import SCHEMA, VERSION, put_devices, read_devices
 
 LEASE_S = 15.0
 """A controller that has not renewed for this long is taken for dead."""
@@ -59,7 +59,7 @@ class RolloutStore:
                 path if create or path.is_file() else ":memory:", timeout=10.0, isolation_level=None
             )
             # FULL: a power cut undoes nothing that was acted on.
-            for pragma in (f"page_size = {PAGE_BYTES}", "journal_mode = WAL", "synchronous = FULL"):
+            for pragma in ("journal_mode = WAL", "synchronous = FULL"):
                 self._db.execute(f"PRAGMA {pragma}")
             # One statement each to look and to make: another process may do the same at this moment.
             version, filled = self._db.execute(

@@ -15,8 +15,6 @@ from edgewright_fleet.rollout.measured import SUMS, Measured
 from edgewright_fleet.rollout.records import MEASUREMENTS, RECORD, DeviceRecord, Devices, changed
 
 VERSION = 3
-PAGE_BYTES = 1024
-"""Of a page: a device's row is written with all that lies on its page, and there are thousands of devices."""
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS rollout (
   id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, fleet TEXT NOT NULL, spec BLOB NOT NULL,
