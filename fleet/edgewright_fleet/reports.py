@@ -1,8 +1,8 @@
-"""`read_report`: what a device reports, at a third of what it costs to validate each report.
+"""`read_report`: what a device reports, at two thirds of what it costs to validate each report.
 
-In an update a whole fleet reports the same but for the device, its boot and the number of the report. So the rest is
-validated once and kept, and these three are put in. Only a report as the agent writes it is read that way; for any
-other, and for what is wrong with it, `from_json` has the word (a property test holds the two together).
+In an update a whole fleet reports the same but for the device, its boot and the number of the report. So the rest
+is validated once and kept, and these three are put in. Only a report as the agent writes it is read that way; for
+any other, and for what is wrong with one, `from_json` has the word (a property test holds the two together).
 """
 
 from __future__ import annotations

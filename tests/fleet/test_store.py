@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from edgewright.errors import RolloutError, StorageError
 from edgewright.telemetry.histogram import ExponentialHistogram
 from edgewright.twin import ReleaseReference
 from edgewright_fleet.rollout.measured import Measured
-from edgewright_fleet.rollout.records import DeviceRecord, Devices
+from edgewright_fleet.rollout.records import DeviceRecord, Devices, changed
 from edgewright_fleet.rollout.spec import RolloutSpec
 from edgewright_fleet.rollout.state import AbortRequested, Decision, RolloutState
 from edgewright_fleet.rollout.store import LEASE_S, RolloutStore
@@ -67,6 +67,25 @@ states = st.builds(
 @pytest.fixture
 def store(tmp_path: Path) -> RolloutStore:
     return RolloutStore(tmp_path / "store.sqlite")
+
+
+@given(records, records)
+def test_changed_record_is_what_replacing_its_fields_gives(old: DeviceRecord, new: DeviceRecord) -> None:
+    news = {"sequence": new.sequence, "stand": new.stand, "after": new.after}
+    assert changed(old, **news) == replace(old, **news)  # type: ignore[arg-type]
+    assert type(changed(old)) is DeviceRecord
+    with pytest.raises(FrozenInstanceError):
+        changed(old).online = True  # type: ignore[misc]
+    with pytest.raises(AttributeError):
+        changed(old, colour="red")
+
+
+def test_devices_that_run_the_same_hold_one_release_after_a_restart(store: RolloutStore) -> None:
+    records = {f"d{n}": DeviceRecord(profile="p", running=RELEASE, before=RELEASE) for n in range(2)}
+    store.create(SPEC, STATE.model_copy(update={"devices": Devices.of(records)}))
+    first, second = store.load("r")[1].devices.values()
+    assert first.running is second.running is first.before is second.before
+    assert first.profile is second.profile
 
 
 @given(states)

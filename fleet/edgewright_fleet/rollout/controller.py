@@ -64,17 +64,21 @@ def start_rollout(
     `ArtifactError` where the registry does not hold the release.
     """
     if spec.name not in store.names():
-        if spec.reverts:
-            state = _reversal(spec, store, clock())
-        else:  # with all that is known of the devices, which then need not be heard and stored again
-            state = hear(first_state(spec, snapshot(target), clock()), target.known())
-            target.forget()
-        store.create(spec, state, by=operator())
+        store.create(spec, _begun(spec, target, store, clock), by=operator())
     elif store.load(spec.name)[0] != spec:
         raise RolloutError(
             f"rollout '{spec.name}' was begun with another specification", remedy="choose another name"
         )
     return run_rollout(spec.name, target, store, observer, clock=clock)
+
+
+def _begun(spec: RolloutSpec, target: Target, store: Store, clock: Callable[[], float]) -> RolloutState:
+    """The state of a new rollout, with all that is known of its devices: it is heard and stored once."""
+    if spec.reverts:
+        return _reversal(spec, store, clock())
+    state = hear(first_state(spec, snapshot(target), clock()), target.known())
+    target.forget()
+    return state
 
 
 def revert_rollout(
@@ -140,7 +144,9 @@ def run_rollout(
     renewed = saved = time.monotonic()
     changed, resumed = False, list[ContinueRequested]()
     try:
-        spec, state = store.load(name)  # not before: until the lease was ours another controller may have acted
+        spec, state = store.load(
+            name
+        )  # not before: until the lease was ours another controller may have acted
         if state.phase in ENDED:
             raise RolloutError(f"rollout '{name}' has ended ({state.phase})", remedy="choose another name")
         if (newest := store.newest_of(spec.fleet)) not in (None, name):

@@ -100,6 +100,17 @@ def shared(release: ReleaseReference) -> ReleaseReference:
     return release
 
 
+def sharing(record: DeviceRecord) -> DeviceRecord:
+    """The same, with what many records hold as one object for all of them."""
+    return changed(
+        record,
+        profile=sys.intern(record.profile),
+        boot=record.boot and sys.intern(record.boot),
+        before=record.before and shared(record.before),
+        running=record.running and shared(record.running),
+    )
+
+
 RECORD: TypeAdapter[DeviceRecord] = TypeAdapter(DeviceRecord)
 Names = Map[str, None]
 _NONE: Names = Map()
@@ -267,9 +278,7 @@ class Devices(Mapping[str, DeviceRecord]):
 
 
 def _same_sums(record: DeviceRecord, old: DeviceRecord) -> bool:
-    return (
-        record.after is old.after and record.control is old.control and record.baseline is old.baseline
-    )
+    return record.after is old.after and record.control is old.control and record.baseline is old.baseline
 
 
 def _needs_baseline(record: DeviceRecord) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from edgewright_fleet.rollout.measured import SUMS, Measured
-from edgewright_fleet.rollout.records import MEASUREMENTS, RECORD, DeviceRecord, Devices, changed
+from edgewright_fleet.rollout.records import MEASUREMENTS, RECORD, DeviceRecord, Devices, changed, sharing
 
 VERSION = 3
 SCHEMA = """
@@ -69,7 +69,7 @@ def read_devices(rows: Callable[..., list[Any]], rollout: int) -> Devices:
     for name, field, data in rows("SELECT name, field, sums FROM measured WHERE rollout = ?", rollout):
         sums.setdefault(name, {})[field] = SUMS.validate_json(data)
     found: dict[str, DeviceRecord] = {
-        sys.intern(name): changed(RECORD.validate_json(record), **sums.get(name, {}))
+        sys.intern(name): sharing(changed(RECORD.validate_json(record), **sums.get(name, {})))
         for name, record in rows("SELECT name, record FROM device WHERE rollout = ?", rollout)
     }
     return Devices.of(found).saved()

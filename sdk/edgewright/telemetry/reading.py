@@ -27,7 +27,7 @@ from edgewright.telemetry.histogram import ExponentialHistogram
 from edgewright.telemetry.otlp import protobuf_in
 from edgewright.telemetry.sketch import DataSketch
 from edgewright.telemetry.window import TelemetryWindow, decode_otlp
-from edgewright.telemetry.wire import taken_apart
+from edgewright.telemetry.wire import inside, taken_apart
 
 WIDEST = 4096
 """Buckets of a histogram that is read; a device writes 40 at most, and one that spans more is no measurement."""
@@ -145,8 +145,7 @@ def _plain(data: bytes) -> tuple[Reading, ...] | None:
     device: tuple[DeviceFigures, str | None] | None = None
     about: tuple[str, str, str] | None = None
     release: list[bytes] = []
-    (part,) = taken_apart(data, _FIRST, _FIRST)
-    resource, *scopes = taken_apart(part, _FIRST, _SECOND)
+    resource, *scopes = taken_apart(data[inside(data, _FIRST) :], _FIRST, _SECOND)
     for scope in scopes:
         found = known_figures(scope)
         if found is None:
@@ -216,15 +215,16 @@ def _of_release(
 
 def _durations(metric: bytes) -> tuple[Durations, int, int, int]:
     """The latency, the throttled inferences, and the window's start and end."""
-    (histogram,) = taken_apart(metric[len(_DURATION) :], _HISTOGRAM, _HISTOGRAM)
+    histogram = metric[inside(metric, _HISTOGRAM, len(_DURATION)) :]
     latency, throttled, times = Durations(), 0, b""
     for data in taken_apart(histogram, _FIRST, _FIRST):
         at = 0
         while data[at] == _FIRST:  # its attributes, and after them two times
             at += 2 + data[at + 1]
-        if times not in (b"", data[at : at + 18]):
+        said = data[at : at + 18]
+        if times and said != times:
             raise ValueError
-        times = data[at : at + 18]
+        times = said
         throttling = _kept_throttling(data[:at]) if at < 128 else _throttling(data[:at])
         if throttling is None:  # another stage
             continue

@@ -29,3 +29,18 @@ def taken_apart(message: bytes, first: int, rest: int) -> list[bytes]:
     if at != end:
         raise ValueError("cut short")
     return found
+
+
+def inside(message: bytes, tag: int, at: int = 0) -> int:
+    """Where begins what a field of this tag holds, which is the last of the message and begins at `at`.
+
+    Raises `ValueError` or `IndexError` where it does not.
+    """
+    said, length = message[at], message[at + 1]
+    begin = at + 2
+    if length > 127:
+        length += (message[begin] << 7) - 128
+        begin += 1
+    if said != tag or length >= 1 << 14 or begin + length != len(message):
+        raise ValueError("a field of another kind")
+    return begin
