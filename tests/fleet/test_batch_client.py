@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import paho.mqtt.client as paho
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paho.mqtt.enums import CallbackAPIVersion
@@ -77,6 +78,19 @@ def test_stream_cut_anywhere_gives_each_message_once_and_acknowledges_it(
         while len(got) < len(wanted):
             got += broker.recv(len(wanted) - len(got))
         assert got == wanted
+
+
+@pytest.mark.parametrize("said", [b"", b"\x00", b"\x10\x00"], ids=["plain", "success", "no subscriber"])
+def test_message_of_ours_is_published_once_the_broker_says_so(said: bytes) -> None:
+    with connected() as (client, broker, _):
+        ours = [client.publish("a/b", b"x", qos=1) for _ in range(3)]
+        acknowledged = [
+            b"\x40" + bytes((2 + len(said),)) + struct.pack(">H", number) + said
+            for number in (ours[2].mid, ours[0].mid, ours[0].mid, 999)
+        ]
+        broker.sendall(b"".join(acknowledged))
+        assert client.loop_read() == paho.MQTT_ERR_SUCCESS
+        assert [one.is_published() for one in ours] == [True, False, True]
 
 
 def test_message_of_qos_two_goes_the_way_of_paho() -> None:
