@@ -29,7 +29,8 @@ REST_S = 0.01
 """Seconds in which messages gather where many more are on their way."""
 _PUBLISH, _QOS_2 = 0x30, 0x04
 _PUBACK = b"\x40\x02"
-_SUCCESS, _NO_PROPERTIES = ReasonCode(PacketTypes.PUBACK), Properties(PacketTypes.PUBACK)
+_SUCCESS = ReasonCode(PacketTypes.PUBACK)
+_NO_PROPERTIES = Properties(PacketTypes.PUBACK)  # type: ignore[no-untyped-call]
 
 
 class BatchClient(paho.Client):
