@@ -176,7 +176,7 @@ def _updating(state: RolloutState, spec: RolloutSpec, now_s: float) -> Step:
         if not due and state.wave + 1 == len(state.waves) and state.devices.count("committed"):
             return succeed(state, now_s)
         if due and found.open:
-            waits = judge([result_of(state, spec, name) for name in found.open])
+            waits = judge(result_of(state, spec, name) for name in found.open)
             return _pause(state, now_s, f"inconclusive: {label}{waits.sentence}", dict(waits.evidence))
         sentence = _why_no_baseline(due, spec, label)
         return _pause(state, now_s, f"inconclusive: {sentence}", {"lacking": due})
@@ -226,7 +226,7 @@ def _observing(state: RolloutState, spec: RolloutSpec, now_s: float) -> Step:
         return _wholly_failed(state, spec, found, failed_own, now_s)
     if not own and not late:
         return state, []
-    result = judge([result_of(state, spec, name) for name in working] if own else [])
+    result = judge(result_of(state, spec, name) for name in (working if own else ()))
     label = f"wave {state.wave + 1}"
     if result.verdict == "pass":
         passed = Decision(f"{label} passed the gate: {result.sentence}", dict(result.evidence))

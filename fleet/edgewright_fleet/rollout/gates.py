@@ -11,7 +11,8 @@ the specification requires them. A ratio that is no number fails. What all devic
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from edgewright.telemetry.sketch import jensen_shannon_distance
@@ -105,17 +106,25 @@ def judge_device(
     return GateResult("pass", f"{device}: {', '.join(ratios)}", evidence)
 
 
-def judge(results: Sequence[GateResult]) -> GateResult:
-    """All devices together: one failure fails, an inconclusive one leaves it so, nothing passes on nothing."""
+def judge(results: Iterable[GateResult]) -> GateResult:
+    """All devices together: one failure fails, an inconclusive one leaves it so, nothing passes on nothing.
+
+    One after the other, as those of a large fleet are not to be held all at once.
+    """
+    counts, shown = Counter[Verdict](), dict[Verdict, GateResult]()
+    for result in results:
+        counts[result.verdict] += 1
+        kept = shown.setdefault(result.verdict, result)
+        if result.verdict == "pass" and _ratio(result.evidence) > _ratio(kept.evidence):
+            shown["pass"] = result
     for verdict in ("fail", "inconclusive"):
-        found = [result for result in results if result.verdict == verdict]
-        if found:
-            more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-            return GateResult(found[0].verdict, found[0].sentence + more, found[0].evidence)
-    if not results:
+        if (found := shown.get(verdict)) is not None:
+            more = f" (and {counts[verdict] - 1} more)" if counts[verdict] > 1 else ""
+            return GateResult(found.verdict, found.sentence + more, found.evidence)
+    if (worst := shown.get("pass")) is None:
         return GateResult("inconclusive", "no device that could be judged", {})
-    worst = max(results, key=lambda result: _ratio(result.evidence))
-    sentence = f"{len(results)} device{'s' if len(results) > 1 else ''} passed; {worst.sentence}"
+    passed = counts["pass"]
+    sentence = f"{passed} device{'s' if passed > 1 else ''} passed; {worst.sentence}"
     return GateResult("pass", sentence, worst.evidence)
 
 
