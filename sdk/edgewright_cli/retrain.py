@@ -105,7 +105,10 @@ def watch(spec: Path, every: float, once: bool, store: Path, broker: str) -> Non
     Each run is a process of its own, which takes the modules of the model as they are then. A run that stopped,
     or is held for a person, is left alone.
     """
+    from edgewright_fleet.retraining.spec import check_files, load_spec
+
     broker_settings(broker)
+    check_files(load_spec(spec))  # what is wrong from the start is not tried for ever
     options = ["--store", str(store), "--broker", broker]
     if once:
         raise click.exceptions.Exit(_look_once(spec, options))
@@ -196,6 +199,8 @@ def status(run: str | None, runs: Path, as_json: bool) -> None:
     from edgewright_fleet.retraining.run import Run, names
 
     found = [_run(run, runs)] if run else [Run(runs / name) for name in names(runs)]
+    if not found:
+        click.echo(f"{runs}: holds no runs", err=True)
     documents = [described(each) for each in found]
     if as_json:
         print_json(documents[0] if run else documents)
@@ -225,8 +230,11 @@ def logs(run: str, follow: bool, runs: Path) -> None:
     """Print what the ranks of a run's training wrote, each line after its rank."""
     from edgewright_fleet.retraining.loop import training_logs
 
+    line = None
     for line in training_logs(_run(run, runs), follow=follow):
         click.echo(line)
+    if line is None:
+        click.echo("the ranks have written nothing", err=True)
 
 
 @retrain.command(epilog='Example: edgewright retrain cancel kiosks-0001 --why "too dear"')
@@ -319,7 +327,7 @@ def _drive(run: Run, store: Path, settings: BrokerSettings, as_json: bool) -> No
     if as_json:
         print_json(described(run))
     else:
-        click.echo(f"{run.name} is {standing}: {run.chain.links[-1].says}")
+        click.echo(f"{run.name} is {standing}: {run.says}")
     if standing == "held":
         click.echo(f"release it all the same: edgewright retrain promote {run.folder} --why ...", err=True)
     if standing != "done" or run.taken_back:

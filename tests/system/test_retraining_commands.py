@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -137,8 +138,31 @@ def test_what_cannot_be_is_one_line(task: Path) -> None:
         (("status", "none-0001"), "is not the folder of a retraining"),
         (("submit", "none.yaml"), "does not exist"),
         (("logs", "none-0001"), "is not the folder of a retraining"),
+        (("watch", "none.yaml"), "does not exist"),
     ]:
         done = run(task, *arguments)
         assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1, done.stderr
     assert run(task, "check", "spec.yaml").returncode == 3
     assert json.loads(run(task, "check", "spec.yaml", "--json").stdout)[0]["because"]
+    empty = run(task, "status")
+    assert (empty.returncode, empty.stderr) == (0, "runs: holds no runs\n")
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"model": "digits_task:nett"}, "module 'digits_task' has no 'nett'"),
+        ({"signing": {"keys": ["keys"]}}, "is not an artifact or registry folder"),
+        ({"weights": "net.safetensors"}, "weights: .*net.safetensors: no such file"),
+    ],
+)
+def test_what_would_fail_after_the_training_is_said_before_it(
+    task: Path, changes: dict[str, Any], problem: str
+) -> None:
+    document = yaml.safe_load((task / "spec.yaml").read_text())
+    (task / "spec.yaml").write_text(yaml.safe_dump(document | changes))
+    done = run(task, "submit", "spec.yaml")
+    name, said = done.stderr.splitlines()  # and no bar that has nothing to show
+    assert done.returncode == 2 and name.startswith("digits-0001: ") and re.search(problem, said), done.stderr
+    assert kinds(task) == ["trigger", "data", "stopped"]
+    assert not (task / "runs" / "digits-0001" / "training").exists()

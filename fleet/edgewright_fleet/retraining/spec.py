@@ -19,6 +19,7 @@ from edgewright_fleet.retraining.kubernetes.settings import KubernetesSettings
 from edgewright_fleet.retraining.promotion.handover import read_template
 from edgewright_fleet.retraining.triggers.policy import DriftRule, TriggerPolicy
 from edgewright_fleet.spec_file import read_spec
+from edgewright_profiles.catalog import load_profile
 
 
 class Training(BaseModel):
@@ -151,12 +152,19 @@ def load_spec(path: Path) -> RetrainingSpec:
             "runs": folder / spec.runs,
             "weights": folder / spec.weights if spec.weights else None,
             "data": spec.data.model_copy(update=_resolved(spec.data, folder)),
+            "conversion": spec.conversion.model_copy(
+                update={"profiles": tuple(_profile(name, folder) for name in spec.conversion.profiles)}
+            ),
             "signing": spec.signing and _signing(spec.signing, folder),
             "promotion": spec.promotion.model_copy(
                 update={"rollout": folder / spec.promotion.rollout if spec.promotion.rollout else None}
             ),
         }
     )
+
+
+def _profile(name: str, folder: Path) -> str:
+    return str(folder / name) if name.endswith(".toml") else name
 
 
 def _signing(signing: Signing, folder: Path) -> Signing:
@@ -172,6 +180,8 @@ def check_files(spec: RetrainingSpec) -> None:
     for key, at in here.items():
         if at is not None and ":" not in at and not Path(at).exists():
             raise ConfigError("no such file", where=f"data.{key}: {at}")
+    for profile in spec.conversion.profiles:
+        load_profile(profile)
     if spec.promotion.rollout is not None:
         read_template(spec.promotion.rollout, spec.release)
 

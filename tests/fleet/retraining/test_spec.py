@@ -10,6 +10,7 @@ import yaml
 from edgewright.contract import to_json
 from edgewright.errors import ConfigError
 from edgewright_fleet.retraining.spec import check_files, load_spec
+from edgewright_profiles.errors import ProfileError
 
 SMALLEST = {
     "name": "night",
@@ -62,6 +63,7 @@ def test_what_a_run_keeps_of_it_reads_as_the_same_anywhere(tmp_path: Path) -> No
         ({"training": {"function": "m:f", "nodes": 0}}, r"training\.nodes: Input should be greater than 0"),
         ({"data": {"training": "train.npz"}}, r"data\.evaluation: Field required"),
         ({"conversion": {"profiles": []}}, r"conversion\.profiles: "),
+        ({"training": "vision:train"}, "training: must be keys with values"),
     ],
 )
 def test_a_mistake_is_one_line_with_its_place(
@@ -69,6 +71,13 @@ def test_a_mistake_is_one_line_with_its_place(
 ) -> None:
     with pytest.raises(ConfigError, match=rf"spec\.yaml: {problem}"):
         load_spec(written(tmp_path / "spec.yaml", **changes))
+
+
+@pytest.mark.parametrize("text", ["", "night", "- night"])
+def test_a_file_without_keys_is_one_line_in_plain_words(tmp_path: Path, text: str) -> None:
+    (tmp_path / "spec.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"spec\.yaml: must be keys with values$"):
+        load_spec(tmp_path / "spec.yaml")
 
 
 def test_what_is_needed_after_the_training_is_missed_before_it(tmp_path: Path) -> None:
@@ -81,6 +90,10 @@ def test_what_is_needed_after_the_training_is_missed_before_it(tmp_path: Path) -
     refused(r"data\.training: .*/train\.npz: no such file")
     (tmp_path / "train.npz").touch()
     check_files(load_spec(written(tmp_path / "spec.yaml")))
+    with pytest.raises(ProfileError, match="did you mean 'raspberry-pi-5'"):
+        check_files(load_spec(written(tmp_path / "spec.yaml", conversion={"profiles": ["raspbery-pi-5"]})))
+    with pytest.raises(ProfileError, match=rf"{tmp_path}/own\.toml: cannot be read"):
+        check_files(load_spec(written(tmp_path / "spec.yaml", conversion={"profiles": ["own.toml"]})))
     refused(r"night\.yaml", promotion={"rollout": "night.yaml"})
     rollout = {
         "name": "n",

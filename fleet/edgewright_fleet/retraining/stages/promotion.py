@@ -72,12 +72,13 @@ def release_candidate(run: Run, spec: RetrainingSpec, tools: Tools) -> Step | No
         why=approval.says if approval else None,
         intended_use=spec.intended_use,
         limits=spec.limits,
-        sign=_signed_by(spec),
+        sign=signed_by(spec),
     )
     return None
 
 
-def _signed_by(spec: RetrainingSpec) -> Callable[[str], object] | None:
+def signed_by(spec: RetrainingSpec) -> Callable[[str], object] | None:
+    """What signs a release; None: nobody. Raises `TrustError` where it could not."""
     if spec.signing is None:
         return None
     from edgewright.trust.repository import Signing  # it takes a package of its own
