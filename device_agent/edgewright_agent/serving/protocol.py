@@ -117,7 +117,9 @@ def datatype_of(dtype: np.dtype[Any] | str) -> str:
     return _NAMES[np.dtype(dtype)]
 
 
-def read_request(document: bytes, tensors: bytes, outputs: Sequence[TensorSpec]) -> InferenceRequest:
+def read_request(
+    document: bytes, tensors: bytes | memoryview, outputs: Sequence[TensorSpec]
+) -> InferenceRequest:
     """Read a request of a model with these outputs from its JSON and the bytes behind. Raises `DataError`."""
     request = _remembered(document) if len(document) <= REMEMBERED_BYTES else _parsed(document)
     inputs: dict[str, Array] = {}
@@ -200,7 +202,7 @@ def _dtype(tensor: _Input) -> np.dtype[Any]:
     return dtype
 
 
-def _from_binary(tensor: _Input, tensors: bytes, offset: int, size: int) -> Array:
+def _from_binary(tensor: _Input, tensors: bytes | memoryview, offset: int, size: int) -> Array:
     dtype = _dtype(tensor)
     where = f"input '{tensor.name}'"
     if tensor.data is not None:

@@ -209,3 +209,30 @@ def test_whatever_bytes_come_the_next_client_is_served(
         assert answer.isascii()
     assert api.answers()
     assert not [entry for entry in caplog.records if entry.levelname in ("ERROR", "CRITICAL")]
+
+
+DOCUMENTS = st.integers(0, 255).map(
+    lambda x: b'{"inputs":[{"name":"x","datatype":"UINT8","shape":[1,4],"data":[1,2,3,%3d]}]}' % x
+)
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> bytes:
+    """One after which the connection stays open, with any line ends, and blank lines in its body."""
+    line = draw(
+        st.sampled_from([f"POST {INFER} HTTP/1.1", "GET /v2/health/live HTTP/1.1", "GET /no HTTP/1.1"])
+    )
+    blank = draw(st.sampled_from([b"", b"\r\n\r\n", b"\n\n"]))
+    body = blank + draw(DOCUMENTS) + blank if line.startswith("POST") else b""
+    end = draw(st.sampled_from(["\r\n", "\n"]))
+    asks = draw(st.sampled_from([[], ["Expect: 100-continue"]]))
+    return end.join([line, f"Content-Length: {len(body)}", *asks, "", ""]).encode() + body
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sent=st.lists(st.tuples(requests(), st.integers(1, 3)), min_size=1, max_size=4))
+def test_requests_on_one_connection_are_answered_as_each_on_its_own(
+    api: Any, sent: list[tuple[bytes, int]]
+) -> None:
+    all_of_them = [request for request, times in sent for _ in range(times)]
+    assert exchange(api, b"".join(all_of_them)) == b"".join(exchange(api, one) for one in all_of_them)

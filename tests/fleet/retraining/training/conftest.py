@@ -40,7 +40,7 @@ def end_of(job: TrainingJob) -> JobStatus:
 def losses(job: TrainingJob) -> dict[str, str]:
     """Each rank's loss at each step, as it was computed last."""
     lines = {}
-    for rank in range(2):
+    for rank in range(job.processes_per_node):
         for line in (job.folder / "output" / f"losses-{rank}").read_text().splitlines():
             step, loss = line.split()
             lines[f"{rank}:{step}"] = loss

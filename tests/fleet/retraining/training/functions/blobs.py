@@ -1,8 +1,8 @@
 """A training function as a user writes one: two classes of points, DDP or FSDP, and all three random generators.
 
 Each rank notes its losses, to the last bit. Parameters are steps: at those in `saved_at` the ranks wait until
-there are one, two ... whole checkpoints; after `die_at` rank 1 kills itself, once; at `wait_at` they wait for the
-file `go`.
+there are one, two ... whole checkpoints; after `die_at` the last rank kills itself, once; at `wait_at` they wait
+for the file `go`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import nn
 def train(context):
     torch.set_num_threads(1)
     steps = context.parameters.get("steps", 40)
-    points = torch.randn(512, 16, generator=torch.Generator().manual_seed(0))
+    points = torch.randn(512, 16, generator=torch.Generator().manual_seed(0)).to(context.device)
     labels = (points[:, :4].sum(1) > 0).long()
 
     torch.manual_seed(context.seed)  # the same weights on every rank
@@ -37,10 +37,9 @@ def train(context):
     with (context.output / f"losses-{context.rank}").open("a") as losses:
         for step in range(done, steps):
             batch = context.batch(step, 32, len(points))
-            noise = torch.tensor(
-                np.random.normal(size=16) * 0.01 + random.gauss(0, 0.01), dtype=torch.float32
-            )
-            loss = nn.functional.cross_entropy(model(points[batch] + noise), labels[batch])
+            noise = np.random.normal(size=16) * 0.01 + random.gauss(0, 0.01)
+            noisy = points[batch] + torch.tensor(noise, dtype=torch.float32, device=context.device)
+            loss = nn.functional.cross_entropy(model(noisy), labels[batch])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -62,7 +61,7 @@ def _obstacles(context, state, step):
         wanted = 1 + parameters["saved_at"].index(step)
         _hold(context, state, step, lambda: len(list(checkpoints.glob("*/whole.json"))) >= wanted)
     died = output / "died"
-    if step == parameters.get("die_at") and context.rank == 1 and not died.exists():
+    if step == parameters.get("die_at") and context.rank == context.world_size - 1 and not died.exists():
         died.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     if step == parameters.get("wait_at"):
