@@ -131,3 +131,19 @@ def test_a_release_that_the_cluster_takes_back_is_exit_code_3_and_is_not_what_se
     assert code == 3 and f"rollout {bench.fleet.name}-1.0.0 failed: " in out, out + said
     assert Run(bench.folder / "runs" / "digits-0001").taken_back
     assert serving_release(load_spec(bench.folder / "spec.yaml")) is None
+
+
+def test_a_release_that_the_controller_has_not_got_yet_is_refused_and_rolled_out_once_it_has(
+    bench: Bench,
+) -> None:
+    fleet, name = bench.fleet, f"{bench.fleet.name}-1.0.0"
+    bench.joins("berlin.b0")
+    bench.spec["registry"] = "registry-of-the-trainer"
+    assert bench.does("retrain", "submit", "spec.yaml")[0] == 3
+    with fleet.controller():
+        code, out, said = bench.does("retrain", "promote", "digits-0001", "--why", "none serves")
+        assert code == 2 and f"rollout '{name}' was refused: " in said.splitlines()[-1], out + said
+        shutil.copytree(bench.folder / "registry-of-the-trainer", fleet.registry, dirs_exist_ok=True)
+        until(lambda: fleet.status(name).state is not None)
+        code, out, said = bench.does("retrain", "resume", "digits-0001")
+    assert code == 0 and f"rollout {name} succeeded: digits:1.0.0 runs on 1 of 1" in out, out + said

@@ -59,10 +59,11 @@ def gather(run: Run, spec: RetrainingSpec, tools: Tools) -> Step:
 
 def _each_percent(tools: Tools) -> Progress:
     """Tells how far collecting is, a hundred times at most."""
-    began, told = tools.now(), -1
+    began, told = None, 0
 
     def tell(done: int, of: int) -> None:
-        nonlocal told
+        nonlocal began, told
+        began = began or tools.now()  # the store was listed before, which takes its own time
         if told != (told := 100 * done // of):
             left_s = (tools.now() - began).total_seconds() / done * (of - done)
             tools.show(done - 1, of, "collecting samples from the field", left_s)
