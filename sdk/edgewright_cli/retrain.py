@@ -27,7 +27,7 @@ runs_option = click.option(
 )
 spec_argument = click.argument("spec", type=click.Path(path_type=Path))
 EXIT_CODES = (
-    "Exit codes: 0 released (or ready to be), 3 held, stopped or taken back by its rollout, 2 bad input."
+    "Exit codes: 0 released (or ready to be), 3 held, stopped, or its rollout did not succeed, 2 bad input."
 )
 
 

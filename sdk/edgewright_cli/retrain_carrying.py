@@ -78,7 +78,9 @@ def drive_run(run: Run, store: Path, settings: BrokerSettings, as_json: bool) ->
         click.echo(f"{run.name} is {standing}: {run.says}")
     if standing == "held":
         click.echo(f"release it all the same: edgewright retrain promote {run.folder} --why ...", err=True)
-    if standing != "done" or run.taken_back:
+    rollout = run.chain.last("rollout")
+    phase = rollout.evidence.get("phase") if rollout else None  # None: it was not to be carried out here
+    if standing != "done" or phase not in (None, "succeeded"):
         raise click.exceptions.Exit(3)
 
 
