@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import sys
@@ -62,12 +63,13 @@ def measure(model: BenchmarkModel, variants: Sequence[Variant], quick: bool, say
     _prepare(model, prepared)
     made: list[Made] = []
     failures: dict[str, str] = {}
+    ours = functools.cache(lambda: _ours(model, prepared))
     for variant in variants:
         if not variant.suits(model):
             continue
         say(f"{model.name}: {variant.key}: converting and executing")
         try:
-            made.append(_make(model, prepared, variant))
+            made.append(_make(model, prepared, variant, ours))
         except StepFailedError as failure:
             failures[variant.key] = str(failure)
             say(f"{model.name}: {variant.key}: failed, {failure}")
@@ -96,14 +98,26 @@ def _prepare(model: BenchmarkModel, prepared: PreparedModel) -> None:
     _run_own(sys.executable, "prepare", [model.name, *_flags(prepared)], log)
 
 
-def _make(model: BenchmarkModel, prepared: PreparedModel, variant: Variant) -> Made:
+def _ours(model: BenchmarkModel, prepared: PreparedModel) -> Usage:
+    """One conversion to both formats, as a user gets it."""
+    output = prepared.artifacts / OURS
+    for suffix in SUFFIX.values():
+        output.with_suffix(suffix).unlink(missing_ok=True)
+    log = output.with_suffix(".log")
+    return _run_own(sys.executable, "ours", [model.name, output, *_flags(prepared)], log)
+
+
+def _make(
+    model: BenchmarkModel, prepared: PreparedModel, variant: Variant, ours: Callable[[], Usage]
+) -> Made:
     stem = variant.key.replace(" ", "-")
     path = prepared.artifacts / f"{stem}{SUFFIX[variant.runtime]}"
     log = prepared.artifacts / f"{stem}.log"
-    path.unlink(missing_ok=True)
     if variant.tool == OURS:
-        usage = _run_own(sys.executable, "ours", [model.name, variant.name, path, *_flags(prepared)], log)
+        path = prepared.artifacts / f"{OURS}{SUFFIX[variant.runtime]}"
+        usage = ours()
     else:
+        path.unlink(missing_ok=True)
         source = prepared.tflite if variant.runtime == "tflite" else prepared.onnx
         family = ["transformer"] if model.transformer else []
         script = PEERS / f"{variant.script}.py"

@@ -1,7 +1,8 @@
-"""Our own conversion of one model to one format, with the settings that a user gets.
+"""Our own conversion of one model to both formats, with the settings that a user gets.
 
-A child process: `python -m benchmarks.converters.ours NAME FORMAT OUTPUT [--quick]`. It is given the calibration
-data and never the evaluation data, and writes the artifact's model file and, beside it, its manifest.
+A child process: `python -m benchmarks.converters.ours NAME OUTPUT [--quick]`. It is given the calibration data and
+never the evaluation data, and writes each artifact's model file, OUTPUT.onnx and OUTPUT.tflite, and beside it its
+manifest.
 """
 
 from __future__ import annotations
@@ -10,12 +11,10 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import cast
 
 import edgewright as ew
 from benchmarks.converters.cache import PreparedModel
 from benchmarks.converters.prepare import load_network
-from edgewright.artifact.manifest import ModelFormat
 from edgewright.artifact.release import open_all
 from edgewright.contract import to_json
 
@@ -24,7 +23,7 @@ PROFILE = "x86-64-gateway"
 
 
 def main() -> None:
-    name, model_format, output, *flags = sys.argv[1:]
+    name, output, *flags = sys.argv[1:]
     prepared = PreparedModel(name, quick="--quick" in flags)
     with tempfile.TemporaryDirectory() as folder:
         registry = Path(folder) / "registry"
@@ -32,13 +31,14 @@ def main() -> None:
             load_network(prepared),
             calibration=prepared.calibration,
             profile=PROFILE,
-            format=cast("ModelFormat", model_format),
+            format=("onnx", "tflite"),
             output=registry,
             name=name,
         )
-        (artifact,) = open_all(str(registry))
-        shutil.copyfile(artifact.model_path, output)
-        Path(f"{output}.json").write_bytes(to_json(artifact.manifest))
+        for artifact in open_all(str(registry)):
+            model = f"{output}.{artifact.manifest.format}"
+            shutil.copyfile(artifact.model_path, model)
+            Path(f"{model}.json").write_bytes(to_json(artifact.manifest))
 
 
 if __name__ == "__main__":

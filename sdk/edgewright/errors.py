@@ -92,4 +92,6 @@ def first_violation(error: ValidationError) -> tuple[str, str]:
     place = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
         return place, "no such key"
+    if detail["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return place, "must be keys with values"
     return place, detail["msg"].removeprefix("Value error, ")

@@ -32,7 +32,7 @@ Examples:
 )
 @click.option(
     "--store",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=click.Path(path_type=Path),
     default=Path("edgewright-hub.sqlite"),
     show_default=True,
     help="The store of 'fleet hub', which may be running.",

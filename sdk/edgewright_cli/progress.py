@@ -45,15 +45,20 @@ def about(left: float) -> str:
 
 @contextlib.contextmanager
 def progress(title: str) -> Iterator[Callable[[int, int, str, float], None]]:
-    """Progress on standard error: call it with the steps done, and in all, what comes now, the seconds left."""
+    """Progress on standard error: call it with the steps done, and in all, what comes now, the seconds left.
+
+    Nothing is drawn before the first call.
+    """
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), _TimeLeft()
     )  # fmt: skip
-    with stderr_console() as console, Progress(*columns, console=console) as bar:
+    with stderr_console() as console:
+        bar = Progress(*columns, console=console)
         task = bar.add_task(title, total=None)
 
         def show(done: int, total: int, what: str, left: float) -> None:
             bar.update(task, completed=done, total=total, description=what, left=left, at=time.monotonic())
+            bar.start()
             if not console.is_terminal:
                 console.print(
                     f"[{done + 1}/{total}] {what} ({about(left)})",
@@ -62,5 +67,9 @@ def progress(title: str) -> Iterator[Callable[[int, int, str, float], None]]:
                     soft_wrap=True,
                 )
 
-        yield show
-        bar.update(task, completed=bar.tasks[0].total, description=f"{title}: done", left=None)
+        try:
+            yield show
+            bar.update(task, completed=bar.tasks[0].total, description=f"{title}: done", left=None)
+        finally:
+            if bar.live.is_started:
+                bar.stop()

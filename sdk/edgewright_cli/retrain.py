@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,11 +11,10 @@ import click
 from edgewright.errors import EdgewrightError
 from edgewright_cli.broker import broker_option, broker_settings
 from edgewright_cli.output import json_option, print_json, print_table
-from edgewright_cli.progress import progress
-from edgewright_cli.rollout_carrying import carried_out, store_option, why_option
+from edgewright_cli.retrain_carrying import check_store, drive_run, look_once, now
+from edgewright_cli.rollout_carrying import store_option, why_option
 
 if TYPE_CHECKING:
-    from edgewright.mqtt import BrokerSettings
     from edgewright_fleet.retraining.run import Run
 
 runs_option = click.option(
@@ -31,7 +27,7 @@ runs_option = click.option(
 )
 spec_argument = click.argument("spec", type=click.Path(path_type=Path))
 EXIT_CODES = (
-    "Exit codes: 0 released (or ready to be), 3 held, stopped or taken back by its rollout, 2 bad input."
+    "Exit codes: 0 released (or ready to be), 3 held, stopped, or its rollout did not succeed, 2 bad input."
 )
 
 
@@ -62,7 +58,7 @@ def check(spec: Path, as_json: bool) -> None:
     from edgewright_fleet.retraining.spec import load_spec
     from edgewright_fleet.retraining.triggers.trigger import Trigger
 
-    found = look(load_spec(spec), _now())
+    found = look(load_spec(spec), now())
     if as_json:
         print_json([one.model_dump(mode="json", by_alias=True, exclude_none=True) for one in found])
     else:
@@ -105,37 +101,19 @@ def watch(spec: Path, every: float, once: bool, store: Path, broker: str) -> Non
     Each run is a process of its own, which takes the modules of the model as they are then. A run that stopped,
     or is held for a person, is left alone.
     """
+    from edgewright_fleet.retraining.spec import check_files, load_spec
+
     broker_settings(broker)
-    options = ["--store", str(store), "--broker", broker]
+    check_files(load_spec(spec))  # what is wrong from the start is not tried for ever
+    check_store(spec)
     if once:
-        raise click.exceptions.Exit(_look_once(spec, options))
+        raise click.exceptions.Exit(look_once(spec, store, broker))
     while True:
         try:
-            _look_once(spec, options)
+            look_once(spec, store, broker)
         except EdgewrightError as error:  # a store that is away for a while ends no watch
             click.echo(f"edgewright: {error}", err=True)
         time.sleep(every)
-
-
-def _look_once(spec: Path, options: list[str]) -> int:
-    """Begin what a trigger asks for and carry out what is under way; the greatest exit code of the runs."""
-    from edgewright_fleet.retraining.look import begin_run, look, under_way
-    from edgewright_fleet.retraining.spec import load_spec
-    from edgewright_fleet.retraining.triggers.trigger import Trigger
-
-    wanted = load_spec(spec)
-    runs = under_way(wanted)
-    if not runs:
-        for one in look(wanted, _now()):
-            if isinstance(one, Trigger):
-                click.echo(f"{one.evidence.group}: {one.kind}: {one.says}", err=True)
-                runs.append(begin_run(wanted, one, _now()))
-                break  # one training serves all groups, and each trigger after it is cooling down
-            click.echo(f"{one.evidence.group}: no, {'; '.join(one.because)}", err=True)
-    command = [sys.executable, "-m", "edgewright_cli.main", "retrain", "resume", *options]
-    return max(
-        (subprocess.run([*command, str(run.folder)], check=False).returncode for run in runs), default=0
-    )
 
 
 @retrain.command(
@@ -155,6 +133,7 @@ Examples:
 def submit(spec: Path, why: str | None, store: Path, broker: str, as_json: bool) -> None:
     """Retrain now, by hand: data, training, conversion, comparison, release, rollout.
 
+    The rollout is of bare devices, or where SPEC names promotion.cluster a ModelRollout there, which is watched.
     Ctrl-C ends this command and not the training: 'edgewright retrain resume' takes the run up again.
     """
     from edgewright_fleet.retraining.loop import by_hand
@@ -162,9 +141,10 @@ def submit(spec: Path, why: str | None, store: Path, broker: str, as_json: bool)
     from edgewright_fleet.rollout.controller import operator
 
     settings = broker_settings(broker)
-    run = by_hand(load_spec(spec), why or "", operator(), _now())
+    check_store(spec)
+    run = by_hand(load_spec(spec), why or "", operator(), now())
     click.echo(f"{run.name}: {run.folder}", err=True)
-    _drive(run, store, settings, as_json)
+    drive_run(run, store, settings, as_json)
 
 
 @retrain.command(epilog=f"Example: edgewright retrain resume kiosks-0001\n\n{EXIT_CODES}")
@@ -181,9 +161,10 @@ def resume(run: str, runs: Path, store: Path, broker: str, as_json: bool) -> Non
     from edgewright_fleet.rollout.controller import operator
 
     found, settings = _run(run, runs), broker_settings(broker)
+    check_store(found.spec_path)
     with found.held():
-        found.resume(f"resumed by {operator()}", _now())
-    _drive(found, store, settings, as_json)
+        found.resume(f"resumed by {operator()}", now())
+    drive_run(found, store, settings, as_json)
 
 
 @retrain.command(epilog="Example: edgewright retrain status kiosks-0001 --json")
@@ -196,6 +177,8 @@ def status(run: str | None, runs: Path, as_json: bool) -> None:
     from edgewright_fleet.retraining.run import Run, names
 
     found = [_run(run, runs)] if run else [Run(runs / name) for name in names(runs)]
+    if not found:
+        click.echo(f"{runs}: holds no runs", err=True)
     documents = [described(each) for each in found]
     if as_json:
         print_json(documents[0] if run else documents)
@@ -225,8 +208,11 @@ def logs(run: str, follow: bool, runs: Path) -> None:
     """Print what the ranks of a run's training wrote, each line after its rank."""
     from edgewright_fleet.retraining.loop import training_logs
 
+    line = None
     for line in training_logs(_run(run, runs), follow=follow):
         click.echo(line)
+    if line is None:
+        click.echo("the ranks have written nothing", err=True)
 
 
 @retrain.command(epilog='Example: edgewright retrain cancel kiosks-0001 --why "too dear"')
@@ -238,7 +224,7 @@ def cancel(run: str, why: str | None, runs: Path) -> None:
     from edgewright_fleet.retraining.loop import cancel as stop
     from edgewright_fleet.rollout.controller import operator
 
-    click.echo(stop(_run(run, runs), f"cancelled by {operator(why)}", _now()))
+    click.echo(stop(_run(run, runs), f"cancelled by {operator(why)}", now()))
 
 
 @retrain.command(
@@ -255,9 +241,10 @@ def promote(run: str, why: str, runs: Path, store: Path, broker: str, as_json: b
     from edgewright_fleet.rollout.controller import operator
 
     found, settings = _run(run, runs), broker_settings(broker)
+    check_store(found.spec_path)
     with found.held():
-        found.approve(why, operator(), _now())
-    _drive(found, store, settings, as_json)
+        found.approve(why, operator(), now())
+    drive_run(found, store, settings, as_json)
 
 
 @retrain.command(epilog="Example: edgewright retrain history kiosks-0001 --json")
@@ -305,33 +292,8 @@ def render(spec: Path, name: str) -> None:
     click.echo(rendered(job, training.kubernetes), nl=False)
 
 
-def _drive(run: Run, store: Path, settings: BrokerSettings, as_json: bool) -> None:
-    """Do the stages of a run with progress, say what came of it, and exit as the epilogs say."""
-    from edgewright_fleet.retraining.drive import drive
-    from edgewright_fleet.retraining.loop import backend_of, described
-    from edgewright_fleet.retraining.stages.step import Tools
-
-    def roll_out(path: Path) -> tuple[str, str]:
-        return carried_out(path, store, settings, lambda line: click.echo(line, err=True))
-
-    with progress(run.name) as show:
-        standing = drive(run, Tools(backend_of, show, roll_out))
-    if as_json:
-        print_json(described(run))
-    else:
-        click.echo(f"{run.name} is {standing}: {run.chain.links[-1].says}")
-    if standing == "held":
-        click.echo(f"release it all the same: edgewright retrain promote {run.folder} --why ...", err=True)
-    if standing != "done" or run.taken_back:
-        raise click.exceptions.Exit(3)
-
-
 def _run(text: str, runs: Path) -> Run:
     """A run by its name below `runs`, or by its folder."""
     from edgewright_fleet.retraining.run import Run
 
     return Run(Path(text) if "/" in text else runs / text)
-
-
-def _now() -> datetime:
-    return datetime.now(timezone.utc)

@@ -15,6 +15,7 @@ from edgewright_cli.rollout_view import as_document, progress
 
 if TYPE_CHECKING:
     from edgewright.mqtt import BrokerSettings
+    from edgewright_cli.rollout_place import Place
     from edgewright_fleet.rollout.state import Decision, RolloutState
 
 store_option = click.option(
@@ -44,27 +45,29 @@ def carry_on(name: str, store: Path, broker: str, as_json: bool) -> None:
 
 
 def carried_out(
-    spec: Path, store: Path, settings: BrokerSettings, say: Callable[[str], None]
-) -> tuple[str, str]:
-    """Carry out the rollout in SPEC until it rests, or find that it has: its phase, and its verdict in words."""
+    spec: Path, place: Place, settings: BrokerSettings, say: Callable[[str], None]
+) -> RolloutState:
+    """Carry out the rollout in SPEC until it rests, or have a cluster do it, or find that it has rested."""
+    from edgewright_cli.rollout_in_cluster import carried_out_in_cluster
     from edgewright_fleet.rollout.controller import start_rollout
     from edgewright_fleet.rollout.spec import load_spec
     from edgewright_fleet.rollout.state import ENDED
     from edgewright_fleet.rollout.store import RolloutStore
     from edgewright_fleet.targets.mqtt import MqttTarget
 
+    def observe(_: RolloutState, decisions: list[Decision], __: object) -> None:
+        for decision in decisions:
+            say(decision.sentence)
+
+    if place.in_cluster:
+        return carried_out_in_cluster(spec, place, observe)
     wanted = load_spec(spec)
-    with closing(RolloutStore(store)) as kept:
+    with closing(RolloutStore(place.store)) as kept:
         state = kept.load(wanted.name)[1] if wanted.name in kept.names() else None
         if state is None or state.phase not in ENDED:
-
-            def observe(_: RolloutState, decisions: list[Decision], __: object) -> None:
-                for decision in decisions:
-                    say(decision.sentence)
-
             with closing(MqttTarget(settings, wanted.fleet, one_rollout=True)) as target:
                 state = start_rollout(wanted, target, kept, observe)
-    return state.phase, f"{state.phase}: {state.verdict}"
+    return state
 
 
 def finish(state: RolloutState, as_json: bool) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,7 @@ from edgewright_cli.rollout_place import Place, cluster_record
 from edgewright_cli.rollout_view import watched
 
 if TYPE_CHECKING:
+    from edgewright_fleet.rollout.controller import Observer
     from edgewright_fleet.rollout.record import Wish
     from edgewright_fleet.rollout.state import RolloutState
     from edgewright_fleet.targets.kubernetes.record import ResourceRecord
@@ -25,14 +28,27 @@ WATCH_S = 2.0
 
 def start_in_cluster(spec: Path, place: Place) -> RolloutState:
     """Make the ModelRollout of SPEC, or go on with it where it is paused, and watch it until it rests."""
+    with _begun(spec, place) as (record, name):
+        _has_not_ended(record, name)
+        return _gone_on(record, name)
+
+
+def carried_out_in_cluster(spec: Path, place: Place, observer: Observer) -> RolloutState:
+    """As `start_in_cluster`, for one who may have done so before: one that has ended is no error."""
+    with _begun(spec, place) as (record, name):
+        return _gone_on(record, name, observer)
+
+
+@contextmanager
+def _begun(spec: Path, place: Place) -> Iterator[tuple[ResourceRecord, str]]:
+    """The record of the cluster and, made or found there, the name of the rollout of SPEC."""
     from edgewright_fleet.rollout.controller import operator
     from edgewright_fleet.rollout.spec import load_spec
 
     wanted = load_spec(spec, registry="registry")  # the controller has its own
     with cluster_record(place) as record:
         record.begin(wanted, by=operator())
-        _has_not_ended(record, wanted.name)
-        return _gone_on(record, wanted.name)
+        yield record, wanted.name
 
 
 def resume_in_cluster(name: str, place: Place) -> RolloutState:
@@ -80,7 +96,7 @@ def _has_not_ended(record: ResourceRecord, name: str) -> None:
         raise RolloutError(f"rollout '{name}' has ended ({begun[1].phase})", remedy="choose another name")
 
 
-def _gone_on(record: ResourceRecord, name: str) -> RolloutState:
+def _gone_on(record: ResourceRecord, name: str, observer: Observer | None = None) -> RolloutState:
     """Watch a rollout to its rest, after asking that it go on where it is paused now."""
     from edgewright_fleet.rollout.controller import operator
 
@@ -91,7 +107,7 @@ def _gone_on(record: ResourceRecord, name: str) -> RolloutState:
         while not record.taken(name, word):
             said = said or _say_that_it_waits(name, began)
             time.sleep(LOOK_S)
-    return watched(record, name, WATCH_S)
+    return watched(record, name, WATCH_S, observer)
 
 
 def _wait_for_begin(record: ResourceRecord, name: str) -> None:

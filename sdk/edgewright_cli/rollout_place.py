@@ -28,9 +28,9 @@ class Place:
     """A store file or, where a context or a kubeconfig is given, a cluster."""
 
     store: Path
-    kubeconfig: Path | None
-    context: str | None
-    namespace: str
+    kubeconfig: Path | None = None
+    context: str | None = None
+    namespace: str = "edgewright"
 
     @property
     def in_cluster(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -83,12 +83,17 @@ def progress() -> Iterator[Observer]:
             yield show
 
 
-def watched(record: Record, name: str, look_s: float = LOOK_S) -> RolloutState:
-    """Show a rollout as its record changes, until it rests; its last state. A cluster may be away meanwhile."""
+def watched(
+    record: Record, name: str, look_s: float = LOOK_S, observer: Observer | None = None
+) -> RolloutState:
+    """Show a rollout as its record changes, until it rests; its last state. A cluster may be away meanwhile.
+
+    An `observer` is told of it in place of the screen.
+    """
     from edgewright_fleet.rollout.state import RESTING
 
     said, away, answered_s = 0, False, -math.inf
-    with progress() as show:
+    with nullcontext(observer) if observer else progress() as show:
         while True:
             try:
                 _, state = record.load(name)

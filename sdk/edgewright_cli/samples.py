@@ -98,7 +98,7 @@ def list_(
             "model",
             "version",
         )
-        rows = [[_cell(document[column]) for column in columns] for document in documents]
+        rows = [[_cell(column, document[column]) for column in columns] for document in documents]
     else:
         groups = summary(found, by)
         documents = [
@@ -115,7 +115,7 @@ def list_(
             for group in groups
         ]
         columns = ("group", "reason", "samples", "bytes", "devices", "first", "last", "inferences")
-        rows = [[_cell(document[column]) for column in columns] for document in documents]
+        rows = [[_cell(column, document[column]) for column in columns] for document in documents]
     if as_json:
         print_json({"samples": documents, "unreadable": unreadable})
     else:
@@ -261,7 +261,12 @@ def _classes(model: str | None, profile: str | None) -> tuple[str | None, Sequen
     return found.pop()
 
 
-def _cell(value: object) -> str:
+def _cell(column: str, value: object) -> str:
     if value is None:
         return ""
-    return f"{value:.3g}" if isinstance(value, float) and value < 1000 else str(value)
+    if column in ("captured", "first", "last"):
+        at = datetime.fromisoformat(str(value).replace("Z", "+00:00"))
+        return f"{at.astimezone(timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
+    if isinstance(value, float):
+        return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+    return str(value)

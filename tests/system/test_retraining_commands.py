@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -132,13 +133,57 @@ def test_a_release_that_the_fleet_takes_back_is_exit_code_3_and_the_next_run_kno
     assert serving_release(wanted) is None, "what was taken back is not what a candidate must beat"
 
 
+def test_a_rollout_that_pauses_for_want_of_evidence_is_exit_code_3_as_for_the_rollout_itself(
+    task: Path,
+) -> None:
+    spec = yaml.safe_load((task / "spec.yaml").read_text())
+    spec["training"]["parameters"] |= {"steps": 60, "pause_s": 0}
+    spec["promotion"] = {"rollout": "rollout.yaml", "start": True}
+    (task / "spec.yaml").write_text(yaml.safe_dump(spec))
+    gates = {"window_s": 1, "timeout_s": 3, "min_inferences": 1_000_000}
+    rollout = {"name": "digits", "fleet": "f", "release": "digits:1.0.0", "waves": ["rest"], "gates": gates}
+    (task / "rollout.yaml").write_text(yaml.safe_dump(rollout))
+    with (
+        embedded_broker(free_port()) as broker,
+        simulated_fleet(broker, "f", 1, None, profile=PROFILE),
+    ):
+        where = ("--broker", f"{broker.host}:{broker.port}")
+        assert run(task, "submit", "spec.yaml", *where).returncode == 3
+        shipped = run(task, "promote", "digits-0001", "--why", "none serves", *where)
+    assert shipped.returncode == 3, shipped.stdout + shipped.stderr
+    assert "digits-0001 is done: rollout digits-1.0.0 paused: " in shipped.stdout, shipped.stdout
+
+
 def test_what_cannot_be_is_one_line(task: Path) -> None:
     for arguments, words in [
         (("status", "none-0001"), "is not the folder of a retraining"),
         (("submit", "none.yaml"), "does not exist"),
         (("logs", "none-0001"), "is not the folder of a retraining"),
+        (("watch", "none.yaml"), "does not exist"),
     ]:
         done = run(task, *arguments)
         assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1, done.stderr
     assert run(task, "check", "spec.yaml").returncode == 3
     assert json.loads(run(task, "check", "spec.yaml", "--json").stdout)[0]["because"]
+    empty = run(task, "status")
+    assert (empty.returncode, empty.stderr) == (0, "runs: holds no runs\n")
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"model": "digits_task:nett"}, "module 'digits_task' has no 'nett'"),
+        ({"signing": {"keys": ["keys"]}}, "is not an artifact or registry folder"),
+        ({"weights": "net.safetensors"}, "weights: .*net.safetensors: no such file"),
+    ],
+)
+def test_what_would_fail_after_the_training_is_said_before_it(
+    task: Path, changes: dict[str, Any], problem: str
+) -> None:
+    document = yaml.safe_load((task / "spec.yaml").read_text())
+    (task / "spec.yaml").write_text(yaml.safe_dump(document | changes))
+    done = run(task, "submit", "spec.yaml")
+    name, said = done.stderr.splitlines()  # and no bar that has nothing to show
+    assert done.returncode == 2 and name.startswith("digits-0001: ") and re.search(problem, said), done.stderr
+    assert kinds(task) == ["trigger", "data", "stopped"]
+    assert not (task / "runs" / "digits-0001" / "training").exists()

@@ -84,6 +84,10 @@ class HubStore:
     def __init__(self, path: Path, fleet: str | None, *, read_only: bool = False) -> None:
         self._path = path
         self._lock = threading.RLock()
+        if read_only and not path.is_file():
+            raise StorageError(
+                "does not exist", where=str(path), remedy="'edgewright fleet hub --store ...' keeps one"
+            )
         try:
             if read_only:
                 address = f"{path.absolute().as_uri()}?mode=ro"

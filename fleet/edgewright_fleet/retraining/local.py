@@ -151,7 +151,7 @@ def _check(job: TrainingJob) -> None:
     if job.nodes != 1:
         raise ConfigError(f"asks for {job.nodes} nodes", where=where, remedy="this machine is one: nodes = 1")
     if job.weights is not None and not job.weights.is_file():
-        raise ConfigError("no such file", where=str(job.weights))
+        raise ConfigError("no such file", where=f"weights: {job.weights}")
     if job.code is not None:
         module = job.code.joinpath(*job.function.partition(":")[0].split("."))
         if not module.is_dir() and not module.with_name(f"{module.name}.py").is_file():

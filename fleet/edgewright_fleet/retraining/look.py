@@ -89,19 +89,23 @@ def under_way(spec: RetrainingSpec) -> list[Run]:
 
 
 def _before(spec: RetrainingSpec) -> tuple[float | None, float | None]:
-    """When a model was trained last, and when a run began last, in Unix seconds."""
+    """When a model was trained last, and when a run began last, in Unix seconds.
+
+    A run by hand that came to no training cost nothing: what a person mistyped puts no trigger off.
+    """
     trained = triggered = None
     for name in names(spec.runs, spec.name):
         chain = Run(spec.runs / name).chain
-        if (link := chain.last("trigger")) is not None:
+        training, link = chain.last("training"), chain.last("trigger")
+        if link is not None and (training is not None or link.evidence.get("kind") != "by hand"):
             triggered = link.at.timestamp()
-        if (link := chain.last("training")) is not None:
-            trained = link.at.timestamp()
+        if training is not None:
+            trained = training.at.timestamp()
     return trained, triggered
 
 
 def _drifts(spec: RetrainingSpec) -> dict[str, GroupDrift]:
-    if spec.hub is None or not spec.hub.exists():
+    if spec.hub is None:
         return {}
     test = spec.triggers.drift.test if spec.triggers.drift else DriftTest()
     _, devices = drift_in_store(spec.hub, test, fleet=spec.fleet)

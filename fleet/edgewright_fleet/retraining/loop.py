@@ -43,7 +43,7 @@ def described(run: Run) -> dict[str, Any]:
         "folder": str(run.folder),
         "standing": run.standing,
         "stage": run.next_stage,
-        "says": links[-1].says if links else "",
+        "says": run.says,
         "state": None,
         "step": None,
         "steps": None,

@@ -79,6 +79,13 @@ class Run:
         return next_stage(self.chain.links)
 
     @property
+    def says(self) -> str:
+        """What came of the run so far, in words: of one that is held, why it is."""
+        links = self.chain.links
+        link = self.chain.last("comparison") if self.standing == "held" else (links[-1] if links else None)
+        return link.says if link else ""
+
+    @property
     def taken_back(self) -> bool:
         """Whether the rollout of its release failed or was aborted."""
         link = self.chain.last("rollout")

@@ -5,6 +5,7 @@ Unknown keys are errors. Paths are relative to the file. The JSON Schema file in
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,10 +16,12 @@ from edgewright.artifact.manifest import ModelFormat, Name, Precision
 from edgewright.contract import CONTRACT
 from edgewright.errors import ConfigError
 from edgewright_fleet.retraining.job import Function
-from edgewright_fleet.retraining.kubernetes.settings import KubernetesSettings
+from edgewright_fleet.retraining.kubernetes.settings import OBJECT_NAME, KubernetesSettings, ObjectName
 from edgewright_fleet.retraining.promotion.handover import read_template
 from edgewright_fleet.retraining.triggers.policy import DriftRule, TriggerPolicy
 from edgewright_fleet.spec_file import read_spec
+from edgewright_fleet.targets.kubernetes.api import from_kubeconfig
+from edgewright_profiles.catalog import load_profile
 
 
 class Training(BaseModel):
@@ -78,6 +81,21 @@ class Conversion(BaseModel):
     effort: Literal["quick", "standard", "thorough"] = "standard"
 
 
+class RolloutCluster(BaseModel):
+    """The cluster whose controller carries the rollout out; every key as the option of `fleet rollout start`."""
+
+    model_config = CONTRACT
+    context: str | None = Field(default=None, description="of the kubeconfig; None: its current one")
+    kubeconfig: Path | None = Field(default=None, description="None: $KUBECONFIG, or ~/.kube/config")
+    namespace: ObjectName = "edgewright"
+
+    @model_validator(mode="after")
+    def _is_named(self) -> RolloutCluster:
+        if self.context is None and self.kubeconfig is None:
+            raise ValueError("name a `context`, a `kubeconfig`, or both")
+        return self
+
+
 class Promotion(BaseModel):
     """What it takes for a candidate to be released, and the rollout that it is handed to."""
 
@@ -90,6 +108,15 @@ class Promotion(BaseModel):
     start: bool = Field(
         default=False, description="whether the rollout is carried out at once. false: its file is written"
     )
+    cluster: RolloutCluster | None = Field(
+        default=None, description="makes the rollout a ModelRollout there; None: of bare devices, at --broker"
+    )
+
+    @model_validator(mode="after")
+    def _rolls_something_out(self) -> Promotion:
+        if self.rollout is None and (self.start or self.cluster is not None):
+            raise ValueError("`start` and `cluster` say what becomes of a `rollout`, whose file is not named")
+        return self
 
 
 class Signing(BaseModel):
@@ -151,17 +178,29 @@ def load_spec(path: Path) -> RetrainingSpec:
             "runs": folder / spec.runs,
             "weights": folder / spec.weights if spec.weights else None,
             "data": spec.data.model_copy(update=_resolved(spec.data, folder)),
-            "signing": spec.signing and _signing(spec.signing, folder),
-            "promotion": spec.promotion.model_copy(
-                update={"rollout": folder / spec.promotion.rollout if spec.promotion.rollout else None}
+            "conversion": spec.conversion.model_copy(
+                update={"profiles": tuple(_profile(name, folder) for name in spec.conversion.profiles)}
             ),
+            "signing": spec.signing and _signing(spec.signing, folder),
+            "promotion": spec.promotion.model_copy(update=_rollout(spec.promotion, folder)),
         }
     )
+
+
+def _profile(name: str, folder: Path) -> str:
+    return str(folder / name) if name.endswith(".toml") else name
 
 
 def _signing(signing: Signing, folder: Path) -> Signing:
     passphrase = folder / signing.passphrase_file if signing.passphrase_file else None
     return Signing(keys=tuple(folder / place for place in signing.keys), passphrase_file=passphrase)
+
+
+def _rollout(promotion: Promotion, folder: Path) -> dict[str, Any]:
+    cluster = promotion.cluster
+    if cluster is not None and cluster.kubeconfig is not None:
+        cluster = cluster.model_copy(update={"kubeconfig": folder / cluster.kubeconfig})
+    return {"rollout": folder / promotion.rollout if promotion.rollout else None, "cluster": cluster}
 
 
 def check_files(spec: RetrainingSpec) -> None:
@@ -172,8 +211,23 @@ def check_files(spec: RetrainingSpec) -> None:
     for key, at in here.items():
         if at is not None and ":" not in at and not Path(at).exists():
             raise ConfigError("no such file", where=f"data.{key}: {at}")
+    for profile in spec.conversion.profiles:
+        load_profile(profile)
     if spec.promotion.rollout is not None:
-        read_template(spec.promotion.rollout, spec.release)
+        template = read_template(spec.promotion.rollout, spec.release)
+        if spec.promotion.cluster is not None:
+            _check_cluster(spec.promotion.cluster, template.name)
+
+
+def _check_cluster(cluster: RolloutCluster, rollout: str) -> None:
+    """What can be known of it without asking it: it may be away now. Raises `ConfigError`."""
+    if re.fullmatch(OBJECT_NAME, rollout) is None:
+        problem = f"'{rollout}' is no name for an object of Kubernetes: lower case, digits, '.' and '-'"
+        raise ConfigError(problem, where="promotion.rollout: name")
+    files = [cluster.kubeconfig] if cluster.kubeconfig else []
+    contexts = [cluster.context] if cluster.context else []
+    for one in from_kubeconfig(files, contexts, cluster.namespace):
+        one.close()
 
 
 def _resolved(data: TrainingData, folder: Path) -> dict[str, Any]:

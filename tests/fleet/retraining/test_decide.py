@@ -70,7 +70,8 @@ def test_a_group_that_drifts_fires_and_says_why() -> None:
 @pytest.mark.parametrize(
     ("seen", "why"),
     [
-        (None, "no device has sent sketches"),
+        (None, "no sketches of the model are known"),
+        (drift(settled=0, drifting=0), "no device has sent sketches for long enough"),
         (drift(drifting=2), "3 devices and 20% must"),
         (drift(drifting=3, settled=100), "3 of 100 devices (3%)"),
         (drift(psi=0.01), "index of 0.02 is the least"),

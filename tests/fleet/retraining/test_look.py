@@ -9,10 +9,15 @@ from typing import Any
 import pytest
 import yaml
 
+from edgewright.errors import StorageError
 from edgewright_fleet.retraining.look import begin_run, look, under_way
+from edgewright_fleet.retraining.loop import by_hand
 from edgewright_fleet.retraining.spec import RetrainingSpec, load_spec
 from edgewright_fleet.retraining.triggers.trigger import NotFired, Trigger
 from fleet.retraining.field_data.stored_samples import NOW, labels, put
+
+DATA = {"training": "train.npz", "evaluation": "test.npz"}
+"""None from the field."""
 
 
 @pytest.fixture
@@ -78,6 +83,22 @@ def test_answers_chosen_by_chance_say_how_often_the_model_is_right(tmp_path: Pat
 
 
 def test_without_any_store_the_fleet_is_one_group(tmp_path: Path) -> None:
-    bare = {"training": "train.npz", "evaluation": "test.npz"}
-    (one,) = look(spec(tmp_path, {"schedule": {"every_s": 1}}, data=bare), NOW)
+    (one,) = look(spec(tmp_path, {"schedule": {"every_s": 1}}, data=DATA), NOW)
     assert isinstance(one, NotFired) and one.evidence.group == "all"
+
+
+def test_what_a_person_tried_in_vain_puts_no_trigger_off(tmp_path: Path, store: Path) -> None:
+    wanted = spec(tmp_path, {"samples": {"count": 6}, "cooldown_s": 3600})
+    run = by_hand(wanted, "", "anna", NOW)
+    run.stop("training: weights: no such file", NOW)
+    assert isinstance(look(wanted, NOW + timedelta(minutes=1))[0], Trigger)
+    run.chain.add("training", "trained", {}, NOW - timedelta(days=9999))  # before the samples
+    cooling = look(wanted, NOW + timedelta(minutes=1))
+    assert all(isinstance(one, NotFired) and "short a time ago" in one.because[0] for one in cooling)
+
+
+def test_a_hub_s_store_that_is_not_there_is_not_taken_for_devices_that_do_not_drift(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"hub\.sqlite: does not exist; .*fleet hub --store"):
+        look(spec(tmp_path, {"drift": {}}, hub="hub.sqlite", data=DATA), NOW)
+    (one,) = look(spec(tmp_path, {"drift": {}}, data=DATA), NOW)
+    assert isinstance(one, NotFired) and "`hub` names the store" in one.because[0]

@@ -37,6 +37,17 @@ def test_one_process_drives_a_run(tmp_path: Path) -> None:
         pass
 
 
+def test_a_run_that_is_held_says_why_whatever_was_done_with_it_since(tmp_path: Path) -> None:
+    run = begin(tmp_path, "night", "", "by hand", {}, AT)
+    for stage in STAGES[1:5]:
+        run.chain.add(stage, f"did {stage}", {}, AT)
+    assert (run.standing, run.says) == ("held", "did comparison")
+    run.stop("cancelled", AT)
+    assert run.says == "cancelled"
+    run.resume("resumed by anna", AT)
+    assert (run.standing, run.says) == ("held", "did comparison")
+
+
 class AnyRun(RuleBasedStateMachine):
     """People stop, resume and approve whenever they like, between stages that end as they may."""
 

@@ -10,6 +10,8 @@ import yaml
 from edgewright.contract import to_json
 from edgewright.errors import ConfigError
 from edgewright_fleet.retraining.spec import check_files, load_spec
+from edgewright_profiles.errors import ProfileError
+from fleet.kubernetes.cluster_host import kubeconfig
 
 SMALLEST = {
     "name": "night",
@@ -62,6 +64,19 @@ def test_what_a_run_keeps_of_it_reads_as_the_same_anywhere(tmp_path: Path) -> No
         ({"training": {"function": "m:f", "nodes": 0}}, r"training\.nodes: Input should be greater than 0"),
         ({"data": {"training": "train.npz"}}, r"data\.evaluation: Field required"),
         ({"conversion": {"profiles": []}}, r"conversion\.profiles: "),
+        ({"training": "vision:train"}, "training: must be keys with values"),
+        ({"promotion": {"rollout": "n.yaml", "cluster": {}}}, r"promotion\.cluster: name a `context`"),
+        ({"promotion": {"rollout": "n.yaml", "cluster": "berlin"}}, r"promotion\.cluster: must be keys"),
+        (
+            {"promotion": {"rollout": "n.yaml", "cluster": {"kontext": "b"}}},
+            r"promotion\.cluster\.kontext: no such key",
+        ),
+        ({"promotion": {"rollout": "n.yaml", "store": "r.sqlite"}}, r"promotion\.store: no such key"),
+        (
+            {"promotion": {"cluster": {"context": "berlin"}}},
+            "promotion: .* `rollout`, whose file is not named",
+        ),
+        ({"promotion": {"start": True}}, "promotion: .* `rollout`, whose file is not named"),
     ],
 )
 def test_a_mistake_is_one_line_with_its_place(
@@ -69,6 +84,40 @@ def test_a_mistake_is_one_line_with_its_place(
 ) -> None:
     with pytest.raises(ConfigError, match=rf"spec\.yaml: {problem}"):
         load_spec(written(tmp_path / "spec.yaml", **changes))
+
+
+def test_the_cluster_of_the_rollout_is_looked_for_before_the_training_and_need_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("train.npz", "test.npz"):
+        (tmp_path / name).touch()
+    night = {"name": "night", "fleet": "kiosks", "release": "net:1.0.0", "waves": ["rest"]}
+    (tmp_path / "night.yaml").write_text(yaml.safe_dump(night))  # 'registry' is the controller's
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "nowhere"))
+
+    def checked(**cluster: str) -> None:
+        promotion = {"rollout": "night.yaml", "start": True, "cluster": cluster}
+        check_files(load_spec(written(tmp_path / "spec.yaml", promotion=promotion)))
+
+    with pytest.raises(ConfigError, match="cannot be read as a kubeconfig"):
+        checked(context="berlin")
+    there = kubeconfig("berlin", "https://127.0.0.1:1", "token", tmp_path / "ca.pem")
+    (tmp_path / "ca.pem").touch()
+    (tmp_path / "edge.kubeconfig").write_text(there)
+    with pytest.raises(ConfigError, match="there is no context 'bonn'; there are: berlin"):
+        checked(context="bonn", kubeconfig="edge.kubeconfig")
+    checked(context="berlin", kubeconfig="edge.kubeconfig")
+    checked(kubeconfig="edge.kubeconfig")
+    (tmp_path / "night.yaml").write_text(yaml.safe_dump(night | {"name": "Night_1"}))
+    with pytest.raises(ConfigError, match="'Night_1' is no name for an object of Kubernetes"):
+        checked(kubeconfig="edge.kubeconfig")
+
+
+@pytest.mark.parametrize("text", ["", "night", "- night"])
+def test_a_file_without_keys_is_one_line_in_plain_words(tmp_path: Path, text: str) -> None:
+    (tmp_path / "spec.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"spec\.yaml: must be keys with values$"):
+        load_spec(tmp_path / "spec.yaml")
 
 
 def test_what_is_needed_after_the_training_is_missed_before_it(tmp_path: Path) -> None:
@@ -81,6 +130,10 @@ def test_what_is_needed_after_the_training_is_missed_before_it(tmp_path: Path) -
     refused(r"data\.training: .*/train\.npz: no such file")
     (tmp_path / "train.npz").touch()
     check_files(load_spec(written(tmp_path / "spec.yaml")))
+    with pytest.raises(ProfileError, match="did you mean 'raspberry-pi-5'"):
+        check_files(load_spec(written(tmp_path / "spec.yaml", conversion={"profiles": ["raspbery-pi-5"]})))
+    with pytest.raises(ProfileError, match=rf"{tmp_path}/own\.toml: cannot be read"):
+        check_files(load_spec(written(tmp_path / "spec.yaml", conversion={"profiles": ["own.toml"]})))
     refused(r"night\.yaml", promotion={"rollout": "night.yaml"})
     rollout = {
         "name": "n",

@@ -17,7 +17,8 @@ from edgewright.contract import CONTRACT
 Json = dict[str, Any]
 Quantity: TypeAlias = Annotated[str, Field(pattern=r"^\d+(\.\d+)?(m|[kMGTPE]|[KMGTPE]i)?$")]
 """An amount as Kubernetes writes it: `500m`, `4`, `16Gi`."""
-ObjectName: TypeAlias = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=253)]
+OBJECT_NAME = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"
+ObjectName: TypeAlias = Annotated[str, Field(pattern=OBJECT_NAME, max_length=253)]
 LabelKey: TypeAlias = Annotated[
     str, Field(pattern=r"^([a-z0-9.-]+/)?[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$", max_length=317)
 ]

@@ -19,7 +19,7 @@ LONGEST = 128
 
 def read_template(template: Path, model: str) -> RolloutSpec:
     """The specification that a rollout of `model` is made from. Raises `ConfigError`."""
-    asked = load_spec(template)
+    asked = load_spec(template, registry="registry")  # in whose place the release's comes
     named = asked.release.partition(":")[0]
     if named != model:
         raise ConfigError(

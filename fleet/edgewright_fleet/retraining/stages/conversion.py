@@ -18,14 +18,21 @@ CALIBRATION_SAMPLES = 100
 """From the field that ranges are set by; fewer: the training data. 100: what a quick conversion takes."""
 
 
+def check_model(spec: RetrainingSpec) -> None:
+    """Build the model, which is converted after its training. Raises `ConversionError` where that cannot be."""
+    from edgewright_converters.source import load_source
+
+    _find_code(spec)
+    load_source(spec.model)
+
+
 def convert_candidate(run: Run, spec: RetrainingSpec, tools: Tools) -> Step:
     from edgewright_converters.pipeline import convert
 
     candidate = run.folder / "candidate"
     if candidate.exists():
         shutil.rmtree(candidate)
-    if str(spec.code) not in sys.path:
-        sys.path.insert(0, str(spec.code))
+    _find_code(spec)
     conversion = spec.conversion
     report = convert(
         spec.model,
@@ -63,6 +70,11 @@ def convert_candidate(run: Run, spec: RetrainingSpec, tools: Tools) -> Step:
         f"converted to {len(gates)} artifacts of {spec.release}:{report.version}, gate: {report.verdict}",
         evidence,
     )
+
+
+def _find_code(spec: RetrainingSpec) -> None:
+    if str(spec.code) not in sys.path:
+        sys.path.insert(0, str(spec.code))
 
 
 def _fine_tuning_data(run: Run, spec: RetrainingSpec) -> str | None:

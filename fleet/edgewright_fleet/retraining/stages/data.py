@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from edgewright.artifact.layout import digest_of_file
 from edgewright.object_store import open_store
-from edgewright_fleet.retraining.field_data.collect import collect
+from edgewright_fleet.retraining.field_data.collect import Progress, collect
 from edgewright_fleet.retraining.field_data.data_set import SplitRule
 from edgewright_fleet.retraining.field_data.reading import open_data_set
 from edgewright_fleet.retraining.promotion.samples import LabelledSample
@@ -46,7 +46,7 @@ def gather(run: Run, spec: RetrainingSpec, tools: Tools) -> Step:
         fleet=spec.fleet,
         model=spec.release,
         names=class_names(serving_release(spec)),
-        progress=lambda done, of: tools.show(done, of, "collecting samples from the field", 0.0),
+        progress=_each_percent(tools),
     )
     counts = {part: manifest.counts.get(part, 0) for part in ("training", "evaluation", "held-out")}
     if counts["training"]:
@@ -55,6 +55,20 @@ def gather(run: Run, spec: RetrainingSpec, tools: Tools) -> Step:
         f"{counts['training']} labelled samples from the field to train on, {counts['evaluation']} to judge by",
         evidence | {"field": digest, "field_counts": dict(counts), "labels": manifest.labels_digest},
     )
+
+
+def _each_percent(tools: Tools) -> Progress:
+    """Tells how far collecting is, a hundred times at most."""
+    began, told = None, 0
+
+    def tell(done: int, of: int) -> None:
+        nonlocal began, told
+        began = began or tools.now()  # the store was listed before, which takes its own time
+        if told != (told := 100 * done // of):
+            left_s = (tools.now() - began).total_seconds() / done * (of - done)
+            tools.show(done - 1, of, "collecting samples from the field", left_s)
+
+    return tell
 
 
 def _drifted_at(run: Run) -> datetime:

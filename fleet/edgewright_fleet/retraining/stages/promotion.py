@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Iterator
 from importlib import metadata
 
 from edgewright.artifact.comparison import Comparison
@@ -72,12 +73,13 @@ def release_candidate(run: Run, spec: RetrainingSpec, tools: Tools) -> Step | No
         why=approval.says if approval else None,
         intended_use=spec.intended_use,
         limits=spec.limits,
-        sign=_signed_by(spec),
+        sign=signed_by(spec),
     )
     return None
 
 
-def _signed_by(spec: RetrainingSpec) -> Callable[[str], object] | None:
+def signed_by(spec: RetrainingSpec) -> Callable[[str], object] | None:
+    """What signs a release; None: nobody. Raises `TrustError` where it could not."""
     if spec.signing is None:
         return None
     from edgewright.trust.repository import Signing  # it takes a package of its own
@@ -97,9 +99,17 @@ def hand_over(run: Run, spec: RetrainingSpec, tools: Tools) -> Step:
         rollout_spec(spec.promotion.rollout, release), run.folder / "rollout"
     )
     if not spec.promotion.start:
-        return Step(f"ready: edgewright fleet rollout start {path}", {"rollout": path.stem})
-    phase, says = tools.roll_out(path)
+        command = shlex.join(["edgewright", "fleet", "rollout", "start", str(path), *_options(spec)])
+        return Step(f"ready: {command}", {"rollout": path.stem})
+    phase, says = tools.roll_out(path, spec.promotion.cluster)
     return Step(f"rollout {path.stem} {says}", {"rollout": path.stem, "phase": phase})
+
+
+def _options(spec: RetrainingSpec) -> Iterator[str]:
+    """That say to a command in which cluster the rollout is."""
+    cluster = spec.promotion.cluster
+    for name, value in cluster.model_dump(exclude_defaults=True).items() if cluster else ():
+        yield from (f"--{name}", str(value))
 
 
 def _lineage(run: Run, spec: RetrainingSpec, comparison: Comparison | None) -> Lineage:

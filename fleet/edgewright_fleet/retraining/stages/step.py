@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from edgewright.durable_file import write_durably
 from edgewright_fleet.retraining.job import Backend
 from edgewright_fleet.retraining.run import Run
-from edgewright_fleet.retraining.spec import RetrainingSpec
+from edgewright_fleet.retraining.spec import RetrainingSpec, RolloutCluster
 
 Show = Callable[[int, int, str, float], None]
 """Told how far a stage is: steps done, steps in all, what comes now, seconds left."""
@@ -34,8 +34,8 @@ class Tools:
 
     backend: Callable[[RetrainingSpec], Backend]
     show: Show
-    roll_out: Callable[[Path], tuple[str, str]]
-    """Carries out the rollout in a file until it rests: its phase, and that in words."""
+    roll_out: Callable[[Path, RolloutCluster | None], tuple[str, str]]
+    """Carries out the rollout in a file until it rests, or has a cluster do it: its phase, and that in words."""
     now: Callable[[], datetime] = lambda: datetime.now(timezone.utc)
     sleep: Callable[[float], None] = time.sleep
 

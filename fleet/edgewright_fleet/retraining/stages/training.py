@@ -8,6 +8,8 @@ from edgewright.artifact.layout import digest_of_file
 from edgewright_fleet.retraining.job import ENDED, JobStatus, TrainingJob
 from edgewright_fleet.retraining.run import Run, names, numbered
 from edgewright_fleet.retraining.spec import RetrainingSpec
+from edgewright_fleet.retraining.stages.conversion import check_model
+from edgewright_fleet.retraining.stages.promotion import signed_by
 from edgewright_fleet.retraining.stages.step import Step, Tools, requested_stop
 
 POLL_S = 0.5
@@ -48,6 +50,8 @@ def weights_of(run: Run, spec: RetrainingSpec) -> Path | None:
 
 
 def train(run: Run, spec: RetrainingSpec, tools: Tools) -> Step:
+    check_model(spec)  # hours of training must not end in a name that was mistyped
+    signed_by(spec)
     backend, job = tools.backend(spec), job_of(run, spec)
     backend.submit(job)
     if (status := backend.status(job)).state in ENDED and status.state != "succeeded":

@@ -70,7 +70,9 @@ def judge_accuracy(rule: AccuracyRule, evidence: GroupEvidence) -> Judged:
 def judge_drift(rule: DriftRule, evidence: GroupEvidence) -> Judged:
     """Whether enough devices drift, far enough."""
     drift = evidence.drift
-    if drift is None or not drift.settled:
+    if drift is None:
+        return False, "no sketches of the model are known; `hub` names the store of 'edgewright fleet hub'"
+    if not drift.settled:
         return False, "no device has sent sketches for long enough"
     counted = max((drift.streams.get(name, 0) for name in rule.streams), default=0)
     share = counted / drift.settled
