@@ -144,9 +144,8 @@ def run_rollout(
     renewed = saved = time.monotonic()
     changed, resumed = False, list[ContinueRequested]()
     try:
-        spec, state = store.load(
-            name
-        )  # not before: until the lease was ours another controller may have acted
+        # Not before: until the lease was ours another controller may have acted.
+        spec, state = store.load(name)
         if state.phase in ENDED:
             raise RolloutError(f"rollout '{name}' has ended ({state.phase})", remedy="choose another name")
         if (newest := store.newest_of(spec.fleet)) not in (None, name):
