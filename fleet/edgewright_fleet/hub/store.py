@@ -104,6 +104,7 @@ class HubStore:
                     self._db.execute("INSERT INTO hub VALUES (?, ?)", (uuid.uuid4().hex[:12], fleet))
             self.id, self.fleet = self._db.execute("SELECT id, fleet FROM hub").fetchone()
             self._ids = dict(self._db.execute("SELECT name, id FROM device")) if not read_only else {}
+            self._labelled = {number for (number,) in self._db.execute("SELECT DISTINCT device FROM label")}
         except (sqlite3.Error, OSError) as error:
             raise StorageError(f"is not a hub's store that can be used ({error})", where=str(path)) from None
         if fleet is not None and self.fleet != fleet:
@@ -114,16 +115,19 @@ class HubStore:
         """All the changes in one transaction; a window that is there already is left as it is."""
         with self._errors(), self._db:
             self._db.execute("BEGIN IMMEDIATE")
-            windows, sketched = [], list[tuple[object, ...]]()
+            windows, sketched, told = [], list[tuple[object, ...]](), list[DeviceChanged]()
             for change in changes:
                 if isinstance(change, NewWindow):
                     windows.append(row := self._row(change))
                     if change.sketch is not None:
                         sketched.append((row[0], change.at_s, *row[2:4], change.sketch))
                 elif isinstance(change, DeviceChanged):
-                    self._keep_device(change)
+                    told.append(change)
                 else:
+                    self._keep_devices(told)
+                    told.clear()
                     self._forget(change)
+            self._keep_devices(told)
             self._db.executemany(
                 "INSERT OR IGNORE INTO window VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", windows
             )
@@ -269,18 +273,24 @@ class HubStore:
             number = self._ids[name] = int(cursor.lastrowid or 0)
         return number
 
-    def _keep_device(self, change: DeviceChanged) -> None:
-        d = change.device
-        number = self._number(d.name)
-        self._db.execute(
+    def _keep_devices(self, changes: Sequence[DeviceChanged]) -> None:
+        """Each device once, as it is by now, and all that happened."""
+        devices = {self._number(change.device.name): change.device for change in changes}
+        self._db.executemany(
             "UPDATE device SET profile=?, release=?, digest=?, online=?, phase=?, reason=?, rollout=? WHERE id=?",
-            (d.profile, d.release, d.digest, d.online, d.phase, d.reason, d.rollout, number),
+            [
+                (d.profile, d.release, d.digest, d.online, d.phase, d.reason, d.rollout, number)
+                for number, d in devices.items()
+            ],
         )
-        self._db.execute("DELETE FROM label WHERE device = ?", (number,))
-        self._db.executemany("INSERT INTO label VALUES (?, ?, ?)", [(number, k, v) for k, v in d.labels])
-        if change.event is not None:
-            event = (number, change.at_s, change.event)
-            self._db.execute("INSERT INTO event (device, at, words) VALUES (?, ?, ?)", event)
+        for number, device in devices.items():
+            if device.labels or number in self._labelled:
+                self._labelled.add(number)
+                self._db.execute("DELETE FROM label WHERE device = ?", (number,))
+                rows = [(number, name, value) for name, value in device.labels]
+                self._db.executemany("INSERT INTO label VALUES (?, ?, ?)", rows)
+        events = [(self._ids[c.device.name], c.at_s, c.event) for c in changes if c.event is not None]
+        self._db.executemany("INSERT INTO event (device, at, words) VALUES (?, ?, ?)", events)
 
     def _forget(self, change: DeviceForgotten) -> None:
         number = self._ids.pop(change.device, None)
