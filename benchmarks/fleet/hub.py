@@ -17,11 +17,8 @@ import contextlib
 import json
 import math
 import random
-import signal
-import socket
 import sqlite3
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -33,7 +30,7 @@ from typing import Any
 import click
 import numpy as np
 
-from benchmarks.fleet.processes import host, processor_s, resident_bytes
+from benchmarks.fleet.processes import host, processor_s, resident_bytes, running_hub
 from benchmarks.mosquitto import Mosquitto
 from edgewright.contract import to_json
 from edgewright.mqtt import BrokerSettings, connect, disconnect, make_client
@@ -95,16 +92,7 @@ def measured(devices: int, rounds: int, rate: float) -> dict[str, float]:
     """One fleet of so many devices, from its first message to its last."""
     with tempfile.TemporaryDirectory() as name, Mosquitto(Path(name), "max_queued_messages 0\n") as broker:
         settings, store = broker.settings, Path(name) / "hub.sqlite"
-        hub = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "edgewright_cli.main", "fleet", "hub", "--fleet", "bench"),
-                *("--broker", str(settings), "--listen", f"127.0.0.1:{_free_port()}", "--store", str(store)),
-            ],
-            stderr=subprocess.PIPE,
-        )
-        try:
-            assert hub.stderr is not None
-            hub.stderr.readline()
+        with running_hub("bench", settings, store) as hub:
             start_s, start_bytes = processor_s(hub.pid), resident_bytes(hub.pid)
             _send_twins(settings, devices)
             sent_bytes = _send_windows(settings, devices, rounds, rate)
@@ -119,9 +107,6 @@ def measured(devices: int, rounds: int, rate: float) -> dict[str, float]:
                 "disk_bytes": _size(store) / (devices * rounds),
                 "window_bytes": sent_bytes / (devices * rounds),
             }
-        finally:
-            hub.send_signal(signal.SIGTERM)
-            hub.wait(20)
 
 
 def median_of(runs: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -273,12 +258,6 @@ def _size(store: Path) -> int:
     with contextlib.closing(sqlite3.connect(store)) as database:
         query = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
         return int(database.execute(query).fetchone()[0])
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

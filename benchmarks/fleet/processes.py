@@ -1,10 +1,17 @@
-"""What another process has cost so far, from /proc, and on what host."""
+"""What another process has cost so far, from /proc, and on what host; a hub as a process of its own."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+from edgewright.mqtt import BrokerSettings
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -27,3 +34,23 @@ def host() -> str:
         f"{platform.machine()}, {os.cpu_count()} cores shared with the broker and the devices, load average "
         f"{os.getloadavg()[1]:.0f}, Python {platform.python_version()}"
     )
+
+
+@contextlib.contextmanager
+def running_hub(fleet: str, broker: BrokerSettings, store: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The real `edgewright fleet hub`, once it listens and has subscribed."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    command = [sys.executable, "-m", "edgewright_cli.main", "fleet", "hub", "--fleet", fleet]
+    hub = subprocess.Popen(
+        [*command, "--broker", str(broker), "--listen", address, "--store", str(store)],
+        stderr=subprocess.PIPE,
+    )
+    try:
+        assert hub.stderr is not None
+        hub.stderr.readline()
+        yield hub
+    finally:
+        hub.terminate()
+        hub.wait(20)

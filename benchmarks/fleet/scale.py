@@ -4,10 +4,10 @@ For each size, simulated devices connect to a mosquitto of the benchmark's own a
 the real command rolls a release out to all of them. An *event* is a message about a device that reaches the
 controller: a report, a presence, a window of telemetry. Start-up (Python, imports, what is retained of each
 device: two messages) ends when the rollout is in its store; from there to the end of the rollout is the steady
-part. Beside the controller two subscribers hear the same messages and do nothing, paho's client and the fleet's
-own: the floor. A line through the sizes gives the cost of one event and of one device, without what a process
-costs by the second. Then, at the largest size, a second rollout is aborted when all devices run it, and the
-devices' own clocks say when each was told to go back.
+part. Beside the controller a hub, the real command too, keeps all telemetry, and two subscribers hear the same
+messages and do nothing, paho's client and the fleet's own: the floor. A line through the sizes gives the cost of
+one event and of one device, without what a process costs by the second. Then, at the largest size, a second
+rollout is aborted when all devices run it, and the devices' own clocks say when each was told to go back.
 
 Processor time and not the wall clock, as other programs may run beside it.
 """
@@ -36,7 +36,7 @@ import numpy as np
 import yaml
 
 from benchmarks.fleet.devices import FLEET, PROFILE
-from benchmarks.fleet.processes import host, processor_s
+from benchmarks.fleet.processes import host, processor_s, running_hub
 from benchmarks.mosquitto import Mosquitto
 from edgewright.artifact.layout import MANIFEST_TYPE, Layout
 from edgewright.artifact.release import FORMAT, publish
@@ -73,6 +73,8 @@ class Run:
     broker_s: float
     broker_packets: int
     floor_us: dict[str, float]
+    hub_us: float
+    """Of the hub's processor time an event, with what it costs by the second."""
     event_bytes: float
 
     @property
@@ -140,10 +142,16 @@ class _Fleet:
     """A broker, its devices and a registry of two releases."""
 
     def __init__(
-        self, devices: int, pace: Pace, folder: Path, broker: Mosquitto, simulator: subprocess.Popen[str]
+        self,
+        devices: int,
+        pace: Pace,
+        folder: Path,
+        broker: Mosquitto,
+        simulator: subprocess.Popen[str],
+        hub: subprocess.Popen[bytes],
     ) -> None:
         self.devices, self.pace, self.folder = devices, pace, folder
-        self.broker, self._simulator = broker, simulator
+        self.broker, self._simulator, self._hub = broker, simulator, hub
         self.place = ["--store", str(folder / "store.sqlite"), "--broker", str(broker.settings)]
 
     def ask(self, word: str = "state") -> dict[str, Any]:
@@ -159,6 +167,7 @@ class _Fleet:
         with contextlib.ExitStack() as stack:
             floors = {kind: stack.enter_context(_bare(self.broker, kind)) for kind in FLOORS}
             before, broker_s, began = self.ask(), processor_s(self.broker.process.pid), time.monotonic()
+            hub_s = processor_s(self._hub.pid)
             controller = self.start("there", "1.1.0", ["10%", "rest"], self.pace.max_unavailable)
             start_s, begun = self._begun(controller), self.ask()
             _, status, usage = os.wait4(controller.pid, 0)
@@ -168,6 +177,8 @@ class _Fleet:
                 raise SystemExit(f"the rollout did not succeed: {problem}")
             assert after["running"].get(self.digest("1.1.0")) == self.devices
             broker_s = processor_s(self.broker.process.pid) - broker_s
+            hub_s = processor_s(self._hub.pid) - hub_s
+            assert self._known_to_the_hub() == self.devices
             floor_us = {kind: _floor_us(process) for kind, process in floors.items()}
         published = after["published"] - before["published"]
         return Run(
@@ -179,11 +190,18 @@ class _Fleet:
             completed_s=completed_s,
             store_bytes=(self.folder / "store.sqlite").stat().st_size,
             broker_s=broker_s,
-            # Each in, and out to the controller and the floors; what is retained goes to the controller alone.
-            broker_packets=published * (2 + len(FLOORS)) + 2 * self.devices,
+            # Each in, and out to the controller, the hub and the floors; what is retained to the controller.
+            broker_packets=published * (3 + len(FLOORS)) + 2 * self.devices,
             floor_us=floor_us,
+            hub_us=1e6 * hub_s / published,
             event_bytes=(after["bytes"] - before["bytes"]) / published,
         )
+
+    def _known_to_the_hub(self) -> int:
+        """Devices that are online for it and have sent it telemetry."""
+        query = "SELECT count(*) FROM device WHERE online AND id IN (SELECT device FROM window)"
+        with contextlib.closing(sqlite3.connect(self.folder / "hub.sqlite")) as database:
+            return int(database.execute(query).fetchone()[0])
 
     def _begun(self, controller: subprocess.Popen[bytes]) -> float:
         """The controller's processor time when the rollout is in its store."""
@@ -252,9 +270,10 @@ def _fleet(devices: int, pace: Pace, folder: Path) -> Iterator[_Fleet]:
     release = to_json(_release(registry.root, "1.0.0")).decode()
     with (
         Mosquitto(folder, "max_queued_messages 100000\n") as broker,
+        running_hub(FLEET, broker.settings, folder / "hub.sqlite") as hub,
         _child("devices", str(devices), str(broker.settings.port), str(pace.period_s), release) as simulator,
     ):
-        fleet = _Fleet(devices, pace, folder, broker, simulator)
+        fleet = _Fleet(devices, pace, folder, broker, simulator, hub)
         while fleet.ask()["connected"] < devices:
             time.sleep(0.5)
         yield fleet
@@ -322,17 +341,19 @@ def as_markdown(result: Result) -> str:
         "",
         "An event is a message about a device that reaches the controller: a report, a presence, a window of "
         "telemetry. Start-up is Python, its imports and what is retained of each device (two messages); the rest "
-        "is steady. The floor is what the same messages cost a subscriber that does nothing with them.",
+        "is steady. The floor is what the same messages cost a subscriber that does nothing with them. "
+        "A hub ran beside the controller; its figure holds what it costs by the second.",
         "",
         "| devices | start-up, s | events | processor time, s | µs an event | floor: paho, µs | floor: ours, µs | "
-        "times our floor | peak memory, MB | rolled out to all in, s | store, MB | broker, µs a packet |",
-        "| ---: " * 12 + "|",
+        "times our floor | peak memory, MB | rolled out to all in, s | store, MB | hub, µs an event | "
+        "broker, µs a packet |",
+        "| ---: " * 13 + "|",
     ]
     lines += [
         f"| {r.devices:,} | {r.start_s:.2f} | {r.events:,} | {r.steady_s:.2f} | {r.event_us:.1f} | "
         f"{r.floor_us['paho']:.1f} | {r.floor_us['batch']:.1f} | {r.event_us / r.floor_us['batch']:.1f} | "
         f"{r.peak_memory_bytes / 1e6:.0f} | {r.completed_s:.0f} | {r.store_bytes / 1e6:.1f} | "
-        f"{1e6 * r.broker_s / r.broker_packets:.1f} |"
+        f"{r.hub_us:.1f} | {1e6 * r.broker_s / r.broker_packets:.1f} |"
         for r in result.runs
     ]
     if len(result.runs) > 1:
