@@ -103,8 +103,11 @@ class HubStore:
                 if self._db.execute("SELECT 1 FROM hub").fetchone() is None:
                     self._db.execute("INSERT INTO hub VALUES (?, ?)", (uuid.uuid4().hex[:12], fleet))
             self.id, self.fleet = self._db.execute("SELECT id, fleet FROM hub").fetchone()
-            self._ids = dict(self._db.execute("SELECT name, id FROM device")) if not read_only else {}
-            self._labelled = {number for (number,) in self._db.execute("SELECT DISTINCT device FROM label")}
+            # What whoever writes must know; pages open the store again and again to read.
+            self._ids, self._labelled = dict[str, int](), set[int]()
+            if not read_only:
+                self._ids = dict(self._db.execute("SELECT name, id FROM device"))
+                self._labelled = {n for (n,) in self._db.execute("SELECT DISTINCT device FROM label")}
         except (sqlite3.Error, OSError) as error:
             raise StorageError(f"is not a hub's store that can be used ({error})", where=str(path)) from None
         if fleet is not None and self.fleet != fleet:
