@@ -61,6 +61,29 @@ def test_a_window_is_known_again_after_a_restart(tmp_path: Path) -> None:
             assert len(store.windows("d0", 0.0)) == 5
 
 
+def test_labels_taken_away_after_a_restart_are_gone(tmp_path: Path) -> None:
+    bare = reported("d0")
+    for report, expected in ((bare.replace(b'"labels":{}', b'"labels":{"site":"a"}'), 1), (bare, 0)):
+        with closing(HubStore(tmp_path / "hub.sqlite", "f")) as store:
+            store.keep(FleetView("f", store.seen).take("d0", "reported", report, 1.0))
+            assert len(store.devices()[0].labels) == expected
+
+
+def test_a_device_that_leaves_and_comes_back_in_one_batch_is_there_as_it_came_back(tmp_path: Path) -> None:
+    with closing(HubStore(tmp_path / "hub.sqlite", "f")) as store:
+        view, changes = FleetView("f", store.seen), list[Change]()
+        for payload in (
+            reported("d0").replace(b'"labels":{}', b'"labels":{"site":"a"}'),
+            b"",
+            reported("d0"),
+        ):
+            changes += view.take("d0", "reported", payload, 1.0)
+        store.keep(changes)
+        (device,) = store.devices()
+        assert (device.release, device.labels) == ("net:1.0.0", ())
+        assert len(store.events("d0")) == 1, "what it did before it left is forgotten"
+
+
 def test_a_batch_is_kept_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "hub.sqlite"
     with closing(HubStore(path, "f")) as store, closing(sqlite3.connect(path)) as other:
