@@ -69,9 +69,12 @@ class Models:
         """What the user should know of the choice."""
         found: tuple[str, ...] = ()
         climbing = self.climbing
-        if climbing is not None and climbing.costs is not None and climbing.decision.in_float:
-            layers, how = len(climbing.decision.in_float), climbing.costs.how
-            found = (f"{layers} layers are left in float, as few as meet the goal by their time ({how})",)
+        static = any(choice.model.precision == "int8" for choice in self.choices.values())
+        if static and climbing is not None and climbing.costs is not None and climbing.decision.in_float:
+            left, how = len(climbing.decision.in_float), climbing.costs.how
+            layers = "1 layer is" if left == 1 else f"{left} layers are"
+            goal = "as few as meet the goal" if climbing.met else "which does not meet the goal either"
+            found = (f"{layers} left in float, {goal}, chosen by their time ({how})",)
         found += climbing.notes if climbing is not None else ()
         return found + tuple(f"{s.format}: {c.reason}" for s, c in self.choices.items() if c.reason)
 
