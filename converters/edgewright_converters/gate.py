@@ -28,6 +28,8 @@ _MOVES_DATA = frozenset(
     {"Shape", "Constant", "Reshape", "Flatten", "RESHAPE", "ReorderInput", "ReorderOutput"}
 )
 """Compute nothing, so that their numeric format says nothing."""
+UNROLLED = 4
+"""Times as many operators as the model has: what no other rewriting for TFLite comes to."""
 
 
 def gate(
@@ -54,7 +56,7 @@ def gate(
         _int8_share(verified, share, left),
         *rule_checks(model, profile),
         _speed(verified, profile, predicted),
-        _size(verified, profile),
+        _size(verified, profile, work),
         *budget_checks(profile, needs),
     )
     timed = any(operator.seconds is not None for operator in verified.operators)
@@ -211,22 +213,25 @@ def _speed(
     )
 
 
-def _size(verified: VerifiedModel, profile: HardwareProfile) -> GateCheck:
+def _size(
+    verified: VerifiedModel, profile: HardwareProfile, work: Sequence[OperatorWork] | None
+) -> GateCheck:
     """A file larger than float's is said, not failed: it may be worth its speed, and a budget is the profile's."""
     model, whole = verified.model, verified.float_bytes
     count = len(model.data)
     says = f"the model file takes {size(count)}, {count / whole:.2f} times float's {size(whole)}"
     remedy = None
     if count > whole:
+        operators = len(verified.operators)
+        unrolled = model.format == "tflite" and work is not None and operators > UNROLLED * len(work)
+        of = f" (the model has {len(work)}: TFLite unrolls a recurrent layer)" if work and unrolled else ""
         says = (
-            f"LARGER than float: {says}: the scales and conversions of its {len(verified.operators)} operators "
-            f"weigh more than {model.precision} saves of the weights"
+            f"LARGER than float: {says}: the scales and conversions of its {operators} operators{of} weigh more "
+            f"than {model.precision} saves of the weights"
         )
-        remedy = "of a model with weights so small --precision float32 is smaller"
-        if model.format == "tflite" and "onnx" in profile.formats:
-            remedy += (
-                "; a recurrent layer, which TFLite unrolls step by step, is one operator in --format onnx"
-            )
+        remedy = "--precision auto takes what is smaller where it is as fast, and float32 is smaller"
+        if unrolled and "onnx" in profile.formats:
+            remedy += "; --format onnx holds a recurrent layer as one operator"
     return GateCheck(
         name="size",
         verdict="pass" if count <= whole else "inconclusive",

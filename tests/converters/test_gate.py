@@ -216,8 +216,16 @@ def test_file_larger_than_floats_is_said_with_the_reason_and_what_to_do() -> Non
     assert (
         found.verdict == "inconclusive" and "LARGER than float" in found.says and "1.25 times" in found.says
     )
-    assert found.remedy is not None and "--precision float32" in found.remedy
+    assert found.remedy is not None and "float32 is smaller" in found.remedy
     assert report.verdict == "pass"
+    model = QuantisedModel("tflite", "int8", b"x" * 5000, (), ())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edgewright_converters.gate.rule_checks", lambda *_: ())
+        unrolled = judge(verified(*[INTEGER] * 20, model=model))
+    (found,) = [c for c in unrolled.checks if c.name == "size"]
+    assert "20 operators (the model has 2: TFLite unrolls" in found.says and "--format onnx" in str(
+        found.remedy
+    )
     (smaller,) = [c for c in judge(verified(INTEGER)).checks if c.name == "size"]
     assert smaller.verdict == "pass" and smaller.remedy is None and "0.25 times float's 4 kB" in smaller.says
 

@@ -121,7 +121,7 @@ def test_precisions_tried_after_the_ladder_are_candidates_by_letter() -> None:
         Tried("float32", Trial("tflite", "float32", 200.0, 0, 10, 4000, 1e-3, 1e-3), False),
     )
     first, second, third = tried((), choices, (), "generated inputs")
-    assert (first.label, first.what) == ("a", "choice of precision: INT8, tflite int8, not kept")
+    assert (first.label, first.what) == ("a", "precision: INT8, tflite int8, not kept")
     assert (first.agreement, first.data) == (0.9, "on 10 generated inputs")
     assert third.sqnr_db == math.inf and [one.kind for one in (first, second, third)] == [
         "open",
@@ -129,7 +129,7 @@ def test_precisions_tried_after_the_ladder_are_candidates_by_letter() -> None:
         "open",
     ]
     text = candidates((), choices, (), "generated inputs")
-    assert "<td>b<td>choice of precision: INT8 alone, tflite int8<" in text
+    assert "<td>b<td>precision: INT8 alone, tflite int8<" in text
     assert "generated inputs" in text and "calibration" not in text
 
 
@@ -163,6 +163,13 @@ def test_labels_keep_apart_and_points_on_one_spot_share_one() -> None:
     assert [re.findall(r">(.*)<", line) for line in texts] == [["1, 2"], ["3"], ["4"]]
     places = [float(y) for line in texts for y in re.findall(r" y=([\d.]+)", line)]
     assert all(lower - upper >= 12 for upper, lower in pairwise(places))
+
+
+def test_label_covers_no_other_point() -> None:
+    drawn = labels(["one", "two"], [(100, 50), (115, 50)])
+    texts = [line for line in drawn if line.startswith("<text")]
+    heights = {re.findall(r">(.*)<", t)[0]: float(re.findall(r" y=([\d.]+)", t)[0]) for t in texts}
+    assert heights["two"] == 54 and heights["one"] >= 66
 
 
 def test_ticks_lie_on_round_numbers() -> None:

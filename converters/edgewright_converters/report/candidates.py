@@ -75,7 +75,7 @@ def tried(
         for number, attempt in enumerate(attempts, 1)
     ]
     found += [
-        _candidate(letter, f"choice of precision: {one.name}", one.trial, one.taken, samples)
+        _candidate(letter, f"precision: {one.name}", one.trial, one.taken, samples)
         for letter, one in zip(ascii_lowercase, choices, strict=False)
     ]
     floats = {m.format: m.float_bytes for m in manifests if m.float_bytes}
