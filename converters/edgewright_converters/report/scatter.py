@@ -100,7 +100,7 @@ def scatter(
 
 
 def labels(texts: Sequence[str], places: Sequence[tuple[float, float]]) -> list[str]:
-    """A label beside each point, one for points on one spot; moved down off labels and points, with a line back."""
+    """A label beside each point, one for points on one spot; moved down off labels and points, with a line."""
     spots: dict[tuple[float, float], list[str]] = {}
     for text, (x, y) in zip(texts, places, strict=True):
         spot = next((s for s in spots if math.dist(s, (x, y)) < 5), (x, y))
