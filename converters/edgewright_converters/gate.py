@@ -229,7 +229,7 @@ def _size(
             f"LARGER than float: {says}: the scales and conversions of its {operators} operators{of} weigh more "
             f"than {model.precision} saves of the weights"
         )
-        remedy = "--precision auto takes what is smaller where it is as fast, and float32 is smaller"
+        remedy = "--precision float32 is smaller, where size matters more than speed"
         if unrolled and "onnx" in profile.formats:
             remedy += "; --format onnx holds a recurrent layer as one operator"
     return GateCheck(

@@ -216,7 +216,7 @@ def test_file_larger_than_floats_is_said_with_the_reason_and_what_to_do() -> Non
     assert (
         found.verdict == "inconclusive" and "LARGER than float" in found.says and "1.25 times" in found.says
     )
-    assert found.remedy is not None and "float32 is smaller" in found.remedy
+    assert found.remedy is not None and "--precision float32 is smaller" in found.remedy
     assert report.verdict == "pass"
     model = QuantisedModel("tflite", "int8", b"x" * 5000, (), ())
     with pytest.MonkeyPatch.context() as patch:
