@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 from edgewright.figures import seconds
-from edgewright_converters.ladder import Attempt
+from edgewright_converters.ascent import Attempt
 from edgewright_converters.rungs import DATA_FREE, EXPECTATION, RUNGS
 
 
