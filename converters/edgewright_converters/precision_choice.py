@@ -2,8 +2,8 @@
 
 INT8 that is slower than float is the commonest complaint about converters, found after deployment; INT8 in name
 alone is the second, INT8 that is larger the third. So what was quantised is timed against float in the target's
-runtime, and where it loses, or most of it is left in float, or its file is larger than float's or over the budget,
-the alternatives and float itself are tried too; of those that are near enough to float, within the budget of bytes
+runtime, and where it loses, or most of it is left in float, or its file is hardly smaller or over the budget, the
+alternatives and float itself are tried too; of those that are near enough to float, within the budget of bytes
 and as fast as the fastest of them, the smallest is taken, with the reason.
 """
 
@@ -30,8 +30,11 @@ LEAST_SPEED = {True: 1.0, False: STRUCTURAL}
 """Of float's on this host, by whether it is of the device's architecture: what has less is given up."""
 WORTH = 1.03
 """Another precision must be this much faster, or smaller: smaller differences are those between two runs."""
+BULKY = 0.9
+"""INT8 that takes more than this share of float's bytes saves none to speak of: TFLite unrolls a recurrent layer
+into hundreds of operators with scales of their own."""
 SIZE_WORTH = 1.05
-"""What INT8 that is larger than float may be slower for a file that is not: for that, too, INT8 was asked for."""
+"""How much of the speed of such INT8 a smaller file is worth: for its bytes, too, INT8 was asked for."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,8 @@ class Tried:
 
 @dataclass(frozen=True)
 class Choice:
-    """The model to go on with, and in one line why it is not static INT8, or that it is larger than float's; None
-    where there is nothing to say."""
+    """The model to go on with, and in one line why it is not static INT8, or that this saves no bytes; None where
+    there is nothing to say."""
 
     model: QuantisedModel
     reason: str | None
@@ -77,8 +80,8 @@ def choose(
     missed = goal.clearly_missed(trial)
     hollow = here and integer_share is not None and integer_share < HOLLOW
     large = budget_bytes is not None and len(static.data) > budget_bytes
-    grown = here and len(static.data) > WORTH * len(graph.data)
-    if not (slow or missed or hollow or large or grown):
+    bulky = here and len(static.data) > BULKY * len(graph.data)
+    if not (slow or missed or hollow or large or bulky):
         return Choice(static, None, (Tried("INT8", trial, True),))
     candidates = {"INT8": (static, trial)}
     precisions: tuple[Precision, ...] = (*others, "float32")
@@ -97,19 +100,28 @@ def choose(
         and (budget_bytes is None or len(model.data) <= budget_bytes)
         and not (hollow and model is static)
     }
-    only_grown = grown and not (slow or missed or hollow or large)
-    if only_grown and not same_architecture:
-        # Its speed against float there is not known: only what computes in INT8 too may stand in for it.
-        fits = {n: fit for n, fit in fits.items() if computed_in(fit[0].precision, graph.format) == "int8"}
+    only_bulky = bulky and not (slow or missed or hollow or large)
+    if only_bulky:
+        # Where its speed against float there is not known, only what computes in INT8 too may stand in for it.
+        fits = {
+            name: (model, tried)
+            for name, (model, tried) in fits.items()
+            if model is static
+            or (
+                len(model.data) * WORTH <= len(static.data)
+                and (same_architecture or computed_in(model.precision, graph.format) == "int8")
+            )
+        }
     # Where speeds are not known, the order in which they are offered has to do.
-    chosen = _smallest_of_the_fast(fits, SIZE_WORTH if grown else WORTH) if here else next(iter(fits), "INT8")
-    kept = "INT8" in (chosen, *(() if grown else _as_fast(fits, WORTH)))
+    chosen = _smallest_of_the_fast(fits, SIZE_WORTH if bulky else WORTH) if here else next(iter(fits), "INT8")
+    kept = "INT8" in (chosen, *(() if bulky else _as_fast(fits, WORTH)))
     if kept:
         chosen = "INT8"
     tried_all = tuple(Tried(name, tried, name == chosen) for name, (_, tried) in candidates.items())
-    larger = f"INT8 takes {size(len(static.data))}, more than float's {size(len(graph.data))}"
+    than = "more" if len(static.data) > len(graph.data) else "hardly less"
+    saves_none = f"INT8 takes {size(len(static.data))}, {than} than float's {size(len(graph.data))}"
     if kept:
-        said = f"{larger}, and nothing smaller is as fast and near enough" if grown else None
+        said = f"{saves_none}, and nothing smaller is as fast and near enough" if bulky else None
         return Choice(static, said, tried_all)
     best, quickest = candidates[chosen]
     why = [f"INT8 has {trial.speedup:.2f} times float's speed on this host"] if slow else []
@@ -119,8 +131,8 @@ def choose(
         why.append(f"INT8 is too far from float ({trial.sqnr_db:.1f} dB)")
     if large:
         why.append(f"INT8 takes {size(len(static.data))}, over the budget")
-    elif grown:
-        why.append(larger)
+    elif bulky:
+        why.append(saves_none)
     instead = f"{chosen} is taken"
     if best.precision != "float32":
         instead += f", {size(len(best.data))}"

@@ -148,6 +148,15 @@ def test_int8_larger_than_float_gives_way_to_what_is_smaller_and_as_fast() -> No
     assert grown({"int8-dynamic": far}).model.precision == "int8"
 
 
+def test_what_is_hardly_smaller_does_not_stand_in_for_int8() -> None:
+    exported = graph()
+    larger = QuantisedModel("onnx", "int8", exported.data + b"1", (), ())
+    choice = choose(
+        larger, {}, exported, (), lambda _: GOOD, Goal(1.0), same_architecture=True, budget_bytes=None
+    )  # fmt: skip
+    assert choice.model is larger and "more than float's" in choice.reason
+
+
 def test_int8_larger_than_float_and_no_faster_is_float_where_speed_is_known() -> None:
     as_float = replace(GOOD, seconds=2.0)
     assert grown({}, as_float).model.precision == "float32"
