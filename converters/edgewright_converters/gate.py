@@ -219,9 +219,10 @@ def _size(
     """A file larger than float's is said, not failed: it may be worth its speed, and a budget is the profile's."""
     model, whole = verified.model, verified.float_bytes
     count = len(model.data)
+    larger = round(count / whole, 2) > 1
     says = f"the model file takes {size(count)}, {count / whole:.2f} times float's {size(whole)}"
     remedy = None
-    if count > whole:
+    if larger:
         operators = len(verified.operators)
         unrolled = model.format == "tflite" and work is not None and operators > UNROLLED * len(work)
         of = f" (the model has {len(work)}: TFLite unrolls a recurrent layer)" if work and unrolled else ""
@@ -234,7 +235,7 @@ def _size(
             remedy += "; --format onnx holds a recurrent layer as one operator"
     return GateCheck(
         name="size",
-        verdict="pass" if count <= whole else "inconclusive",
+        verdict="inconclusive" if larger else "pass",
         actual=count,
         limit=whole,
         unit="bytes",

@@ -46,7 +46,7 @@ from edgewright_converters.rungs import CALIBRATION_SAMPLES, FINE_TUNING, TRAINI
 from edgewright_converters.steps import Steps
 from edgewright_converters.targets import Setting
 from edgewright_converters.trial import Goal, Trial, Tryout
-from edgewright_profiles import HardwareProfile
+from edgewright_profiles import HardwareProfile, load_delegate
 
 Settings = Mapping[tuple[str, ModelFormat], Setting]
 """By the profile's name and the format."""
@@ -254,7 +254,16 @@ def _like_this_host(profiles: Sequence[HardwareProfile]) -> bool:
 
 def _runs_here(profiles: Sequence[HardwareProfile], setting: Setting) -> bool:
     """Whether this host's processor executes what the profiles' would; an accelerator is not here."""
-    return all(profile.accelerator_for(setting.format) is None for profile in profiles)
+    return all(
+        profile.accelerator_for(setting.format) is None and not _demanded(profile, setting.format)
+        for profile in profiles
+    )
+
+
+def _demanded(profile: HardwareProfile, model_format: ModelFormat) -> bool:
+    """Whether the profile asks for a share of the model on an accelerator, whatever its runtime computes on."""
+    asked = (a.delegate for a in profile.accelerators if a.delegate and a.delegate.least_mac_share)
+    return any(load_delegate(delegate.name).format == model_format for delegate in asked)
 
 
 def _integer_share(

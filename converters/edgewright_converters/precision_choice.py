@@ -118,8 +118,9 @@ def choose(
     if kept:
         chosen = "INT8"
     tried_all = tuple(Tried(name, tried, name == chosen) for name, (_, tried) in candidates.items())
-    than = "more" if len(static.data) > len(graph.data) else "hardly less"
-    saves_none = f"INT8 takes {size(len(static.data))}, {than} than float's {size(len(graph.data))}"
+    own, whole = size(len(static.data)), size(len(graph.data))
+    than = "more than" if len(static.data) > len(graph.data) else "hardly less than"
+    saves_none = f"INT8 takes {own}, {'as much as' if own == whole else than} float's {whole}"
     if kept:
         said = f"{saves_none}, and nothing smaller is as fast and near enough" if bulky else None
         return Choice(static, said, tried_all)

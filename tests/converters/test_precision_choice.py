@@ -6,9 +6,12 @@ from typing import Any
 import onnx_graphs
 
 from edgewright_converters.export import ExportedGraph
+from edgewright_converters.models import _runs_here
 from edgewright_converters.precision_choice import Tried, choose
 from edgewright_converters.quantise import QuantisedModel
+from edgewright_converters.targets import Setting
 from edgewright_converters.trial import Goal, Trial
+from edgewright_profiles import load_profile
 
 GOOD = Trial("onnx", "int8", 40.0, 0, 64, 100, 1.0, 2.0)
 STATIC = QuantisedModel("onnx", "int8", b"static", (), ())
@@ -171,3 +174,10 @@ def test_of_what_is_as_fast_and_as_small_the_nearest_to_float_is_taken() -> None
     choice = grown({"float16": half}, slow)
     assert choice.model.precision == "float16"
     assert chosen({b"static": slow, b"layers": slow, graph().data: exact}).model.precision == "float32"
+
+
+def test_profile_that_demands_an_accelerator_is_not_judged_by_the_time_here() -> None:
+    tflite = Setting("tflite", "int8")
+    assert not _runs_here([load_profile("coral-dev-board")], tflite)
+    assert _runs_here([load_profile("android-flagship"), load_profile("raspberry-pi-5")], tflite)
+    assert not _runs_here([load_profile("jetson-orin-nano-tensorrt")], Setting("onnx", "int8"))
