@@ -76,7 +76,7 @@ def convert(
     source: str | Path | torch.nn.Module,
     *,
     calibration: Data | None = None,
-    profile: str | Sequence[str],
+    profile: str | Path | Sequence[str | Path],
     output: str | Path,
     weights: str | Path | None = None,
     evaluation: Data | None = None,
@@ -131,7 +131,7 @@ def convert(
     signing = _signing(Path(output), sign, passphrase_file)
     reuse_large_blocks()
     started = time.perf_counter()
-    profiles = [load_profile(p) for p in ([profile] if isinstance(profile, str) else profile)]
+    profiles = [load_profile(p) for p in ([profile] if isinstance(profile, str | Path) else profile)]
     model = load_source(source, weights)
     wanted = formats(model, profiles, format)
     name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", model.name).strip("-._") or "model"
