@@ -62,7 +62,7 @@ def test_page_names_every_layer_with_its_error_range_and_grid(made: Any) -> None
         assert text.count(f"<span>{activation.name} <span class=soft>{activation.operator}</span>") == 2
         assert activation.observed[0] <= activation.observed[1] and activation.method in text
     digests = {manifest.model_digest for manifest in report.artifacts}
-    assert {file.digest for file in report.evidence.files} == digests and len(digests) == 3
+    assert {file.digest for file in report.evidence.files} == digests and len(digests) == 2
     for file in report.evidence.files:
         assert file.layers and all(html.escape(layer.name) in text for layer in file.layers)
         # Both formats' activations are known by the names of the one graph.
