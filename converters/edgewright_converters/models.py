@@ -256,7 +256,7 @@ def _runs_here(profiles: Sequence[HardwareProfile], setting: Setting) -> bool:
     """Whether this host's processor executes what the profiles' would; an accelerator is not here.
 
     Nor are, on x86, ONNX Runtime's integer kernels for signed activations: a residual CNN has 0.14 times float's
-    speed here, and takes a third of float's instructions on a Cortex-A76 (`benchmarks/arm_activations.py`).
+    speed here, and takes a third of float's instructions on a Cortex-A76 (`benchmarks/arm_activations`).
     """
     if setting.format == "onnx" and setting.activation == "int8" and not _like_this_host(profiles):
         return False
