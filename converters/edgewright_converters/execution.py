@@ -21,6 +21,7 @@ from onnx import helper
 
 from edgewright.errors import ConversionError
 from edgewright_converters.float_graph import FloatGraph
+from edgewright_converters.stack import node_line
 
 Array = NDArray[Any]
 T = TypeVar("T")
@@ -51,7 +52,19 @@ class Step:
     def run(self, tensors: Mapping[str, Array], weights: Mapping[str, Array]) -> dict[str, Array]:
         """The outputs by name; inputs are looked up among the live tensors, then the weights."""
         feeds = {name: tensors[name] if name in tensors else weights[name] for name in self.inputs}
-        return dict(zip(self.outputs, self.session.run(None, feeds), strict=True))
+        try:
+            made = self.session.run(None, feeds)
+        except Exception as error:
+            # A session takes the shapes of the sample that it was built on.
+            place = f" ({line})" if (line := node_line(self.node)) else ""
+            raise ConversionError(
+                f"a shape depends on the data: {self.node.op_type} of node '{self.node.name}'{place} was given "
+                + ", ".join(f"{list(feed.shape)}" for feed in feeds.values())
+                + " by one sample, and another shape by another",
+                remedy="compute it after the model, from what that returns (non-zero elements, unique values, "
+                "boxes that are left)",
+            ) from error
+        return dict(zip(self.outputs, made, strict=True))
 
 
 @dataclass(frozen=True)
@@ -68,8 +81,15 @@ class Execution:
         """
         for node in self.graph.nodes:
             if any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in node.attribute):
-                problem = f"{node.op_type} of node '{node.name}' is control flow, which cannot be calibrated"
+                place = f" ({line})" if (line := node_line(node)) else ""
+                problem = (
+                    f"{node.op_type} of node '{node.name}'{place} is control flow, which cannot be calibrated"
+                )
                 raise ConversionError(problem, remedy="unroll the loop, or export with the branch fixed")
+        constant = [name for name in self.graph.output_names if name in self.graph.weights]
+        if constant:
+            problem = f"its output '{constant[0]}' is the same whatever its inputs are"
+            raise ConversionError(problem, remedy="return what depends on an input")
         done = self._done()
         live: dict[str, Array] = {
             spec.runtime_name: np.zeros(spec.shape, spec.dtype) for spec in self.graph.inputs

@@ -6,10 +6,11 @@ distinct setting, however many profiles ask for it.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -18,7 +19,7 @@ import torch
 
 from edgewright.artifact.manifest import ArtifactManifest, ModelFormat, Precision, Verdict
 from edgewright.durable_file import check_writable
-from edgewright.errors import ConversionError
+from edgewright.errors import ConversionError, DataError
 from edgewright_converters import data_free
 from edgewright_converters.accuracy_gate import GateLimits
 from edgewright_converters.batches import Data
@@ -150,8 +151,9 @@ def convert(
     steps.expect("verify", VERIFY_S + VERIFY_SAMPLE_S * judged.count)
 
     steps.next("export", f"exporting to {' and '.join(wanted)}")
-    graphs = with_own_ranges(float_graphs(model, data.examples, data.outputs, wanted), data.samples)
-    models = make_models(data, graphs, profiles, chosen, limits, effort, precision, steps, fine_tune)
+    with _about(model.label):
+        graphs = with_own_ranges(float_graphs(model, data.examples, data.outputs, wanted), data.samples)
+        models = make_models(data, graphs, profiles, chosen, limits, effort, precision, steps, fine_tune)
 
     quantised = {setting: choice.model for setting, choice in models.choices.items()}
     steps.next("verify", f"verifying {len(quantised)} artifacts against float on {judged.count} samples")
@@ -193,6 +195,17 @@ def convert(
 
         write_page(result, Path(report))
     return result
+
+
+@contextlib.contextmanager
+def _about(where: str) -> Iterator[None]:
+    """Errors that name no place are about the model."""
+    try:
+        yield
+    except (ConversionError, DataError) as error:
+        if error.where:
+            raise
+        raise type(error)(error.problem, where=where, remedy=error.remedy) from error
 
 
 def _signing(

@@ -44,7 +44,9 @@ def preprocess(
     except DataError:
         raise
     except Exception:  # noqa: BLE001 - decoders raise whatever they stumble over: struct.error, SyntaxError …
-        raise DataError("is not an image that can be read", where=where) from None
+        remedy = "take it out, or save it again as a PNG or JPEG"
+        raise DataError("is not an image that can be read", where=where, remedy=remedy) from None
     pixels = np.asarray(resized, dtype=np.float32)
-    normalised = (pixels - np.array(how.mean, np.float32)) / np.array(how.std, np.float32)
+    with np.errstate(over="ignore"):  # an infinity is found where the numbers are checked
+        normalised = (pixels - np.array(how.mean, np.float32)) / np.array(how.std, np.float32)
     return np.ascontiguousarray(normalised.transpose(2, 0, 1))

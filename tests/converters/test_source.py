@@ -16,7 +16,8 @@ from onnx import TensorProto, helper
 import edgewright as ew
 from edgewright.errors import EdgewrightError
 from edgewright_converters.pipeline import convert
-from edgewright_converters.source import check_takes, load_source
+from edgewright_converters.source import load_source
+from edgewright_converters.source_check import check_takes
 
 RNG = np.random.default_rng(0)
 IMAGES = toy_data.images()
@@ -200,7 +201,7 @@ def onnx_without_its_data(path: Path) -> None:
         ("w.pt", saved_weights, "w.pt: holds weights and no model; give module:function"),
         ("w.pth", pickled_module, "holds weights and no model"),
         ("w.safetensors", nothing, "holds weights and no model"),
-        ("net.pt", torn, "holds weights and no model"),
+        ("net.pt", torn, "is torn, or holds no model"),
         ("net.pt", script_without_its_code, "is not a TorchScript program that can be loaded"),
         ("net.pt2", nothing, "is not an exported program"),
         ("net.pt2", torn, "is not an exported program"),
