@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from edgewright.errors import ConversionError
+from edgewright_converters.entry_point import one_line
 from edgewright_converters.float_graph import FloatGraph
 from edgewright_converters.stack import node_line
 
@@ -55,12 +56,14 @@ class Step:
         try:
             made = self.session.run(None, feeds)
         except Exception as error:
-            # A session takes the shapes of the sample that it was built on.
             place = f" ({line})" if (line := node_line(self.node)) else ""
+            node = f"{self.node.op_type} of node '{self.node.name}'{place}"
+            taken = [tuple(argument.shape) for argument in self.session.get_inputs()]
+            given = [feed.shape for feed in feeds.values()]
+            if taken == given:
+                raise ConversionError(f"{node} cannot be run ({one_line(error)})") from error
             raise ConversionError(
-                f"a shape depends on the data: {self.node.op_type} of node '{self.node.name}'{place} was given "
-                + ", ".join(f"{list(feed.shape)}" for feed in feeds.values())
-                + " by one sample, and another shape by another",
+                f"a shape depends on the data: {node} takes {taken} for one sample, {given} for another",
                 remedy="compute it after the model, from what that returns (non-zero elements, unique values, "
                 "boxes that are left)",
             ) from error

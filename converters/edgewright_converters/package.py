@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -72,9 +73,9 @@ def package(
     ]
     if output is None:
         return None, manifests
-    existed = output.exists()
-    layout = Layout.create(output)
+    made = [folder for folder in (output, *output.parents) if not folder.exists()]
     try:
+        layout = Layout.create(output)
         with layout.undone_on_error():
             descriptors = [
                 put_artifact(layout, manifest, packable.verified.model.data, golden)
@@ -82,8 +83,11 @@ def package(
             ]
             return publish(layout, name, release_version, descriptors), manifests
     except BaseException:
-        if not existed:
-            layout.remove()
+        if made:
+            Layout(output).remove()
+        for parent in made[1:]:
+            with contextlib.suppress(OSError):  # somebody else has put something there
+                parent.rmdir()
         raise
 
 

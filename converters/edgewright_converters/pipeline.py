@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 
-from edgewright.artifact.manifest import ArtifactManifest, ModelFormat, Precision, Verdict
+from edgewright.artifact.layout import Layout
+from edgewright.artifact.manifest import ArtifactManifest, ModelFormat, Name, Precision, Verdict
 from edgewright.durable_file import check_writable
 from edgewright.errors import ConversionError, DataError
 from edgewright_converters import data_free
@@ -127,15 +130,21 @@ def convert(
             remedy="give a drop from 0 to 100, and a finite number of decibels",
         )
     taught = _fine_tunes(fine_tune, training_data, calibration, precision)
-    if report is not None:
-        check_writable(Path(report))
+    for word, text in (("version", version), *([("name", name)] if name else [])):
+        _check_word(word, text)
+    Layout.check_creatable(Path(output))
+    for written in (
+        Path(tempfile.gettempdir()) / "edgewright",
+        *([Path(report)] if report is not None else []),
+    ):
+        check_writable(written)
     signing = _signing(Path(output), sign, passphrase_file)
     reuse_large_blocks()
     started = time.perf_counter()
     profiles = [load_profile(p) for p in ([profile] if isinstance(profile, str) else profile)]
     model = load_source(source, weights)
     wanted = formats(model, profiles, format)
-    name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", model.name).strip("-._") or "model"
+    name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", model.name)[:128].strip("-._") or "model"
     chosen = settings(profiles, wanted)
     ladder = climbed(effort, training=taught) if calibration is not None else data_free.RUNGS
     look = () if report is None else ("look",)
@@ -195,6 +204,14 @@ def convert(
 
         write_page(result, Path(report))
     return result
+
+
+def _check_word(word: str, text: str) -> None:
+    try:
+        TypeAdapter(Name).validate_python(text)
+    except ValidationError:
+        remedy = "use up to 128 of A to Z, a to z, 0 to 9, dot, dash and underscore, the first no sign"
+        raise ConversionError(f"'{text}' cannot be the {word} of a release", remedy=remedy) from None
 
 
 @contextlib.contextmanager

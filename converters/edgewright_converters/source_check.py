@@ -45,6 +45,16 @@ def check_takes(model: SourceModel, sample: Mapping[str, Array], which: str = "f
                     where=model.label,
                     remedy=f"make that one or more values of {', '.join(get_args(Dtype)[:-1])} or bool",
                 )
+    parameters = dict(model.module.named_parameters()) if model.module is not None else {}
+    narrow = next(
+        (n for n, p in parameters.items() if p.is_floating_point() and p.dtype != torch.float32), None
+    )
+    if narrow is not None:
+        raise ConversionError(
+            f"its weight '{narrow}' is {str(parameters[narrow].dtype).removeprefix('torch.')}",
+            where=model.label,
+            remedy="return model.float(), and give such data: --precision chooses what it becomes",
+        )
     for name, array in outputs.items():
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
             raise ConversionError(

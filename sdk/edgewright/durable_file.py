@@ -33,6 +33,12 @@ def storage_error(error: OSError, path: Path) -> StorageError:
     return StorageError(problem, where=str(path), remedy=remedy)
 
 
+def temporary_folder_full() -> StorageError:
+    """The error for a library that could not finish a temporary file, and does not say so."""
+    remedy = "free some space there, or name another folder in TMPDIR"
+    return StorageError("the disk is full", where=tempfile.gettempdir(), remedy=remedy)
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames and removals in `folder` durable (POSIX: a rename is durable once its folder is)."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -227,7 +227,7 @@ def test_file_that_is_no_model_is_one_line_with_the_remedy(
 @pytest.mark.parametrize(
     ("source", "problem"),
     [
-        ("toy_models:fails", "toy_models:fails: calling it fails: RuntimeError: no such checkpoint"),
+        ("toy_models:fails", "toy_models:fails: calling it fails (RuntimeError: no such checkpoint)"),
         ("toy_models:nn", "is module, not a function"),
         ("toy_models:no_model", "returns int, not an nn.Module"),
         ("toy_models:Absent", "module 'toy_models' has no 'Absent'"),

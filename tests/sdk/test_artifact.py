@@ -229,3 +229,34 @@ def test_registry_below_a_file_is_one_line(tmp_path: Path) -> None:
         Layout.open(tmp_path / "file" / "registry")
     with pytest.raises(StorageError, match="a part of the path is a file"):
         Layout.create(tmp_path / "file" / "registry")
+
+
+def test_registry_that_could_not_be_made_is_known_before(tmp_path: Path, registry: Layout) -> None:
+    (tmp_path / "file").write_text("mine")
+    for place, problem in (
+        (tmp_path / "file", "is a file"),
+        (tmp_path, "other files"),
+        (Path("z" * 300), "too long"),
+    ):
+        with pytest.raises(StorageError, match=problem):
+            Layout.check_creatable(place)
+    Layout.check_creatable(registry.root)
+    Layout.check_creatable(tmp_path / "a" / "b")
+    assert sorted(path.name for path in tmp_path.iterdir() if path != registry.root) == ["file"]
+    (registry.root / "index.json").write_text("{")
+    with pytest.raises(ArtifactError, match=r"index\.json"):
+        Layout.check_creatable(registry.root)
+
+
+def test_layout_that_could_not_be_finished_leaves_no_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> None:
+        if path.name == "oci-layout":
+            raise StorageError("the disk is full", where=str(path))
+        path.write_bytes(data)
+
+    monkeypatch.setattr("edgewright.artifact.layout.write_durably", full)
+    with pytest.raises(StorageError, match="full"):
+        Layout.create(tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -65,6 +65,10 @@ def test_artifact_is_inspected_and_measured(registry: Layout) -> None:
         (("convert", "--explain", "--effort", "some"), "--effort"),
         ((*CONVERT, "--report", "text.onnx/page.html"), "text.onnx/page.html: a part of the path is a file"),
         ((*CONVERT, "--report", "."), "is a folder"),
+        (("convert", "leaves:f", *CONVERT[2:]), "leaves:f: importing it fails (SystemExit: 0)"),
+        ((*CONVERT, "--output", "text.onnx"), "text.onnx: is a file, not a folder"),
+        ((*CONVERT, "--name", "a b"), "'a b' cannot be the name of a release; use"),
+        ((*CONVERT, "--version", "../1"), "'../1' cannot be the version of a release; use"),
         (("nonsense",), "nonsense"),
     ],
 )
@@ -73,6 +77,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
 ) -> None:
     (tmp_path / "text.onnx").write_text("not a model")
     (tmp_path / "text.tflite").write_text("not a model")
+    (tmp_path / "leaves.py").write_text("raise SystemExit(0)")
     port = str(free_port())
     done = edgewright(*(a.replace("{port}", port) for a in arguments), folder=tmp_path)
     lines = [line for line in done.stderr.splitlines() if line.startswith("edgewright: ")]
