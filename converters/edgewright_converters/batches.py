@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from edgewright.artifact.manifest import ImagePreprocessing
 from edgewright.contract import from_json
+from edgewright.durable_file import check_readable
 from edgewright.errors import DataError
 from edgewright.preprocessing import IMAGE_SUFFIXES, preprocess
 from edgewright_converters.array_file import array_batches
@@ -53,6 +54,7 @@ def open_batches(data: Data) -> BatchSource:
     if path.is_dir():
         return _image_folder(path)
     if path.is_file():
+        check_readable(path)
         return BatchSource(str(data), lambda: array_batches(path))
     if is_entry_point(str(data)):
         function = load_entry_point(str(data), DataError)

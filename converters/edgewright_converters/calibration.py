@@ -189,10 +189,8 @@ def _samples(source: BatchSource, takes: _Takes) -> Iterator[Sample]:
         if labels is not None:
             _check_labels(labels, length, done, source.where)
         for row in range(length):
-            inputs = {
-                name: np.require(array[row : row + 1], requirements=["C", "W"])
-                for name, array in arrays.items()
-            }
+            # Copied: a sample that is kept would keep its whole batch.
+            inputs = {name: np.array(array[row : row + 1], order="C") for name, array in arrays.items()}
             yield Sample(inputs, None if labels is None else int(labels[row]))
         done += length
 

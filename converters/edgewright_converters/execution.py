@@ -65,7 +65,7 @@ class Step:
             raise ConversionError(
                 f"a shape depends on the data: {node} takes {taken} for one sample, {given} for another",
                 remedy="compute it after the model, from what that returns (non-zero elements, unique values, "
-                "boxes that are left)",
+                "boxes that are left), or ask for --precision int8-dynamic and --format onnx",
             ) from error
         return dict(zip(self.outputs, made, strict=True))
 

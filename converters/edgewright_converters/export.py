@@ -254,8 +254,11 @@ def _unsupported(
     operator = match[1] or match[2] or match[3].lower()
     base = operator.split(".")[1] if "." in operator else operator
     place = ""
+    graphs = [program.graph]
     with contextlib.suppress(Exception), silenced():  # without the place the operator is named alone
-        for node in program.run_decompositions().graph.nodes:
+        graphs.insert(0, program.run_decompositions().graph)
+    with contextlib.suppress(Exception):
+        for node in (node for graph in graphs for node in graph.nodes):
             if node.op == "call_function" and _plain(str(node.target).split(".")[1]) == _plain(base):
                 stack = list((node.meta.get("nn_module_stack") or {}).values())
                 module = stack[-1][0] if stack and stack[-1][0] else "the model itself"

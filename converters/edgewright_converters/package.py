@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from edgewright.artifact.golden import golden_to_bytes
-from edgewright.artifact.layout import Layout, digest_of
+from edgewright.artifact.layout import Layout, digest_of, refuse_strange
 from edgewright.artifact.manifest import (
     ArtifactManifest,
     Classification,
@@ -21,6 +21,7 @@ from edgewright.artifact.manifest import (
     Provenance,
 )
 from edgewright.artifact.release import Release, publish, put_artifact
+from edgewright.durable_file import check_writable
 from edgewright.runtime.session import runtimes_for
 from edgewright_converters.calibration import SampleSet
 from edgewright_converters.verify import VerifiedModel
@@ -45,6 +46,17 @@ class Packable:
     gate: GateReport
     predicted: tuple[LatencyFigure, ...]
     macs: int | None
+
+
+def check_output(output: Path) -> None:
+    """Raise what `package` would for the folder, before the work that ends in it; leaves nothing behind.
+
+    Raises `StorageError`, and `ArtifactError` for a registry that is damaged.
+    """
+    refuse_strange(output)
+    if (output / "oci-layout").is_file():
+        Layout.open(output).names()
+    check_writable(output / "index.json")
 
 
 def package(

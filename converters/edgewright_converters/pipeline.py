@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from edgewright.artifact.layout import Layout
 from edgewright.artifact.manifest import ArtifactManifest, ModelFormat, Name, Precision, Verdict
 from edgewright.durable_file import check_writable
 from edgewright.errors import ConversionError, DataError
@@ -35,7 +34,7 @@ from edgewright_converters.graphs import float_graphs, with_own_ranges
 from edgewright_converters.ladder import Attempt
 from edgewright_converters.large_blocks import reuse_large_blocks
 from edgewright_converters.models import make_models
-from edgewright_converters.package import Packable, package
+from edgewright_converters.package import Packable, check_output, package
 from edgewright_converters.prediction import Work, predicted_latencies, work_of
 from edgewright_converters.rungs import Effort, climbed
 from edgewright_converters.source import load_source
@@ -132,7 +131,7 @@ def convert(
     taught = _fine_tunes(fine_tune, training_data, calibration, precision)
     for word, text in (("version", version), *([("name", name)] if name else [])):
         _check_word(word, text)
-    Layout.check_creatable(Path(output))
+    check_output(Path(output))
     for written in (
         Path(tempfile.gettempdir()) / "edgewright",
         *([Path(report)] if report is not None else []),

@@ -17,6 +17,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
+from edgewright.durable_file import check_readable
 from edgewright.errors import ArtifactError, ConversionError
 from edgewright.runtime.session import open_session
 from edgewright_converters.entry_point import is_entry_point, load_entry_point, users_code
@@ -79,6 +80,7 @@ def load_source(source: str | Path | torch.nn.Module, weights: str | Path | None
     readers = {".pt2": _from_pt2, ".onnx": _from_onnx, ".safetensors": _from_weights}
     reader = readers.get(path.suffix) or (_from_script if path.suffix in _SCRIPTS else None)
     if path.is_file() and reader is not None:
+        check_readable(path)
         return reader(path)
     problem = "is a folder" if path.is_dir() else "does not exist"
     problem = "is not a model that Edgewright reads" if path.is_file() else problem

@@ -45,6 +45,10 @@ def check_takes(model: SourceModel, sample: Mapping[str, Array], which: str = "f
                     where=model.label,
                     remedy=f"make that one or more values of {', '.join(get_args(Dtype)[:-1])} or bool",
                 )
+    half = next((name for name, array in sample.items() if array.dtype == np.float16), None)
+    if half is not None and model.onnx_path is not None:
+        remedy = "export it in float32, and give such data: --precision chooses what it becomes"
+        raise ConversionError(f"its input '{half}' is float16", where=model.label, remedy=remedy)
     parameters = dict(model.module.named_parameters()) if model.module is not None else {}
     narrow = next(
         (n for n, p in parameters.items() if p.is_floating_point() and p.dtype != torch.float32), None

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from edgewright.durable_file import check_readable
 from edgewright.errors import ConversionError
 
 _NESTED_UNDER = ("state_dict", "model_state_dict", "model")
@@ -63,6 +64,7 @@ def _read(path: Path) -> Any:
         raise ConversionError(problem, where=str(path), remedy=remedy)
     if path.suffix not in (".safetensors", ".pt", ".pth"):
         raise ConversionError("is not a .safetensors, .pt or .pth file", where=str(path), remedy=remedy)
+    check_readable(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

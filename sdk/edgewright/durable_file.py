@@ -91,6 +91,15 @@ def write_durably(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def check_readable(path: Path) -> None:
+    """Raise `StorageError` where the file is there and cannot be read: libraries take that for a damaged one."""
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        raise storage_error(error, path) from None
+
+
 def check_writable(path: Path) -> None:
     """Raise `StorageError` where a small file could not be written at `path` now; leaves nothing behind.
 

@@ -61,6 +61,11 @@ def test_same_samples_have_the_same_digest_whatever_form_they_come_in(tmp_path: 
     assert load_samples({"x": IMAGES + 1}, ["image"]).digest() not in digests
 
 
+def test_sample_that_is_kept_does_not_keep_its_batch() -> None:
+    for sample in load_samples({"x": IMAGES, "y": np.arange(10)}, ["image"]).spread(3):
+        assert sample.inputs["image"].base is None and sample.inputs["image"].flags.writeable
+
+
 def test_first_samples_are_had_without_the_rest() -> None:
     samples = load_samples("toy_data:dicts", ["image"])
     assert [s.label for s in samples.head(3)] == [0, 1, 2]

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from edgewright.artifact.manifest import Digest
 from edgewright.contract import from_json, to_json
-from edgewright.durable_file import check_writable, durable_writer, storage_error, write_durably
+from edgewright.durable_file import durable_writer, storage_error, write_durably
 from edgewright.errors import ArtifactError, MissingArtifactError, StorageError
 
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
@@ -116,7 +116,7 @@ class Layout:
     @staticmethod
     def create(root: Path) -> Layout:
         """The layout at `root`, made there if the folder is missing or empty. Raises `StorageError`."""
-        _refuse_strange(root)
+        refuse_strange(root)
         index, marker = root / "index.json", root / "oci-layout"
         if not marker.is_file():
             try:
@@ -127,17 +127,6 @@ class Layout:
                     index.unlink(missing_ok=True)
                 raise
         return Layout.open(root)
-
-    @staticmethod
-    def check_creatable(root: Path) -> None:
-        """Raise what `create`, or adding to what is at `root`, would, before work that ends in it; writes nothing.
-
-        Raises `StorageError`, and `ArtifactError` for a layout that is damaged.
-        """
-        _refuse_strange(root)
-        if (root / "oci-layout").is_file():
-            Layout.open(root).names()
-        check_writable(root / "index.json")
 
     @staticmethod
     def anew(root: Path, keep: Collection[str]) -> Layout:
@@ -264,7 +253,7 @@ class Layout:
             return False  # missing, or on a bad sector: it is written anew
 
 
-def _refuse_strange(root: Path) -> None:
+def refuse_strange(root: Path) -> None:
     """Raise `StorageError` for what is neither a layout nor room for one."""
     remedy = "choose a new or empty folder"
     try:
