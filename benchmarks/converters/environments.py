@@ -26,6 +26,7 @@ def environment_python(name: str) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         log = cache_folder() / "environments" / f"{name}.log"
         run_step([sys.executable, "-m", "venv", folder], log)
-        run_step([python, "-m", "pip", "install", "--quiet", "--requirement", requirements], log)
+        # The pins name every package, but those that foolbox would need to attack models.
+        run_step([python, "-m", "pip", "install", "--quiet", "--no-deps", "--requirement", requirements], log)
         (folder / "complete").touch()
     return python

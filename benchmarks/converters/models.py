@@ -77,7 +77,7 @@ MODELS = {
         ),
         BenchmarkModel(
             "efficientnet-lite0", "EfficientNet-Lite0, ImageNet weights, photo crops", "photos",
-            _efficientnet, 100, 240,
+            _efficientnet, 100, 480,
         ),
     )
 }  # fmt: skip

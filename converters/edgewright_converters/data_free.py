@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 
 from edgewright.errors import ConversionError, DataError
 from edgewright_converters.accuracy_gate import BROKEN_SQNR_DB
+from edgewright_converters.ascent import Attempt, Try
 from edgewright_converters.batch_norm import SeenNorm, channel_normals, seen_norms
 from edgewright_converters.calibration import SampleSet
 from edgewright_converters.execution import Execution
 from edgewright_converters.expectation import expect
 from edgewright_converters.float_graph import FloatGraph
 from edgewright_converters.generated_inputs import STANDARD, InputScale, explained_scale, generated
-from edgewright_converters.ladder import Attempt, Climb, Try
+from edgewright_converters.ladder import Climb
 from edgewright_converters.quantise.activation_range import choose_ranges
 from edgewright_converters.quantise.analytic_bias import analytically_corrected
 from edgewright_converters.quantise.decision import Decision

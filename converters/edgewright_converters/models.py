@@ -19,6 +19,7 @@ from edgewright.runtime.quantised_io import raw_input
 from edgewright_converters import data_free
 from edgewright_converters.accuracy_gate import GateLimits
 from edgewright_converters.alternatives import alternatives
+from edgewright_converters.ascent import Fit
 from edgewright_converters.calibration import SampleSet
 from edgewright_converters.comparison import classification_output
 from edgewright_converters.conversion_data import ConversionData
@@ -27,7 +28,7 @@ from edgewright_converters.fine_tuning.rung import FineTune, Tuner
 from edgewright_converters.fine_tuning.training import TrainingLimits
 from edgewright_converters.graphs import FloatGraphs
 from edgewright_converters.held_out import Part
-from edgewright_converters.ladder import Climb, Fit, climb
+from edgewright_converters.ladder import Climb, climb
 from edgewright_converters.layer_cost import layer_costs
 from edgewright_converters.operators import executed_operators, int8_mac_share
 from edgewright_converters.precision_choice import LEAST_SPEED, Choice, choose

@@ -24,6 +24,7 @@ from edgewright.durable_file import check_writable
 from edgewright.errors import ConversionError, DataError
 from edgewright_converters import data_free
 from edgewright_converters.accuracy_gate import GateLimits
+from edgewright_converters.ascent import Attempt
 from edgewright_converters.batches import Data
 from edgewright_converters.comparison import classification_output
 from edgewright_converters.conversion_data import read_data
@@ -31,7 +32,6 @@ from edgewright_converters.evidence import Evidence, gather
 from edgewright_converters.fine_tuning.rung import FineTune
 from edgewright_converters.gate import gate, integer_share, worst
 from edgewright_converters.graphs import float_graphs, with_own_ranges
-from edgewright_converters.ladder import Attempt
 from edgewright_converters.large_blocks import reuse_large_blocks
 from edgewright_converters.models import make_models
 from edgewright_converters.package import Packable, check_output, package

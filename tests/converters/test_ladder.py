@@ -15,11 +15,12 @@ from torch.nn import functional
 from torch_layers import Prepared, prepare
 
 from edgewright.errors import DataError
+from edgewright_converters.ascent import Fit
 from edgewright_converters.calibration import SampleSet
 from edgewright_converters.fine_tuning.rung import Tuned, Tuner
 from edgewright_converters.float_graph import FloatGraph
 from edgewright_converters.held_out import parts
-from edgewright_converters.ladder import Climb, Fit, climb
+from edgewright_converters.ladder import Climb, climb
 from edgewright_converters.layer_cost import LayerCosts
 from edgewright_converters.quantise.decision import Decision, as_onnx
 from edgewright_converters.rungs import ADAPTIVE, LAYERS, MIXED, RUNGS, Effort, Rung, climbed

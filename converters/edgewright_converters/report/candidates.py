@@ -11,7 +11,7 @@ from typing import Literal
 
 from edgewright.artifact.manifest import ArtifactManifest
 from edgewright.figures import seconds, size
-from edgewright_converters.ladder import Attempt
+from edgewright_converters.ascent import Attempt
 from edgewright_converters.report.scatter import Point, scatter
 from edgewright_converters.trial import Trial
 

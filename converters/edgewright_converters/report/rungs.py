@@ -7,7 +7,7 @@ from html import escape
 
 from edgewright.figures import seconds
 from edgewright_converters import data_free
-from edgewright_converters.ladder import Attempt
+from edgewright_converters.ascent import Attempt
 from edgewright_converters.rungs import RUNGS
 
 
