@@ -102,7 +102,7 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a classifier, calibration data, and labels that the float model has right."""
     folder = tmp_path_factory.mktemp("net")
     (folder / "net.py").write_text(
-        "import torch\ndef net():\n"
+        "import torch\nprint('a module that speaks')\ndef net():\n"
         "    torch.manual_seed(0)\n"
         "    return torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))\n"
         "def regression():\n    return torch.nn.Sequential(net(), torch.nn.Unflatten(1, (1, 3)))\n"
@@ -125,6 +125,8 @@ def test_model_whose_accuracy_is_open_is_written_with_a_warning(net: Path, tmp_p
     done = convert(net, tmp_path / "out", "net:net", "--json")
     assert done.returncode == 0, done.stderr
     assert "warning: accuracy could not be decided" in done.stderr
+    assert "a module that speaks" in done.stderr
+    assert "━" not in done.stderr  # no bar where there is no terminal, but lines
     document = json.loads(done.stdout)
     (artifact,) = document["artifacts"]
     assert document["verdict"] == artifact["gate"]["verdict"] == "inconclusive"
