@@ -12,6 +12,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from edgewright.errors import ConversionError
 from edgewright_converters.execution import Execution
 from edgewright_converters.observation import TensorStatistics
 from edgewright_converters.quantise.decision import Decision
@@ -109,7 +110,10 @@ class Ascent:
         """Make a candidate of `base`, by default the best, and keep it where it is `good`, by default better."""
         base = base or self.best
         fitted = [make(fit, decision) for fit, decision in zip(self.fits, base.fitted, strict=True)]
-        tried = self.attempt(fitted)
+        try:
+            tried = self.attempt(fitted)
+        except ConversionError:
+            return False  # a repair that the target does not take is none
         kept = (good or self.better)(tried)
         if kept:
             whole = fitted[0] if len(self.fits) == 1 else make(self.samples, base.whole)

@@ -6,9 +6,10 @@ the artifact is named.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgewright.artifact.manifest import GateCheck, ModelFormat, Precision, Verdict, computed_in
+from edgewright.artifact.manifest import GateCheck, ModelFormat, Precision, Verdict
 from edgewright.figures import seconds, size
 from edgewright.runtime.memory import PeakMemory
 from edgewright_converters.prediction import latency_of
@@ -24,8 +25,8 @@ class Needs:
     precision: Precision
     artifact_bytes: int
     memory: PeakMemory | None
-    work: tuple[OperatorWork, ...] | None
-    """Of one inference in that precision, from which the latency on a profile is predicted."""
+    work: Sequence[OperatorWork] | None
+    """Of one inference at a byte an element, from which the latency on a profile is predicted."""
     int8_share: float = 1.0
     """Of the multiply-accumulates of INT8, the part that runs in it."""
 
@@ -125,9 +126,8 @@ def _latency(profile: HardwareProfile, needs: Needs, limit: float) -> GateCheck:
             says=f"latency on the device could be neither measured nor predicted; {budget}",
             remedy="measure it on the device with 'edgewright bench'",
         )
-    arithmetic = computed_in(needs.precision, needs.format)
     accelerator = profile.accelerator_for(needs.format)
-    predicted = latency_of(needs.work, profile, needs.format, arithmetic, needs.int8_share)
+    predicted = latency_of(needs.work, profile, needs.format, needs.precision, needs.int8_share)
     place = f"the {accelerator.name}" if accelerator else "one core"
     low, high = predicted.low_seconds, predicted.high_seconds
     verdict: Verdict = "pass" if high <= limit else "fail" if low > limit else "inconclusive"

@@ -28,23 +28,13 @@ from edgewright_converters.ladder import Climb
 from edgewright_converters.quantise.activation_range import choose_ranges
 from edgewright_converters.quantise.analytic_bias import analytically_corrected
 from edgewright_converters.quantise.decision import Decision
-from edgewright_converters.rungs import Rung
+from edgewright_converters.rungs import ANALYTIC, EXPECTATION, Rung
 from edgewright_converters.source import InputForm, SourceModel
 from edgewright_converters.source_check import check_takes
 from edgewright_converters.trace import exported_program
 from edgewright_converters.trial import Goal
 
 Array = NDArray[Any]
-EXPECTATION = Rung(
-    "expected ranges", "per-channel weights, activations over what batch norm lets expect", "1 pass", "quick"
-)
-ANALYTIC = Rung(
-    "analytic bias correction",
-    "what rounding the weights adds to each channel's expected mean taken out",
-    "no pass",
-    "quick",
-)
-RUNGS = (EXPECTATION, ANALYTIC)
 GOAL = Goal(max_drop=100.0, min_sqnr_db=BROKEN_SQNR_DB)
 """INT8 is given up where generated inputs show it slow or broken; how near it is to float they cannot show."""
 

@@ -5,7 +5,7 @@ It is gathered only when a report is asked for: the layers' errors take one more
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewright.artifact.layout import digest_of
-from edgewright.artifact.manifest import ModelFormat, Precision
+from edgewright.artifact.manifest import DataKind, ModelFormat, Precision
 from edgewright_converters.calibration import SampleSet
 from edgewright_converters.comparison import decibels
 from edgewright_converters.correspondence import carried_over
@@ -27,13 +27,17 @@ from edgewright_converters.layer_error import (
     layer_errors,
     stored_activations,
 )
-from edgewright_converters.precision_choice import Choice
+from edgewright_converters.precision_choice import Choice, Tried
 from edgewright_converters.quantise import QuantisedModel
-from edgewright_converters.trial import Trial
 
 Array = NDArray[Any]
 SAMPLES = 8
 """From all over the calibration data: millions of values a tensor are enough for a decibel."""
+SAMPLES_OF: Mapping[DataKind, str] = {
+    "calibration": "calibration samples",
+    "evaluation": "evaluation samples",
+    "generated": "generated inputs",
+}
 
 
 @dataclass(frozen=True)
@@ -69,14 +73,20 @@ class Evidence:
     activations: tuple[Activation, ...]
     """Empty for a model that has no ONNX form: its ranges are true minimum and maximum."""
     files: tuple[FileErrors, ...]
-    trials: tuple[Trial, ...] = ()
+    tried: tuple[Tried, ...] = ()
     """What was tried after the ladder, when the precision of each file was chosen."""
+    data: DataKind = "calibration"
+    """What it was gathered on: samples, or noise where there were none."""
 
 
 def gather(
-    climbing: Climb | None, graphs: FloatGraphs, choices: Sequence[Choice], samples: SampleSet
+    climbing: Climb | None,
+    graphs: FloatGraphs,
+    choices: Sequence[Choice],
+    samples: SampleSet,
+    kind: DataKind,
 ) -> Evidence:
-    """Run each model once more on some calibration samples, and put together what the ladder saw."""
+    """Run each model once more on some of the samples that it was decided on; add what the ladder saw."""
     held = [sample.inputs for sample in samples.spread(SAMPLES)]
     files = []
     for model in (choice.model for choice in choices):
@@ -86,8 +96,8 @@ def gather(
         )
         layers = tuple(replace(e, name=names.get(e.name) or _short(e.name)) for e in errors)
         files.append(FileErrors(digest_of(model.data), model.format, model.precision, layers, len(held)))
-    trials = tuple(trial for choice in choices for trial in choice.tried)
-    return Evidence(_activations(climbing) if climbing else (), tuple(files), trials)
+    tried = tuple(one for choice in choices for one in choice.tried)
+    return Evidence(_activations(climbing) if climbing else (), tuple(files), tried, kind)
 
 
 def _reference(

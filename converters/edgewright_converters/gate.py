@@ -1,7 +1,7 @@
 """The gate: everything asked of an artifact before it may be released, and the one verdict over it.
 
-`accuracy_gate` judges accuracy, `budgets` the profile's limits; here are the shares that run in INT8, the speed
-against float, and the whole. A check that could not be made is inconclusive, never a pass.
+`accuracy_gate` judges accuracy, `budgets` the profile's limits; here are the shares that run in INT8, speed and
+size against float, and the whole. A check that could not be made is inconclusive, never a pass.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from edgewright.artifact.manifest import FloatOperator, GateCheck, GateReport, LatencyFigure, Verdict
+from edgewright.figures import size
 from edgewright_converters.accuracy_gate import GateLimits, accuracy_checks
 from edgewright_converters.budgets import Needs, budget_checks
 from edgewright_converters.operators import ExecutedOperator, int8_mac_share
@@ -27,6 +28,8 @@ _MOVES_DATA = frozenset(
     {"Shape", "Constant", "Reshape", "Flatten", "RESHAPE", "ReorderInput", "ReorderOutput"}
 )
 """Compute nothing, so that their numeric format says nothing."""
+UNROLLED = 4
+"""Times as many operators as the model has: what no other rewriting for TFLite comes to."""
 
 
 def gate(
@@ -34,13 +37,13 @@ def gate(
     profile: HardwareProfile,
     limits: GateLimits,
     *,
-    work: tuple[OperatorWork, ...] | None,
+    work: Sequence[OperatorWork] | None,
     predicted: Sequence[LatencyFigure],
     conversion_s: float,
 ) -> GateReport:
     """Ask every question of one artifact for one profile.
 
-    `work` is that of one inference in the artifact's precision, `predicted` the latencies predicted there.
+    `work` is that of one inference at a byte an element, `predicted` the latencies predicted there.
     """
     model = verified.model
     there = integer_share(verified, profile)
@@ -53,6 +56,7 @@ def gate(
         _int8_share(verified, share, left),
         *rule_checks(model, profile),
         _speed(verified, profile, predicted),
+        _size(verified, profile, work),
         *budget_checks(profile, needs),
     )
     timed = any(operator.seconds is not None for operator in verified.operators)
@@ -171,10 +175,8 @@ def _speed(
             says="the artifact is float itself",
         )
     by_precision = {figure.precision: figure.p50_s for figure in predicted}
-    ratio = (
-        by_precision["float32"] / by_precision["int8"] if {"float32", "int8"} <= by_precision.keys() else None
-    )
-    there = f"; predicted on {profile.name}: {ratio:.2f} times" if ratio else ""
+    own = by_precision.get(verified.model.precision)
+    there = f"; predicted on {profile.name}: {by_precision['float32'] / own:.2f} times" if own else ""
     if speedup is None or accelerator is not None:
         not_here = f" on the {accelerator.name}, which is not here" if accelerator else ""
         return GateCheck(
@@ -205,6 +207,38 @@ def _speed(
         high=speedup.high,
         limit=1.0,
         unit="times float's speed",
+        how="measured on host",
+        says=says,
+        remedy=remedy,
+    )
+
+
+def _size(
+    verified: VerifiedModel, profile: HardwareProfile, work: Sequence[OperatorWork] | None
+) -> GateCheck:
+    """A file larger than float's is said, not failed: it may be worth its speed, and a budget is the profile's."""
+    model, whole = verified.model, verified.float_bytes
+    count = len(model.data)
+    larger = round(count / whole, 2) > 1
+    says = f"the model file takes {size(count)}, {count / whole:.2f} times float's {size(whole)}"
+    remedy = None
+    if larger:
+        operators = len(verified.operators)
+        unrolled = model.format == "tflite" and work is not None and operators > UNROLLED * len(work)
+        of = f" (the model has {len(work)}: TFLite unrolls a recurrent layer)" if work and unrolled else ""
+        says = (
+            f"LARGER than float: {says}: the scales and conversions of its {operators} operators{of} weigh more "
+            f"than {model.precision} saves of the weights"
+        )
+        remedy = "--precision float32 is smaller, where size matters more than speed"
+        if unrolled and "onnx" in profile.formats:
+            remedy += "; --format onnx holds a recurrent layer as one operator"
+    return GateCheck(
+        name="size",
+        verdict="inconclusive" if larger else "pass",
+        actual=count,
+        limit=whole,
+        unit="bytes",
         how="measured on host",
         says=says,
         remedy=remedy,

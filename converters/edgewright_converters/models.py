@@ -46,7 +46,7 @@ from edgewright_converters.rungs import CALIBRATION_SAMPLES, FINE_TUNING, TRAINI
 from edgewright_converters.steps import Steps
 from edgewright_converters.targets import Setting
 from edgewright_converters.trial import Goal, Trial, Tryout
-from edgewright_profiles import HardwareProfile
+from edgewright_profiles import HardwareProfile, load_delegate
 
 Settings = Mapping[tuple[str, ModelFormat], Setting]
 """By the profile's name and the format."""
@@ -70,9 +70,12 @@ class Models:
         """What the user should know of the choice."""
         found: tuple[str, ...] = ()
         climbing = self.climbing
-        if climbing is not None and climbing.costs is not None and climbing.decision.in_float:
-            layers, how = len(climbing.decision.in_float), climbing.costs.how
-            found = (f"{layers} layers are left in float, as few as meet the goal by their time ({how})",)
+        static = any(choice.model.precision == "int8" for choice in self.choices.values())
+        if static and climbing is not None and climbing.costs is not None and climbing.decision.in_float:
+            left, how = len(climbing.decision.in_float), climbing.costs.how
+            layers = "1 layer is" if left == 1 else f"{left} layers are"
+            goal = "as few as meet the goal" if climbing.met else "which does not meet the goal either"
+            found = (f"{layers} left in float, {goal}, chosen by their time ({how})",)
         found += climbing.notes if climbing is not None else ()
         return found + tuple(f"{s.format}: {c.reason}" for s, c in self.choices.items() if c.reason)
 
@@ -250,8 +253,23 @@ def _like_this_host(profiles: Sequence[HardwareProfile]) -> bool:
 
 
 def _runs_here(profiles: Sequence[HardwareProfile], setting: Setting) -> bool:
-    """Whether this host's processor executes what the profiles' would; an accelerator is not here."""
-    return all(profile.accelerator_for(setting.format) is None for profile in profiles)
+    """Whether this host's processor executes what the profiles' would; an accelerator is not here.
+
+    Nor are, on x86, ONNX Runtime's integer kernels for signed activations: a residual CNN has 0.14 times float's
+    speed here, and takes a third of float's instructions on a Cortex-A76 (`benchmarks/arm_activations`).
+    """
+    if setting.format == "onnx" and setting.activation == "int8" and not _like_this_host(profiles):
+        return False
+    return all(
+        profile.accelerator_for(setting.format) is None and not _demanded(profile, setting.format)
+        for profile in profiles
+    )
+
+
+def _demanded(profile: HardwareProfile, model_format: ModelFormat) -> bool:
+    """Whether the profile asks for a share of the model on an accelerator, whatever its runtime computes on."""
+    asked = (a.delegate for a in profile.accelerators if a.delegate and a.delegate.least_mac_share)
+    return any(load_delegate(delegate.name).format == model_format for delegate in asked)
 
 
 def _integer_share(

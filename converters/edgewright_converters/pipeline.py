@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from edgewright.artifact.manifest import ArtifactManifest, ModelFormat, Name, Precision, Verdict
+from edgewright.artifact.manifest import ArtifactManifest, DataKind, ModelFormat, Name, Precision, Verdict
 from edgewright.durable_file import check_writable
 from edgewright.errors import ConversionError, DataError
-from edgewright_converters import data_free
 from edgewright_converters.accuracy_gate import GateLimits
 from edgewright_converters.ascent import Attempt
 from edgewright_converters.batches import Data
@@ -35,13 +34,14 @@ from edgewright_converters.graphs import float_graphs, with_own_ranges
 from edgewright_converters.large_blocks import reuse_large_blocks
 from edgewright_converters.models import make_models
 from edgewright_converters.package import Packable, check_output, package
-from edgewright_converters.prediction import Work, predicted_latencies, work_of
-from edgewright_converters.rungs import Effort, climbed
+from edgewright_converters.prediction import predicted_latencies, work_of
+from edgewright_converters.rungs import DATA_FREE, Effort, climbed
 from edgewright_converters.source import load_source
 from edgewright_converters.steps import VERIFY_S, VERIFY_SAMPLE_S, OnStep, Steps
 from edgewright_converters.targets import Setting, formats, settings
 from edgewright_converters.verify import VerifiedModel, verify
 from edgewright_profiles import HardwareProfile, load_profile
+from edgewright_profiles.cost import OperatorWork
 
 if TYPE_CHECKING:
     from edgewright.trust.repository import Signing
@@ -79,7 +79,7 @@ def convert(
     source: str | Path | torch.nn.Module,
     *,
     calibration: Data | None = None,
-    profile: str | Sequence[str],
+    profile: str | Path | Sequence[str | Path],
     output: str | Path,
     weights: str | Path | None = None,
     evaluation: Data | None = None,
@@ -140,12 +140,12 @@ def convert(
     signing = _signing(Path(output), sign, passphrase_file)
     reuse_large_blocks()
     started = time.perf_counter()
-    profiles = [load_profile(p) for p in ([profile] if isinstance(profile, str) else profile)]
+    profiles = [load_profile(p) for p in ([profile] if isinstance(profile, str | Path) else profile)]
     model = load_source(source, weights)
     wanted = formats(model, profiles, format)
     name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", model.name)[:128].strip("-._") or "model"
     chosen = settings(profiles, wanted)
-    ladder = climbed(effort, training=taught) if calibration is not None else data_free.RUNGS
+    ladder = climbed(effort, training=taught) if calibration is not None else DATA_FREE
     look = () if report is None else ("look",)
     steps = Steps(
         on_step, ("read", "export", *(rung.name for rung in ladder), "quantise", "verify", *look, "package")
@@ -164,14 +164,16 @@ def convert(
         models = make_models(data, graphs, profiles, chosen, limits, effort, precision, steps, fine_tune)
 
     quantised = {setting: choice.model for setting, choice in models.choices.items()}
-    steps.next("verify", f"verifying {len(quantised)} artifacts against float on {judged.count} samples")
+    steps.next("verify", f"verifying against float on {judged.count} samples")
     pairs = [(one, graphs.exported[one.format]) for one in quantised.values()]
     verified = dict(zip(quantised, verify(pairs, judged, model.run, data.kind), strict=True))
 
     evidence = None
     if report is not None:
         steps.next("look", "looking at every layer for the report")
-        evidence = gather(models.climbing, graphs, list(models.choices.values()), data.samples)
+        decided_on: DataKind = "calibration" if data.unseen is None else "generated"
+        choices = list(models.choices.values())
+        evidence = gather(models.climbing, graphs, choices, data.samples, decided_on)
     steps.next("package", "packaging")
     work = work_of(graphs.exported["onnx"]) if "onnx" in graphs.exported else None
     elapsed = time.perf_counter() - started
@@ -259,7 +261,7 @@ def _judged(
     profiles: Sequence[HardwareProfile],
     chosen: Mapping[tuple[str, ModelFormat], Setting],
     verified: Mapping[Setting, VerifiedModel],
-    work: Work | None,
+    work: Sequence[OperatorWork] | None,
     limits: GateLimits,
     conversion_s: float,
 ) -> list[Packable]:
@@ -267,8 +269,9 @@ def _judged(
     packables = []
     for (name, model_format), setting in chosen.items():
         profile, one = by_name[name], verified[setting]
-        predicted = predicted_latencies(profile, model_format, work, integer_share(one, profile))
-        own = work.held_in(one.model.precision) if work else None
-        report = gate(one, profile, limits, work=own, predicted=predicted, conversion_s=conversion_s)
-        packables.append(Packable(name, one, report, predicted, work.macs if work else None))
+        share = integer_share(one, profile)
+        predicted = predicted_latencies(profile, model_format, one.model.precision, work, share)
+        report = gate(one, profile, limits, work=work, predicted=predicted, conversion_s=conversion_s)
+        macs = None if work is None else sum(operator.macs for operator in work)
+        packables.append(Packable(name, one, report, predicted, macs))
     return packables

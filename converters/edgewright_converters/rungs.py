@@ -80,6 +80,17 @@ MIXED = Rung(
     costs_run_time=True,
 )
 RUNGS = (MIN_MAX, LAYERS, RANGES, EQUALISATION, CORRECTION, RECONSTRUCTION, ADAPTIVE, FINE_TUNING, MIXED)
+EXPECTATION = Rung(
+    "expected ranges", "per-channel weights, activations over what batch norm lets expect", "1 pass", "quick"
+)
+ANALYTIC = Rung(
+    "analytic bias correction",
+    "what rounding the weights adds to each channel's expected mean taken out",
+    "no pass",
+    "quick",
+)
+DATA_FREE = (EXPECTATION, ANALYTIC)
+"""What is climbed in their place where there is no calibration data; each is kept."""
 _EFFORTS: tuple[Effort, ...] = ("quick", "standard", "thorough")
 
 

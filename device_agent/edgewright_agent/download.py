@@ -65,5 +65,8 @@ def download(
         raise ArtifactError(f"the release holds {found}, not {asked}")
     failed = failed_checks(manifest)
     if failed and not config.accept_failed_artifacts:
-        raise ArtifactError(f"the artifact failed its gate: {failed}")
+        raise ArtifactError(
+            f"the artifact failed its gate: {failed}",
+            remedy="release a better one; accept_failed_artifacts = true in agent.toml takes it all the same",
+        )
     return patiently(lambda: slots.install(artifact, wanted))

@@ -3,12 +3,14 @@ gate's verdict in plain words."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from edgewright.artifact.manifest import (
     ArtifactManifest,
     Difference,
+    GateReport,
     LatencyFigure,
     Proportion,
-    computed_in,
 )
 
 
@@ -37,17 +39,18 @@ MAX_FLOAT_OPERATORS = 6
 MANIFEST_COLUMNS = (
     "profile",
     "format",
+    "precision",
     "verdict",
     "size",
     "float accuracy",
-    "INT8 accuracy",
+    "artifact accuracy",
     "change, points",
     "agreement",
     "SQNR",
     "INT8 share of MACs",
     "float p50 / p99",
-    "INT8 p50 / p99",
-    "predicted INT8 on profile",
+    "artifact p50 / p99",
+    "predicted on profile",
 )
 
 
@@ -57,6 +60,7 @@ def manifest_row(manifest: ArtifactManifest) -> list[str]:
     return [
         manifest.profile,
         manifest.format,
+        manifest.precision,
         gate.verdict if gate else "not judged",
         f"{size(manifest.float_bytes)} → {size(manifest.model_bytes)}",
         percent(accuracy.float_accuracy),
@@ -68,7 +72,7 @@ def manifest_row(manifest: ArtifactManifest) -> list[str]:
         "–" if gate is None or gate.int8_mac_share is None else f"{gate.int8_mac_share:.1%}",
         _latency(_figure(manifest, "measured on host", "float32")),
         _latency(_figure(manifest, "measured on host", manifest.precision)),
-        _predicted(_figure(manifest, "predicted", computed_in(manifest.precision, manifest.format))),
+        _predicted(_figure(manifest, "predicted", manifest.precision)),
     ]
 
 
@@ -81,12 +85,34 @@ def gate_lines(manifest: ArtifactManifest) -> list[str]:
     for check in gate.checks:
         remedy = f" → {check.remedy}" if check.remedy and check.verdict != "pass" else ""
         lines.append(f"  {check.verdict:12} {check.name:13} {check.says} [{check.how}]{remedy}")
-    for left in gate.float_operators[:MAX_FLOAT_OPERATORS]:
-        shares = f"{_share(left.mac_share)} of MACs, {_share(left.time_share)} of time ({gate.operator_time})"
-        lines.append(f"  left in float: {left.type} {left.name}: {shares}")
-    if (more := len(gate.float_operators) - MAX_FLOAT_OPERATORS) > 0:
-        lines.append(f"  left in float: {more} more; --json lists all")
+    lines += [f"  left in float: {line}" for line in left_in_float(gate)]
+    return [*lines, f"  {costs(gate)}"]
+
+
+def left_in_float(gate: GateReport) -> list[str]:
+    """The operators that run in float and what they weigh, the heaviest first; of many, the rest together."""
+    ordered = sorted(
+        gate.float_operators, key=lambda one: (one.time_share or 0, one.mac_share or 0), reverse=True
+    )
+    lines = [
+        f"{one.type} {one.name}: {_shares(one.mac_share, one.time_share, gate)}"
+        for one in ordered[:MAX_FLOAT_OPERATORS]
+    ]
+    if rest := ordered[MAX_FLOAT_OPERATORS:]:
+        macs, times = [one.mac_share for one in rest], [one.time_share for one in rest]
+        lines.append(f"{len(rest)} more: {_shares(_sum(macs), _sum(times), gate)}; the manifest lists all")
     return lines
+
+
+def costs(gate: GateReport) -> str:
+    """What the artifact takes in memory wherever it runs, and what its conversion took."""
+    peak, before = gate.peak_memory_bytes, gate.runtime_memory_bytes
+    memory = (
+        "peak memory not measured"
+        if peak is None or before is None
+        else f"peak memory {size(peak)}, {size(peak - before)} of it the model's, measured on host"
+    )
+    return f"{memory}; converted in {seconds(gate.conversion_s)}"
 
 
 def percent(share: Proportion | None) -> str:
@@ -101,6 +127,14 @@ def points(change: Difference | None) -> str:
     if change is None:
         return "not measured"
     return f"{change.value * 100:+.2f} ({change.low * 100:+.2f} to {change.high * 100:+.2f})"
+
+
+def _shares(macs: float | None, time: float | None, gate: GateReport) -> str:
+    return f"{_share(macs)} of MACs, {_share(time)} of time ({gate.operator_time})"
+
+
+def _sum(shares: Sequence[float | None]) -> float | None:
+    return None if None in shares else sum(share for share in shares if share is not None)
 
 
 def _share(value: float | None) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from edgewright.figures import MANIFEST_COLUMNS, gate_lines, manifest_row
+from edgewright.figures import MANIFEST_COLUMNS, gate_lines, manifest_row, seconds
 from edgewright_cli.output import json_option, print_json, print_table
 from edgewright_cli.progress import progress
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from edgewright.artifact.manifest import Precision
     from edgewright_converters.fine_tuning.rung import FineTune
     from edgewright_converters.pipeline import ConversionReport
-    from edgewright_converters.rungs import Effort
+    from edgewright_converters.rungs import Effort, Rung
 
 
 class _Explain(click.Option):
@@ -241,23 +242,25 @@ def convert(
 
 def explain(effort: str | None, *, as_json: bool) -> None:
     """The rungs of the ladder: what each does and costs, and which efforts climb it; of one effort where named."""
-    from edgewright_converters.rungs import CALIBRATION_SAMPLES, RUNGS, SECONDS, TRAINING_SECONDS, climbed
+    from edgewright_converters.rungs import (
+        CALIBRATION_SAMPLES,
+        DATA_FREE,
+        RUNGS,
+        SECONDS,
+        TRAINING_SECONDS,
+        climbed,
+    )
 
     if effort is not None and effort not in SECONDS:
         raise click.BadParameter(f"'{effort}' is none of {', '.join(SECONDS)}", param_hint="'--effort'")
     efforts = [one for one in SECONDS if effort in (None, one)]
     by_effort = {one: climbed(one, training=True) for one in efforts}
-    rungs = [rung for rung in RUNGS if any(rung in by_effort[one] for one in efforts)]
     rows = [
-        {
-            "rung": rung.name,
-            "what": rung.what,
-            "cost": rung.cost,
-            "costs_run_time": rung.costs_run_time,
-            "efforts": [one for one in efforts if rung in by_effort[one]],
-        }
-        for rung in rungs
+        _explained(rung, [one for one in efforts if rung in by_effort[one]])
+        for rung in RUNGS
+        if any(rung in by_effort[one] for one in efforts)
     ]
+    data_free = [_explained(rung, efforts) for rung in DATA_FREE]
     limits = {
         one: {
             "seconds": SECONDS[one],
@@ -267,23 +270,44 @@ def explain(effort: str | None, *, as_json: bool) -> None:
         for one in efforts
     }
     if as_json:
-        print_json({"rungs": rows, "efforts": limits})
+        print_json({"rungs": rows, "without_calibration": data_free, "efforts": limits})
         return
-    print_table(
-        ("rung", "what it does", "cost here", "slower on the device", "effort"),
-        [
-            (rung.name, rung.what, rung.cost, "yes" if rung.costs_run_time else "no",
-             ", ".join(one for one in efforts if rung in by_effort[one]))
-            for rung in rungs
-        ],
-        title="The ladder, climbed from the top until accuracy is met; a rung that does not help is not kept",
-    )  # fmt: skip
+    for title, shown in (
+        (
+            "The ladder, climbed from the top until accuracy is met; a rung that does not help is not kept",
+            rows,
+        ),
+        ("Without calibration data, in its place", data_free),
+    ):
+        print_table(
+            ("rung", "what it does", "cost here", "typically", "slower on the device", "effort"),
+            [
+                (row["rung"], row["what"], row["cost"], seconds(row["typical_seconds"]),
+                 "yes" if row["costs_run_time"] else "no", ", ".join(row["efforts"]))
+                for row in shown
+            ],
+            title=title,
+        )  # fmt: skip
+    click.echo("typically: for EfficientNet-Lite0 and 256 calibration samples on two cores")
     for one, limit in limits.items():
         click.echo(
             f"{one}: starts no rung after {limit['seconds']:.0f} s, "
             f"calibrates on up to {limit['calibration_samples']} samples, "
             f"fine-tunes for {limit['training_seconds']:.0f} s at most beside that"
         )
+
+
+def _explained(rung: Rung, efforts: Sequence[str]) -> dict[str, Any]:
+    from edgewright_converters.steps import TYPICAL
+
+    return {
+        "rung": rung.name,
+        "what": rung.what,
+        "cost": rung.cost,
+        "typical_seconds": TYPICAL.get(rung.name),
+        "costs_run_time": rung.costs_run_time,
+        "efforts": list(efforts),
+    }
 
 
 def report_document(report: ConversionReport) -> dict[str, Any]:
@@ -317,7 +341,7 @@ def print_report(report: ConversionReport) -> None:
     print_table(
         MANIFEST_COLUMNS,
         [manifest_row(manifest) for manifest in report.artifacts],
-        title=f"{report.name}:{report.version}, INT8 against float (latency on this host, one thread)",
+        title=f"{report.name}:{report.version} against float (latency on this host, one thread)",
     )
     for manifest in report.artifacts:
         click.echo("\n".join(gate_lines(manifest)))

@@ -18,6 +18,7 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 
@@ -49,11 +50,17 @@ def progress(title: str) -> Iterator[Callable[[int, int, str, float], None]]:
 
     Nothing is drawn before the first call.
     """
+    # Where the line is too long for the terminal, it is the description that is cut.
+    whole = Column(no_wrap=True)
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), _TimeLeft()
-    )  # fmt: skip
+        TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+        BarColumn(bar_width=16),
+        MofNCompleteColumn(table_column=whole),
+        TimeElapsedColumn(table_column=whole),
+        _TimeLeft(table_column=whole),
+    )
     with stderr_console() as console:
-        bar = Progress(*columns, console=console)
+        bar = Progress(*columns, console=console, expand=True)
         task = bar.add_task(title, total=None)
 
         def show(done: int, total: int, what: str, left: float) -> None:

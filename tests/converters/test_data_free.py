@@ -18,6 +18,7 @@ from edgewright_converters.expectation import expect
 from edgewright_converters.graphs import float_graphs
 from edgewright_converters.observation import observe
 from edgewright_converters.pipeline import convert
+from edgewright_converters.rungs import DATA_FREE
 from edgewright_converters.source import load_source
 from edgewright_converters.source_check import check_takes
 
@@ -149,7 +150,7 @@ def test_exported_program_converts_without_data_and_says_that_accuracy_was_not_m
         report=tmp_path / "page.html",
     )  # fmt: skip
     assert report.verdict == "inconclusive"
-    assert [attempt.rung for attempt in report.attempts] == [rung.name for rung in data_free.RUNGS]
+    assert [attempt.rung for attempt in report.attempts] == [rung.name for rung in DATA_FREE]
     assert {m.format for m in report.artifacts} == {"onnx", "tflite"}
     for manifest in report.artifacts:
         assert manifest.provenance.calibration_samples == 0 and manifest.provenance.calibration_digest is None

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from edgewright.artifact.golden import GoldenVectors
 from edgewright.artifact.manifest import AccuracyReport, GateCheck, GateReport
-from edgewright.figures import gate_lines
+from edgewright.figures import costs, gate_lines, left_in_float
 from edgewright.runtime.memory import PeakMemory
 from edgewright_converters.accuracy_gate import GateLimits, accuracy_checks
 from edgewright_converters.comparison import Comparison
 from edgewright_converters.gate import gate, overall
 from edgewright_converters.operators import ExecutedOperator
 from edgewright_converters.pipeline import convert
+from edgewright_converters.prediction import predicted_latencies
 from edgewright_converters.quantise import QuantisedModel
 from edgewright_converters.statistics import paired_difference, proportion
 from edgewright_converters.verify import SpeedUp, VerifiedModel
@@ -207,6 +208,54 @@ def test_slower_than_float_is_said_but_does_not_fail() -> None:
     (found,) = [c for c in report.checks if c.name == "speed"]
     assert found.verdict == "inconclusive" and "SLOWER than float" in found.says
     assert report.verdict == "pass"
+
+
+def test_file_larger_than_floats_is_said_with_the_reason_and_what_to_do() -> None:
+    report = judge(verified(INTEGER, data=b"x" * 5000))
+    (found,) = [c for c in report.checks if c.name == "size"]
+    assert (
+        found.verdict == "inconclusive" and "LARGER than float" in found.says and "1.25 times" in found.says
+    )
+    assert found.remedy is not None and "--precision float32 is smaller" in found.remedy
+    assert report.verdict == "pass"
+    model = QuantisedModel("tflite", "int8", b"x" * 5000, (), ())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edgewright_converters.gate.rule_checks", lambda *_: ())
+        unrolled = judge(verified(*[INTEGER] * 20, model=model))
+    (found,) = [c for c in unrolled.checks if c.name == "size"]
+    assert "20 operators (the model has 2: TFLite unrolls" in found.says and "--format onnx" in str(
+        found.remedy
+    )
+    (smaller,) = [c for c in judge(verified(INTEGER)).checks if c.name == "size"]
+    assert smaller.verdict == "pass" and smaller.remedy is None and "0.25 times float's 4 kB" in smaller.says
+
+
+def test_speed_predicted_is_that_of_the_artifacts_own_precision() -> None:
+    heavy = (replace(CONV, macs=10**9), HEAD)
+
+    def ratio(precision: Any) -> float:
+        one = verified(INTEGER, model=QuantisedModel("onnx", precision, b"x", (), ()))
+        predicted = predicted_latencies(PI, "onnx", precision, heavy)
+        report = gate(one, PI, GateLimits(), work=heavy, predicted=predicted, conversion_s=0.0)
+        (found,) = [c for c in report.checks if c.name == "speed"]
+        return float(found.says.split("predicted on raspberry-pi-5: ")[1].split()[0])
+
+    assert ratio("int8-weights") == pytest.approx(1.0, abs=0.1)  # it computes in float
+    assert ratio("int8") == pytest.approx(ratio("int8-dynamic"), rel=0.1) and ratio("int8") > 2
+
+
+def test_operators_left_in_float_are_listed_by_their_time_and_the_rest_summed() -> None:
+    floats = [replace(FLOAT, name=f"op{i}", seconds=i * 1e-3) for i in range(1, 9)]
+    lines = left_in_float(judge(verified(INTEGER, *floats)))
+    assert len(lines) == 7 and lines[0].startswith("Gemm op8: ")
+    assert lines[-1].startswith("2 more: ") and "7.7% of time (measured on host)" in lines[-1]
+
+
+def test_memory_and_conversion_time_are_said_whatever_the_budgets() -> None:
+    assert costs(judge(verified(INTEGER))) == (
+        "peak memory 70 MB, 10 MB of it the model's, measured on host; converted in 1 s"
+    )
+    assert "not measured" in costs(judge(verified(INTEGER, memory=None)))
 
 
 def test_missed_budget_fails_and_names_the_nearest_profile_that_fits() -> None:

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 from torch_layers import Prepared, prepare
 
-from edgewright.errors import DataError
+from edgewright.errors import ConversionError, DataError
 from edgewright_converters.ascent import Fit
 from edgewright_converters.calibration import SampleSet
 from edgewright_converters.fine_tuning.rung import Tuned, Tuner
@@ -23,6 +23,7 @@ from edgewright_converters.held_out import parts
 from edgewright_converters.ladder import Climb, climb
 from edgewright_converters.layer_cost import LayerCosts
 from edgewright_converters.quantise.decision import Decision, as_onnx
+from edgewright_converters.quantise.quantised_model import ActivationDtype, QuantisedModel
 from edgewright_converters.rungs import ADAPTIVE, LAYERS, MIXED, RUNGS, Effort, Rung, climbed
 from edgewright_converters.trial import Goal, Trial, Tryout
 
@@ -194,6 +195,21 @@ def test_no_layer_stays_in_float_for_a_goal_that_is_nearly_met() -> None:
     found, announced, _ = climbing("hard", Goal(100.0))
     # No classifier's miss: all changed classes are allowed, so that only the noise keeps the ladder going.
     assert MIXED not in announced and not found.decision.in_float
+
+
+@pytest.mark.slow
+def test_repair_that_the_target_does_not_take_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = as_onnx
+
+    def refuses(decision: Decision, activation: ActivationDtype) -> QuantisedModel:
+        if decision.layers_only:
+            raise ConversionError("the runtime does not take it")
+        return made(decision, activation)
+
+    monkeypatch.setitem(climbing.__globals__, "as_onnx", refuses)
+    found, announced, _ = climbing("coarse", Goal(0.0, 150.0), "quick", fast_enough=100.0)
+    assert announced[1] is LAYERS and LAYERS.name not in {attempt.rung for attempt in found.attempts}
+    assert len(found.attempts) > 2 and not found.decision.layers_only
 
 
 @pytest.mark.slow

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from edgewright.errors import StorageError
+from edgewright.figures import costs, left_in_float
 from edgewright_converters.evidence import Evidence, FileErrors
 from edgewright_converters.layer_error import LayerError
 from edgewright_converters.pipeline import ConversionReport, convert
+from edgewright_converters.precision_choice import Tried
 from edgewright_converters.report import page
 from edgewright_converters.report.candidates import candidates, front, tried
 from edgewright_converters.report.layers import in_order, layers
@@ -88,6 +90,8 @@ def test_page_has_the_verdict_and_every_check_of_every_artifact_in_the_gates_wor
         assert f"{manifest.profile}, {manifest.format}: " in text
         for check in manifest.gate.checks:
             assert html.escape(check.says) in text and f"[{check.how}]" in text
+        assert html.escape(costs(manifest.gate)) in text
+        assert all(html.escape(line) in text for line in left_in_float(manifest.gate))
 
 
 @pytest.mark.slow
@@ -111,14 +115,22 @@ def test_path_that_cannot_be_written_is_found_before_the_model_is_even_read(
 
 
 def test_precisions_tried_after_the_ladder_are_candidates_by_letter() -> None:
-    trials = (
-        Trial("tflite", "int8", 20.0, 1, 10, 1000, 2e-3, 1e-3),
-        Trial("tflite", "float32", 200.0, 0, 10, 4000, 1e-3, 1e-3),
+    choices = (
+        Tried("INT8", Trial("tflite", "int8", 20.0, 1, 10, 1000, 2e-3, 1e-3), False),
+        Tried("INT8 alone", Trial("tflite", "int8", 20.0, 1, 10, 1000, 1e-3, 1e-3), True),
+        Tried("float32", Trial("tflite", "float32", 200.0, 0, 10, 4000, 1e-3, 1e-3), False),
     )
-    first, second = tried((), trials, ())
-    assert (first.label, first.what) == ("a", "choice of precision, tflite int8, not kept")
-    assert first.agreement == 0.9 and second.sqnr_db == math.inf
-    assert "<td>b<td>choice of precision, tflite float32" in candidates((), trials, ())
+    first, second, third = tried((), choices, (), "generated inputs")
+    assert (first.label, first.what) == ("a", "precision: INT8, tflite int8, not kept")
+    assert (first.agreement, first.data) == (0.9, "on 10 generated inputs")
+    assert third.sqnr_db == math.inf and [one.kind for one in (first, second, third)] == [
+        "open",
+        "kept",
+        "open",
+    ]
+    text = candidates((), choices, (), "generated inputs")
+    assert "<td>b<td>precision: INT8 alone, tflite int8<" in text
+    assert "generated inputs" in text and "calibration" not in text
 
 
 def test_name_of_a_layer_is_text_and_not_markup() -> None:
@@ -151,6 +163,13 @@ def test_labels_keep_apart_and_points_on_one_spot_share_one() -> None:
     assert [re.findall(r">(.*)<", line) for line in texts] == [["1, 2"], ["3"], ["4"]]
     places = [float(y) for line in texts for y in re.findall(r" y=([\d.]+)", line)]
     assert all(lower - upper >= 12 for upper, lower in pairwise(places))
+
+
+def test_label_covers_no_other_point() -> None:
+    drawn = labels(["one", "two"], [(100, 50), (115, 50)])
+    texts = [line for line in drawn if line.startswith("<text")]
+    heights = {re.findall(r">(.*)<", t)[0]: float(re.findall(r" y=([\d.]+)", t)[0]) for t in texts}
+    assert heights["two"] == 54 and heights["one"] >= 66
 
 
 def test_ticks_lie_on_round_numbers() -> None:

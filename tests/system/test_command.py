@@ -173,16 +173,20 @@ def test_time_left_claims_no_more_than_an_estimate_can() -> None:
 
 
 def test_ladder_is_explained_without_a_model_to_convert() -> None:
-    from edgewright_converters.rungs import RUNGS
+    from edgewright_converters.rungs import DATA_FREE, RUNGS
 
     shown = edgewright("convert", "--explain")
     assert shown.returncode == 0, shown.stderr
     for rung in RUNGS:
         assert rung.name in shown.stdout and rung.what in shown.stdout and rung.cost in shown.stdout
     assert "quick: starts no rung after 15 s" in shown.stdout
+    for rung in DATA_FREE:
+        assert rung.name in shown.stdout and rung.cost in shown.stdout
     document = json.loads(edgewright("convert", "--json", "--explain").stdout)
     assert [rung["rung"] for rung in document["rungs"]] == [rung.name for rung in RUNGS]
     assert document["rungs"][0]["efforts"] == ["quick", "standard", "thorough"]
+    assert all(rung["typical_seconds"] > 0 for rung in document["rungs"])
+    assert [rung["rung"] for rung in document["without_calibration"]] == [rung.name for rung in DATA_FREE]
     assert document["efforts"]["thorough"]["seconds"] == 900.0
     quick = json.loads(edgewright("convert", "--explain", "--effort", "quick", "--json").stdout)
     assert {rung["rung"] for rung in quick["rungs"]} == {r.name for r in RUNGS if r.effort == "quick"}

@@ -166,10 +166,23 @@ class _Learner:
     ) -> None:
         self._block, self._graph, self._grids = block, graph, grids
         names = {name for step in block.steps for name in step.inputs if name in graph.weights}
-        self._constants = {name: torch.from_numpy(np.array(weights[name])) for name in names}
+        self._constants: dict[str, Any] = {name: _constant(weights[name]) for name in names}
 
-    def _run(self, x: Tensor, weights: Mapping[str, Tensor], seen: dict[str, Tensor] | None = None) -> Tensor:
-        return run_block(self._block, x, {**self._constants, **weights}, self._grids, seen)
+    def _run(self, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+        """The block's output for samples along a first axis of their own: the graph has the shapes of one."""
+        values = {**self._constants, **weights}
+        made: Tensor = torch.vmap(lambda one: run_block(self._block, one, values, self._grids))(x)
+        return made
+
+    def _spread(self, x: Tensor) -> dict[str, Tensor]:
+        """The standard deviation of each channel of each layer's output, over all samples."""
+        made: dict[str, list[Tensor]] = {layer.output: [] for layer in self._block.layers}
+        for one in x:
+            seen: dict[str, Tensor] = {}
+            run_block(self._block, one, self._constants, self._grids, seen)
+            for name, parts in made.items():
+                parts.append(torch.movedim(seen[name], self._graph.channel_axes[name], 0).flatten(1))
+        return {name: torch.cat(parts, 1).std(1) for name, parts in made.items()}
 
     def learn(
         self, inputs: Stack, targets: Stack, samples: Sequence[int], iterations: int
@@ -177,16 +190,14 @@ class _Learner:
         """Weights on their grids, and biases, by name."""
         largest = max(inputs[0].size, targets[0].size)
         size = max(1, min(BATCH, len(samples), BATCH_VALUES // largest))
-        seen: dict[str, Tensor] = {}
         with torch.no_grad():
-            self._run(_batch(inputs, samples[:size]), {}, seen)
+            spread = self._spread(_batch(inputs, samples[:size]))
         roundings = []
         for layer in self._block.layers:
-            made = torch.movedim(seen[layer.output], self._graph.channel_axes[layer.output], 0).flatten(1)
             bias = None if layer.bias is None else self._constants.get(layer.bias)
             trained = self._graph.weights[layer.weight]
             weight = self._constants[layer.weight].numpy()
-            roundings.append(_Rounding.of(layer, trained, weight, bias, made.std(1)))
+            roundings.append(_Rounding.of(layer, trained, weight, bias, spread[layer.output]))
         base = self._noise({}, inputs, targets, samples[:size]) + 1e-20
         optimiser = torch.optim.Adam(
             [
@@ -222,7 +233,7 @@ class _Learner:
         self, weights: Mapping[str, Array], inputs: Stack, targets: Stack, samples: Sequence[int]
     ) -> float:
         """Mean square of what the block's output is off by."""
-        own = {name: torch.from_numpy(np.array(weights[name])) for name in self._constants}
+        own = {name: _constant(weights[name]) for name in self._constants}
         return self._noise(own, inputs, targets, samples)
 
     def _noise(
@@ -236,5 +247,10 @@ class _Learner:
         return float(np.mean(errors))
 
 
+def _constant(value: Array) -> Any:
+    """Floats as torch has them; shapes and axes are read as they are."""
+    return torch.from_numpy(np.array(value)) if np.issubdtype(value.dtype, np.floating) else value
+
+
 def _batch(stack: Stack, samples: Sequence[int]) -> Tensor:
-    return torch.from_numpy(np.concatenate([stack[int(index)] for index in samples]))
+    return torch.from_numpy(np.stack([stack[int(index)] for index in samples]))

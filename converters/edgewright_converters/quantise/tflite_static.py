@@ -64,11 +64,17 @@ def _details(data: bytes) -> Details:
     """Inputs, then outputs, in the order of the file, which quantising keeps.
 
     Not by name: an output that the graph also uses inside gets another one. Nor by the signature, which goes on
-    naming the old tensor.
+    naming the old tensor. Raises `ConversionError` for a file that the runtime refuses.
     """
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_content=data)
+    try:
+        interpreter.allocate_tensors()
+    except RuntimeError as error:
+        # Operators left in float beside others may get an input of each kind, which no kernel takes.
+        problem = str(error).splitlines()[0][:160]
+        raise ConversionError(f"LiteRT does not take the quantised TFLite graph ({problem})") from None
     return [*interpreter.get_input_details(), *interpreter.get_output_details()]
 
 

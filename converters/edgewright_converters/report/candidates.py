@@ -12,6 +12,7 @@ from typing import Literal
 from edgewright.artifact.manifest import ArtifactManifest
 from edgewright.figures import seconds, size
 from edgewright_converters.ascent import Attempt
+from edgewright_converters.precision_choice import Tried
 from edgewright_converters.report.scatter import Point, scatter
 from edgewright_converters.trial import Trial
 
@@ -36,10 +37,10 @@ class Candidate:
 
 
 def candidates(
-    attempts: Sequence[Attempt], trials: Sequence[Trial], manifests: Sequence[ArtifactManifest]
+    attempts: Sequence[Attempt], choices: Sequence[Tried], manifests: Sequence[ArtifactManifest], samples: str
 ) -> str:
-    """The pictures, and the same as a table."""
-    found = [*tried(attempts, trials, manifests), *made(manifests)]
+    """The pictures, and the same as a table; `samples` is what the candidates were tried on, in words."""
+    found = [*tried(attempts, choices, manifests, samples), *made(manifests)]
     if not found:
         return ""
     pictures = _pictures(found, "signal to noise, dB", [one.sqnr_db for one in found])
@@ -55,10 +56,10 @@ def candidates(
     )
     return (
         "<p class=note>Up and to the left is better. Circles are the candidates, of the ladder by number and of "
-        "the choice of precision by letter, filled where kept, and squares are float: on calibration samples, "
-        "latency measured on this host for a moment. The dashed line is their Pareto front: what no other "
-        "beats in both. Diamonds are the artifacts that came of it: measured on other samples, so that they are "
-        "no part of the front.</p>"
+        "the choice of precision by letter, filled where kept, and squares are float: on "
+        f"{samples}, latency measured on this host for a moment. The dashed line is their Pareto front: what no "
+        "other beats in both. Diamonds are the artifacts that came of it: measured on other samples, so that "
+        "they are no part of the front.</p>"
         f"<div class='cards wide'>{pictures}</div><div class=scroll><table><tr><th>#<th>candidate"
         "<th>signal to noise<th>same top class<th>latency here<th>size<th>figures are</tr>"
         f"{rows}</table></div>"
@@ -66,20 +67,19 @@ def candidates(
 
 
 def tried(
-    attempts: Sequence[Attempt], trials: Sequence[Trial], manifests: Sequence[ArtifactManifest]
+    attempts: Sequence[Attempt], choices: Sequence[Tried], manifests: Sequence[ArtifactManifest], samples: str
 ) -> list[Candidate]:
     """The ladder's candidates by number, the precisions tried after it by letter, and float beside them."""
     found = [
-        _candidate(str(number), attempt.rung, attempt.trial, attempt.kept)
+        _candidate(str(number), attempt.rung, attempt.trial, attempt.kept, samples)
         for number, attempt in enumerate(attempts, 1)
     ]
-    taken = {(manifest.format, manifest.precision) for manifest in manifests}
     found += [
-        _candidate(letter, "choice of precision", trial, (trial.format, trial.precision) in taken)
-        for letter, trial in zip(ascii_lowercase, trials, strict=False)
+        _candidate(letter, f"precision: {one.name}", one.trial, one.taken, samples)
+        for letter, one in zip(ascii_lowercase, choices, strict=False)
     ]
     floats = {m.format: m.float_bytes for m in manifests if m.float_bytes}
-    timed = {trial.format: trial for trial in (*(a.trial for a in attempts), *trials)}
+    timed = {trial.format: trial for trial in (*(a.trial for a in attempts), *(c.trial for c in choices))}
     for model_format, trial in timed.items():
         weight = floats.get(model_format)
         if weight is not None:
@@ -91,7 +91,7 @@ def tried(
     return found
 
 
-def _candidate(label: str, what: str, trial: Trial, kept: bool) -> Candidate:
+def _candidate(label: str, what: str, trial: Trial, kept: bool, samples: str) -> Candidate:
     return Candidate(
         label,
         f"{what}, {trial.format} {trial.precision}{'' if kept else ', not kept'}",
@@ -100,7 +100,7 @@ def _candidate(label: str, what: str, trial: Trial, kept: bool) -> Candidate:
         None if trial.changed_share is None else 1 - trial.changed_share,
         trial.seconds,
         trial.model_bytes,
-        f"on {trial.samples} calibration samples",
+        f"on {trial.samples} {samples}",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from edgewright_converters.evidence import Activation, Evidence, FileErrors
+from edgewright_converters.evidence import SAMPLES_OF, Activation, Evidence, FileErrors
 
 COLOURS = ("first", "second", "third", "fourth")
 MOST_DB = 60.0
@@ -28,9 +28,9 @@ def layers(evidence: Evidence, users: dict[str, str]) -> str:
     rows = "".join(_row(name, known.get(name), [found.get(name) for found in errors], end) for name in order)
     return (
         "<p class=note>Signal to quantisation noise of each activation, decibels: the integers that the runtime's "
-        f"own kernels hand on, against the float graph, measured on this host on {samples} calibration samples. "
-        "Each holds the noise of all layers before it; – is not stored by itself in that file. TFLite is run in "
-        f"LiteRT's built-in kernels, which keep their tensors.</p><p class=note>{keys}"
+        f"own kernels hand on, against the float graph, measured on this host on {samples} "
+        f"{SAMPLES_OF[evidence.data]}. Each holds the noise of all layers before it; – is not stored by itself in "
+        f"that file. TFLite is run in LiteRT's built-in kernels, which keep their tensors.</p><p class=note>{keys}"
         "<span class='key mark'></span>what the tensor's grid alone would leave, predicted from its histogram. "
         f"The scale runs from 0 to {end:.0f} dB.</p>{_lowest(evidence)}{rows}"
     )

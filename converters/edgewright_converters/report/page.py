@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgewright.durable_file import write_durably
+from edgewright_converters.evidence import SAMPLES_OF
 from edgewright_converters.report.candidates import candidates
 from edgewright_converters.report.layers import layers
 from edgewright_converters.report.ranges import ranges
@@ -26,6 +27,7 @@ def write_page(report: ConversionReport, path: Path) -> None:
 def page(report: ConversionReport) -> str:
     """The whole page."""
     title = escape(f"{report.name}:{report.version}")
+    evidence = report.evidence
     where = f"written to {report.reference}" if report.reference else "nothing was written"
     sections = [
         f"<h1>{title}: <span class={report.verdict}>{report.verdict}</span></h1>",
@@ -38,9 +40,14 @@ def page(report: ConversionReport) -> str:
         "<h2>What each rung of the ladder bought</h2>",
         rungs(report.attempts),
         "<h2>Accuracy against latency and size</h2>",
-        candidates(report.attempts, report.evidence.trials if report.evidence else (), report.artifacts),
+        candidates(
+            report.attempts,
+            evidence.tried if evidence else (),
+            report.artifacts,
+            SAMPLES_OF[evidence.data if evidence else "calibration"],
+        ),
     ]
-    if (evidence := report.evidence) is not None:
+    if evidence is not None:
         users: dict[str, list[str]] = {}
         for manifest in report.artifacts:
             users.setdefault(manifest.model_digest, []).append(manifest.profile)

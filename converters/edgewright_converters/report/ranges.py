@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from edgewright_converters.evidence import Activation, Evidence
+from edgewright_converters.evidence import SAMPLES_OF, Activation, Evidence
 
 
 def ranges(evidence: Evidence) -> str:
@@ -18,9 +18,9 @@ def ranges(evidence: Evidence) -> str:
     rows = "".join(_row(activation, clipped.get(activation.name, [])) for activation in evidence.activations)
     return (
         "<p class=note>Each row has a scale of its own. <span class='key thin'></span>observed over the "
-        "calibration data, <span class='key first'></span>what the grid's 255 steps are spread over, "
+        f"{SAMPLES_OF[evidence.data]}, <span class='key first'></span>what the grid's 255 steps are spread over, "
         "<span class='key mark'></span>nought. Clipped: the share of float's values beyond the grid of the model "
-        f"file, measured on {samples} calibration samples; the largest of the files.</p>{rows}"
+        f"file, measured on {samples} {SAMPLES_OF[evidence.data]}; the largest of the files.</p>{rows}"
     )
 
 

@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from html import escape
 
 from edgewright.figures import seconds
-from edgewright_converters import data_free
 from edgewright_converters.ascent import Attempt
-from edgewright_converters.rungs import RUNGS
+from edgewright_converters.rungs import DATA_FREE, EXPECTATION, RUNGS
 
 
 def rungs(attempts: Sequence[Attempt]) -> str:
     """A row an attempt, numbered as in the picture of the candidates."""
     if not attempts:
         return "<p class=note>The model has no ONNX form, on which the ladder decides: none was climbed.</p>"
-    what = {rung.name: rung.what for rung in (*RUNGS, *data_free.RUNGS)}
+    what = {rung.name: rung.what for rung in (*RUNGS, *DATA_FREE)}
     values = [attempt.trial.sqnr_db for attempt in attempts]
     start, end = min(0.0, *values), max(values) * 1.02 or 1.0
     rows, before = [], start
@@ -35,8 +34,8 @@ def rungs(attempts: Sequence[Attempt]) -> str:
         )
         if attempt.kept:
             before = after
-    without_data = attempts[0].rung == data_free.EXPECTATION.name
-    ladder = data_free.RUNGS if without_data else RUNGS
+    without_data = attempts[0].rung == EXPECTATION.name
+    ladder = DATA_FREE if without_data else RUNGS
     left_out = [rung.name for rung in ladder if rung.name not in {a.rung for a in attempts}]
     rest = f"<p class=note>Not climbed: {', '.join(left_out)}.</p>" if left_out else ""
     trial = attempts[0].trial

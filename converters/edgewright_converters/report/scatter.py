@@ -10,6 +10,8 @@ from html import escape
 WIDTH, HEIGHT = 420.0, 270.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 404.0, 14.0, 228.0
 _LABEL_HEIGHT = 12.0
+_MARK = 6.0
+"""Half a mark's width."""
 
 
 @dataclass(frozen=True)
@@ -98,12 +100,12 @@ def scatter(
 
 
 def labels(texts: Sequence[str], places: Sequence[tuple[float, float]]) -> list[str]:
-    """A label beside each point, one for points on one spot; moved down off another, with a line back."""
+    """A label beside each point, one for points on one spot; moved down off labels and points, with a line."""
     spots: dict[tuple[float, float], list[str]] = {}
     for text, (x, y) in zip(texts, places, strict=True):
         spot = next((s for s in spots if math.dist(s, (x, y)) < 5), (x, y))
         spots.setdefault(spot, []).append(text)
-    taken: list[tuple[float, float, float]] = []
+    taken = [(x - _MARK, x + _MARK, y) for x, y in spots]
     drawn = []
     for (x, y), shared in sorted(spots.items(), key=lambda one: one[0][1]):
         text = ", ".join(dict.fromkeys(shared))

@@ -36,7 +36,7 @@ ul { list-style: none; margin: .4rem 0; padding: 0; font-size: 13px; } li { marg
 .key.mark { width: 2px; background: var(--text); } .key.thin { height: 2px; background: var(--text); }
 .scroll { overflow-x: auto; margin-top: 1rem; } table { border-collapse: collapse; font-size: 13px; }
 th, td { padding: .2rem .7rem .2rem 0; text-align: left; white-space: nowrap;
-  border-bottom: 1px solid var(--line); }
+  border-bottom: 1px solid var(--line); } td:nth-child(2) { white-space: normal; min-width: 12rem; }
 svg { width: 100%; height: auto; display: block; } svg text { font-size: 11px; fill: var(--soft); }
 svg .label { fill: var(--text); paint-order: stroke; stroke: var(--panel); stroke-width: 3px; }
 .axis, .grid { stroke: var(--line); } .front { fill: none;

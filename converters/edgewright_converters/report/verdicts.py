@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from html import escape
 
 from edgewright.artifact.manifest import ArtifactManifest, Verdict
-from edgewright.figures import MANIFEST_COLUMNS, manifest_row
+from edgewright.figures import MANIFEST_COLUMNS, costs, left_in_float, manifest_row
 
 _ORDER: tuple[Verdict, ...] = ("fail", "inconclusive", "pass")
 _HEADING = ("profile", "format", "verdict")
@@ -32,6 +32,9 @@ def _card(manifest: ArtifactManifest) -> str:
             f"<li><span class={check.verdict}>{check.verdict}</span> <b>{escape(check.name)}</b> "
             f"{escape(check.says)} <span class=soft>[{escape(check.how)}]{escape(remedy)}</span>"
         )
+    if gate:
+        checks += [f"<li><span class=soft>left in float</span> {escape(one)}" for one in left_in_float(gate)]
+        checks.append(f"<li class=soft>{escape(costs(gate))}")
     return (
         f"<div class=card><h3>{escape(manifest.profile)}, {manifest.format}: "
         f"<span class={verdict}>{verdict}</span></h3>"

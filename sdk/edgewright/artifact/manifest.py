@@ -187,7 +187,8 @@ class GateReport(BaseModel):
 
     `fail` if any check fails; else `inconclusive` if a check of accuracy is; else `pass`. What is predicted for a
     device, or measured on a host that is not the device, may stay open without holding up a pass: it is settled
-    there, and would otherwise make every conversion inconclusive.
+    there, and would otherwise make every conversion inconclusive. So may a file larger than float's: it is said,
+    and may be worth its speed.
     """
 
     model_config = CONTRACT

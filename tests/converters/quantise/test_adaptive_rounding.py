@@ -128,3 +128,29 @@ def test_nothing_is_learnt_from_one_sample_or_without_time() -> None:
     for held, seconds in ((samples[:1], 60.0), (samples, 0.0)):
         learnt = adaptively_rounded(execution, graph, ranges, held, names, seconds)
         assert all(np.array_equal(learnt.weights[name], value) for name, value in graph.weights.items())
+
+
+def flattened() -> FloatGraph:
+    """A layer between fixed shapes in which the axis of the samples is gone, as exported attention has them."""
+    nodes = [
+        node("Reshape", "x rows", "r"), node("Gemm", "r w b", "g", transB=1),
+        node("Reshape", "g back", "s"), node("Relu", "s", "t"), node("MatMul", "t w2", "y"),
+    ]  # fmt: skip
+    weights = {
+        "w": normal(12, 8), "b": normal(12), "w2": normal(12, 5),
+        "rows": np.array([6, 8]), "back": np.array([1, 6, 12]),
+    }  # fmt: skip
+    return float_graph(nodes, {"x": (1, 6, 8)}, ["y"], weights)
+
+
+def test_block_whose_shapes_hold_for_one_sample_alone_is_learnt_from_many() -> None:
+    graph = flattened()
+    samples = samples_of(graph, 32)
+    execution, ranges = Execution(graph), bounds_of(graph, samples)
+    names = [layer.name for layer in graph.layers]
+    stored = {name for name in graph.quantised_tensors if name not in ("r", "g", "s")}
+    assert next(b.input for b in blocks(execution, stored)) == "x"
+    learnt = adaptively_rounded(
+        execution, graph, {name: ranges[name] for name in stored}, samples, names, 60.0, iterations=60
+    )
+    assert noise(graph, learnt, ranges, samples) <= noise(graph, graph, ranges, samples)
