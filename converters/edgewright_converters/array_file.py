@@ -18,11 +18,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewright.errors import DataError
+from edgewright_converters.entry_point import one_line
 
 Array = NDArray[Any]
 STEP_BYTES = 1 << 20
 """What is read at once: well above the cost of a read, far below what a device would notice."""
-_TORN = (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
+_TORN = (
+    ValueError,
+    OSError,
+    EOFError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+    NotImplementedError,
+    RuntimeError,
+)
 
 
 def array_batches(path: Path) -> Iterator[dict[str, Array]]:
@@ -33,19 +43,27 @@ def array_batches(path: Path) -> Iterator[dict[str, Array]]:
     with contextlib.ExitStack() as stack:
         try:
             arrays = [_open(name, stream) for name, stream in _streams(path, stack)]
-        except _TORN:
+        except _TORN as error:
             raise DataError(
-                "is not an .npz or .npy file of plain arrays",
+                f"is not an .npz or .npy file of plain arrays ({one_line(error)})",
                 where=str(path),
                 remedy="write it with numpy.savez(path, x=…)",
             ) from None
         for array in arrays:
             if not array.shape:
-                raise DataError(f"array '{array.name}' is a single value, not samples", where=str(path))
+                raise DataError(
+                    f"array '{array.name}' is a single value, not samples",
+                    where=str(path),
+                    remedy="give its first axis to the samples",
+                )
         lengths = {array.name: array.shape[0] for array in arrays}
         if len(set(lengths.values())) > 1:
             shown = ", ".join(f"{name}: {length}" for name, length in lengths.items())
-            raise DataError(f"the arrays need the same number of samples ({shown})", where=str(path))
+            raise DataError(
+                f"the arrays need the same number of samples ({shown})",
+                where=str(path),
+                remedy="give each sample every array",
+            )
         length = arrays[0].shape[0] if arrays else 0
         rows = max(1, STEP_BYTES // max(1, sum(array.row_bytes for array in arrays)))
         for start in range(0, max(length, 1), rows):
@@ -53,7 +71,8 @@ def array_batches(path: Path) -> Iterator[dict[str, Array]]:
             try:
                 batch = {array.name: array.read(start, count) for array in arrays}
             except _TORN as error:
-                raise DataError(f"is torn at sample {start} or after ({error})", where=str(path)) from None
+                problem = f"is torn at sample {start} or after ({error})"
+                raise DataError(problem, where=str(path), remedy="copy or write it again") from None
             yield batch
 
 
@@ -107,5 +126,8 @@ def _open(name: str, stream: IO[bytes]) -> _StoredArray:
         raise ValueError("holds Python objects")
     if not fortran or len(shape) < 2:
         return _StoredArray(name, stream, shape, dtype)
-    columns = _StoredArray(name, stream, shape[::-1], dtype).read(0, shape[-1])
+    try:
+        columns = _StoredArray(name, stream, shape[::-1], dtype).read(0, shape[-1])
+    except MemoryError:
+        raise ValueError(f"array '{name}' in Fortran order takes more memory than there is") from None
     return _StoredArray(name, stream, shape, dtype, whole=columns.T)

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from edgewright.artifact.manifest import ImagePreprocessing
 from edgewright.contract import from_json
-from edgewright.errors import DataError, EdgewrightError
+from edgewright.durable_file import check_readable
+from edgewright.errors import DataError
 from edgewright.preprocessing import IMAGE_SUFFIXES, preprocess
 from edgewright_converters.array_file import array_batches
-from edgewright_converters.entry_point import is_entry_point, load_entry_point, one_line
+from edgewright_converters.entry_point import is_entry_point, load_entry_point, one_line, users_code
 
 Array = NDArray[Any]
 Batch: TypeAlias = Mapping[str, Array]
@@ -28,6 +29,7 @@ Data: TypeAlias = "str | Path | Mapping[str, Any] | Iterable[Any] | Callable[[],
 """A path, `module:function`, arrays by input name, a function that gives batches, or a loader of them."""
 PREPROCESSING_FILE = "preprocessing.json"
 LABELS = "y"
+_END = object()
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,13 @@ def open_batches(data: Data) -> BatchSource:
     if path.is_dir():
         return _image_folder(path)
     if path.is_file():
+        check_readable(path)
         return BatchSource(str(data), lambda: array_batches(path))
     if is_entry_point(str(data)):
         function = load_entry_point(str(data), DataError)
         return BatchSource(str(data), _yielded(function, str(data)), steady=False)
     raise DataError(
-        "does not exist",
+        "is neither a file nor a folder" if path.exists() else "does not exist",
         where=str(data),
         remedy="give an .npz, an .npy, a folder of images, or module:function that yields batches",
     )
@@ -75,10 +78,17 @@ def _image_folder(folder: Path) -> BatchSource:
     preprocessing = from_json(
         ImagePreprocessing, description.read_bytes(), where=str(description), error=DataError
     )
-    classes = tuple(sorted(child.name for child in folder.iterdir() if child.is_dir()))
-    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
+    classes = tuple(sorted(c.name for c in folder.iterdir() if c.is_dir() and not c.name.startswith(".")))
+    files = sorted(
+        found
+        for found in folder.rglob("*")
+        if found.suffix.lower() in IMAGE_SUFFIXES
+        # What systems and editors put beside pictures: ._1.jpg, .ipynb_checkpoints/.
+        and not any(part.startswith(".") for part in found.relative_to(folder).parts)
+    )
     if not files:
-        raise DataError(f"holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})", where=str(folder))
+        kinds = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise DataError("holds no image", where=str(folder), remedy=f"put some in it ({kinds})")
     stray = next((file for file in files if file.parent == folder), None)
     if classes and stray is not None:
         raise DataError("lies beside the class folders", where=str(stray), remedy="move it into its class")
@@ -97,13 +107,9 @@ def _yielded(data: Iterable[Any] | Callable[[], Iterable[Any]], where: str) -> C
     """The batches of a function or loader. What is iterated once only, as a generator, is made anew each time."""
 
     def made() -> Iterable[Any]:
-        try:
+        with users_code("fails", where, DataError):
             found = data() if callable(data) else data
             iterator = iter(found)
-        except EdgewrightError:
-            raise
-        except Exception as error:
-            raise DataError(f"fails ({one_line(error)})", where=where) from error
         if iterator is found and not callable(data):
             raise DataError(
                 "can be read only once", where=where, remedy="give the function that makes it, not its result"
@@ -119,14 +125,10 @@ def _yielded(data: Iterable[Any] | Callable[[], Iterable[Any]], where: str) -> C
             kept.append(found)
         number = 0
         while True:
-            try:
-                batch = next(iterator)
-            except StopIteration:
+            with users_code(f"fails at batch {number}", where, DataError):
+                batch = next(iterator, _END)
+            if batch is _END:
                 return
-            except EdgewrightError:
-                raise
-            except Exception as error:
-                raise DataError(f"fails at batch {number} ({one_line(error)})", where=where) from error
             yield _arrays(batch, f"{where}, batch {number}")
             number += 1
 
@@ -152,7 +154,12 @@ def _arrays(batch: Any, where: str) -> Batch:
     arrays = {}
     for name, value in named.items():
         try:
-            arrays[str(name)] = value.detach().cpu().numpy() if torch.is_tensor(value) else np.asarray(value)
-        except (TypeError, ValueError) as error:
-            raise DataError(f"'{name}' is no array ({one_line(error)})", where=where) from None
+            array = value.detach().cpu().numpy() if torch.is_tensor(value) else np.asarray(value)
+        except Exception as error:  # noqa: BLE001 - torch has its own for layouts, devices and dtypes
+            raise DataError(
+                f"'{name}' is no array ({one_line(error)})",
+                where=where,
+                remedy="give numpy arrays of numbers",
+            ) from None
+        arrays[str(name)] = array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
     return arrays

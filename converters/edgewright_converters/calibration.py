@@ -21,6 +21,8 @@ from edgewright.errors import DataError
 from edgewright_converters.batches import LABELS, Batch, BatchSource, Data, open_batches
 
 Array = NDArray[Any]
+WIDEST = float(np.finfo(np.float32).max)
+"""Of an input's range: the step of its grid is a part of that, as float32."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ class _Takes:
     optional: tuple[str, ...]
 
     def __str__(self) -> str:
-        alias = " (or x)" if len(self.required) == 1 else ""
+        alias = " (or x)" if len(self.required) == 1 and self.required != ("x",) else ""
         also = f"{', and optionally ' if self.required else ''}{', '.join(self.optional)}"
         return ", ".join(self.required) + alias + (also if self.optional else "")
 
@@ -159,7 +161,8 @@ class _Takes:
             arrays[known[0]] = arrays.pop("x")
         if not arrays or not set(self.required) <= set(arrays) <= set(known):
             given = ", ".join(sorted(arrays)) or "nothing"
-            raise DataError(f"holds {given}; the model takes {self}", where=where)
+            problem = f"holds {given}, but the model takes {self}"
+            raise DataError(problem, where=where, remedy="name the arrays as the model does its inputs")
         return {name: arrays[name] for name in known if name in arrays}, labels
 
 
@@ -171,24 +174,23 @@ def _samples(source: BatchSource, takes: _Takes) -> Iterator[Sample]:
         for name, array in arrays.items():
             if array.ndim == 0 or array.dtype.kind not in "fiub":
                 problem = f"array '{name}' is {array.dtype}{list(array.shape)}, not samples"
-                raise DataError(problem, where=source.where)
+                remedy = "give floats, integers or booleans, their first axis the samples"
+                raise DataError(problem, where=source.where, remedy=remedy)
         lengths = {name: len(array) for name, array in arrays.items()}
         length = next(iter(lengths.values()))
         if set(lengths.values()) != {length}:
             shown = ", ".join(f"{name}: {n}" for name, n in lengths.items())
             problem = f"the arrays need the same number of samples from {done} on ({shown})"
-            raise DataError(problem, where=source.where)
+            raise DataError(problem, where=source.where, remedy="give each sample every input")
         if labelled is not None and labelled != (labels is not None):
             problem = f"labels '{LABELS}' are given for some samples alone, unlike before at {done}"
-            raise DataError(problem, where=source.where)
+            raise DataError(problem, where=source.where, remedy="label all samples, or none")
         labelled = labels is not None
         if labels is not None:
             _check_labels(labels, length, done, source.where)
         for row in range(length):
-            inputs = {
-                name: np.require(array[row : row + 1], requirements=["C", "W"])
-                for name, array in arrays.items()
-            }
+            # Copied: a sample that is kept would keep its whole batch.
+            inputs = {name: np.array(array[row : row + 1], order="C") for name, array in arrays.items()}
             yield Sample(inputs, None if labels is None else int(labels[row]))
         done += length
 
@@ -197,11 +199,12 @@ def _check_labels(labels: Array, length: int, done: int, where: str) -> None:
     if labels.shape != (length,) or labels.dtype.kind not in "iu":
         problem = f"labels '{LABELS}' are {labels.dtype}{list(labels.shape)}; they must be {length} integers"
         raise DataError(problem, where=where, remedy="give the index of each sample's class")
-    if length and labels.min() < 0:
-        problem = (
-            f"labels '{LABELS}' must not be negative, as {labels.min()} at sample {done + labels.argmin()}"
-        )
-        raise DataError(problem, where=where)
+    if not length:
+        return
+    for label, row in ((labels.min(), labels.argmin()), (labels.max(), labels.argmax())):
+        if not 0 <= label < 1 << 63:
+            problem = f"labels '{LABELS}' must be class indices, and {label} at sample {done + row} is none"
+            raise DataError(problem, where=where, remedy="leave samples without a class out")
 
 
 def _check_alike(sample: Sample, first: Sample, index: int, where: str) -> None:
@@ -213,7 +216,7 @@ def _check_alike(sample: Sample, first: Sample, index: int, where: str) -> None:
         now, before = shown(sample, name), shown(first, name)
         if now != before:
             problem = f"'{name}' is {now} in sample {index}, but {before} in those before it"
-            raise DataError(problem, where=where)
+            raise DataError(problem, where=where, remedy="prepare all samples alike")
 
 
 class _Ranges:
@@ -225,16 +228,23 @@ class _Ranges:
     def add(self, sample: Sample, index: int, where: str) -> None:
         for name, array in sample.inputs.items():
             if array.size == 0:
-                raise DataError(f"'{name}' is empty in sample {index}", where=where)
+                remedy = "leave such samples out"
+                raise DataError(f"'{name}' is empty in sample {index}", where=where, remedy=remedy)
             if array.dtype.kind != "f":
                 continue
             channels = array.reshape(array.shape[1] if array.ndim > 1 else 1, -1)
             # A NaN wins every minimum and maximum, so that these tell all that is not finite.
             low, high = channels.min(axis=1), channels.max(axis=1)
             if not (np.isfinite(low).all() and np.isfinite(high).all()):
-                raise DataError(f"array '{name}' has NaN or infinity, first in sample {index}", where=where)
+                problem = f"array '{name}' has NaN or infinity, first in sample {index}"
+                raise DataError(problem, where=where, remedy="leave such samples out, or mend them")
             before = self.found.get(name, (low, high))
-            self.found[name] = np.minimum(before[0], low), np.maximum(before[1], high)
+            low, high = np.minimum(before[0], low), np.maximum(before[1], high)
+            if float(high.max()) - float(low.min()) > WIDEST:
+                shown = f"from {low.min():.3g} to {high.max():.3g}"
+                problem = f"array '{name}' reaches {shown} by sample {index}, wider than float32 can tell"
+                raise DataError(problem, where=where, remedy="leave outliers out, or scale the data")
+            self.found[name] = low, high
 
 
 def _checksum(sample: Sample) -> int:

@@ -21,7 +21,8 @@ from edgewright_converters.comparison import classification_output
 from edgewright_converters.fine_tuning.training_data import TrainingData, share_out
 from edgewright_converters.held_out import MOST, Part, parts
 from edgewright_converters.repeatability import check_repeatable
-from edgewright_converters.source import SourceModel, check_takes
+from edgewright_converters.source import SourceModel
+from edgewright_converters.source_check import check_takes
 
 Array = NDArray[Any]
 
@@ -74,6 +75,8 @@ def read_data(
     model = model.taking(samples.input_names)
     examples = tuple(sample.inputs for sample in samples.head(2))
     outputs = check_takes(model, examples[0])
+    for example in examples[1:]:
+        check_takes(model, example, "second")
     judged = samples if evaluation is None else load_samples(evaluation, model.input_names)
     if judged is not samples:
         check_takes(model, judged.head(1)[0].inputs)
@@ -121,7 +124,8 @@ def _check_labels(samples: SampleSet, outputs: Mapping[str, Array]) -> None:
         raise DataError(problem, where=samples.where, remedy="make a folder for each, or lay the images flat")
     if int(samples.labels.max()) >= classes:
         problem = f"label {int(samples.labels.max())} is out of range: the model scores {classes} classes"
-        raise DataError(problem, where=samples.where)
+        remedy = f"give class indices from 0 to {classes - 1}, in the model's order"
+        raise DataError(problem, where=samples.where, remedy=remedy)
 
 
 def _same(one: Data, other: Data) -> bool:

@@ -29,7 +29,8 @@ from edgewright_converters.quantise.activation_range import choose_ranges
 from edgewright_converters.quantise.analytic_bias import analytically_corrected
 from edgewright_converters.quantise.decision import Decision
 from edgewright_converters.rungs import ANALYTIC, EXPECTATION, Rung
-from edgewright_converters.source import InputForm, SourceModel, check_takes
+from edgewright_converters.source import InputForm, SourceModel
+from edgewright_converters.source_check import check_takes
 from edgewright_converters.trace import exported_program
 from edgewright_converters.trial import Goal
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,33 @@ def load_entry_point(text: str, error: type[EdgewrightError]) -> Callable[[], An
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     module_name, _, name = text.partition(":")
-    try:
-        function = getattr(importlib.import_module(module_name), name)
-    except ModuleNotFoundError as missing:
-        raise error(f"there is no Python module '{missing.name}'", where=text) from None
-    except AttributeError:
-        raise error(f"module '{module_name}' has no '{name}'", where=text) from None
-    except Exception as failure:
-        raise error(f"importing it fails: {one_line(failure)}", where=text) from failure
+    with users_code("importing it fails", text, error):
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as missing:
+            problem = f"there is no Python module '{missing.name}'"
+            remedy = "run the command in the folder that holds it, or install it"
+            raise error(problem, where=text, remedy=remedy) from None
+    function = getattr(module, name, None)
+    if function is None:
+        raise error(f"module '{module_name}' has no '{name}'", where=text, remedy="name a function in it")
     if not callable(function):
-        raise error(f"is {type(function).__name__}, not a function", where=text)
+        raise error(f"is {type(function).__name__}, not a function", where=text, remedy="name a function")
     return function  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def users_code(problem: str, where: str, error: type[EdgewrightError]) -> Iterator[None]:
+    """What the user's code raises in the block becomes `error`; so does its wish to end the process.
+
+    Errors of the family pass.
+    """
+    try:
+        yield
+    except EdgewrightError:
+        raise
+    except (Exception, SystemExit) as failure:
+        raise error(f"{problem} ({one_line(failure)})", where=where, remedy="mend it there") from failure
 
 
 def one_line(error: BaseException) -> str:

@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from edgewright.errors import ConversionError
+from edgewright_converters.entry_point import one_line
 from edgewright_converters.float_graph import FloatGraph
+from edgewright_converters.stack import node_line
 
 Array = NDArray[Any]
 T = TypeVar("T")
@@ -51,7 +53,21 @@ class Step:
     def run(self, tensors: Mapping[str, Array], weights: Mapping[str, Array]) -> dict[str, Array]:
         """The outputs by name; inputs are looked up among the live tensors, then the weights."""
         feeds = {name: tensors[name] if name in tensors else weights[name] for name in self.inputs}
-        return dict(zip(self.outputs, self.session.run(None, feeds), strict=True))
+        try:
+            made = self.session.run(None, feeds)
+        except Exception as error:
+            place = f" ({line})" if (line := node_line(self.node)) else ""
+            node = f"{self.node.op_type} of node '{self.node.name}'{place}"
+            taken = [tuple(argument.shape) for argument in self.session.get_inputs()]
+            given = [feed.shape for feed in feeds.values()]
+            if taken == given:
+                raise ConversionError(f"{node} cannot be run ({one_line(error)})") from error
+            raise ConversionError(
+                f"a shape depends on the data: {node} takes {taken} for one sample, {given} for another",
+                remedy="compute it after the model, from what that returns (non-zero elements, unique values, "
+                "boxes that are left), or ask for --precision int8-dynamic and --format onnx",
+            ) from error
+        return dict(zip(self.outputs, made, strict=True))
 
 
 @dataclass(frozen=True)
@@ -68,8 +84,15 @@ class Execution:
         """
         for node in self.graph.nodes:
             if any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in node.attribute):
-                problem = f"{node.op_type} of node '{node.name}' is control flow, which cannot be calibrated"
+                place = f" ({line})" if (line := node_line(node)) else ""
+                problem = (
+                    f"{node.op_type} of node '{node.name}'{place} is control flow, which cannot be calibrated"
+                )
                 raise ConversionError(problem, remedy="unroll the loop, or export with the branch fixed")
+        constant = [name for name in self.graph.output_names if name in self.graph.weights]
+        if constant:
+            problem = f"its output '{constant[0]}' is the same whatever its inputs are"
+            raise ConversionError(problem, remedy="return what depends on an input")
         done = self._done()
         live: dict[str, Array] = {
             spec.runtime_name: np.zeros(spec.shape, spec.dtype) for spec in self.graph.inputs

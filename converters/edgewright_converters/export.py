@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -18,9 +19,11 @@ from numpy.typing import NDArray
 
 from edgewright.artifact.manifest import Dtype, ModelFormat, TensorSpec
 from edgewright.errors import ConversionError
+from edgewright_converters.entry_point import one_line
 from edgewright_converters.silence import silenced
 from edgewright_converters.source import SourceModel
-from edgewright_converters.trace import exported_program, traceback_lines, user_line
+from edgewright_converters.stack import user_line
+from edgewright_converters.trace import exported_program
 
 Array = NDArray[Any]
 CHANNELS_LAST = (0, 2, 3, 1)
@@ -194,7 +197,9 @@ def _fixed_onnx(model: SourceModel, sample: Mapping[str, Array]) -> ExportedGrap
         if not onnx.defs.has(node.op_type, node.domain) and node.domain != "com.microsoft":
             operator = f"{node.domain + '::' if node.domain else ''}{node.op_type}"
             raise ConversionError(
-                f"operator {operator} of node '{node.name}' is not one that the target has", where=model.label
+                f"operator {operator} of node '{node.name}' is not one that ONNX Runtime has",
+                where=model.label,
+                remedy="export the model without it",
             )
     for name, array in sample.items():
         make_input_shape_fixed(proto.graph, name, list(array.shape))
@@ -224,20 +229,36 @@ _OPERATOR = re.compile(
 )
 
 
+_VERIFIER = re.compile(r'error: .*?"([^"]+\.py)":(\d+):\d+.*?\'([\w.]+)\' op ')
+"""How MLIR refuses an operator: with its place in the source."""
+
+
 def _unsupported(
     model: SourceModel, program: torch.export.ExportedProgram, error: BaseException, target: str
 ) -> ConversionError:
     """The error for a failed export: the operator, its module and its line where they can be told."""
-    text = "".join(traceback_lines(error))
+    text = "".join(traceback.format_exception(error))
+    if match := _VERIFIER.search(text):
+        return UnsupportedOperatorError(
+            f"operator {match[3]} ({match[1].rsplit('/', 1)[-1]}:{match[2]}) has no {target} form",
+            where=model.label,
+            remedy="replace it in the model",
+        )
     match = _OPERATOR.search(text)
     if match is None:
-        reason = str(error).strip().splitlines()[0][:200]
-        return ConversionError(f"cannot be exported to {target} ({reason})", where=model.label)
+        return UnsupportedOperatorError(
+            f"cannot be exported to {target} ({one_line(error)})",
+            where=model.label,
+            remedy="replace what it stumbles over in the model",
+        )
     operator = match[1] or match[2] or match[3].lower()
     base = operator.split(".")[1] if "." in operator else operator
     place = ""
+    graphs = [program.graph]
     with contextlib.suppress(Exception), silenced():  # without the place the operator is named alone
-        for node in program.run_decompositions().graph.nodes:
+        graphs.insert(0, program.run_decompositions().graph)
+    with contextlib.suppress(Exception):
+        for node in (node for graph in graphs for node in graph.nodes):
             if node.op == "call_function" and _plain(str(node.target).split(".")[1]) == _plain(base):
                 stack = list((node.meta.get("nn_module_stack") or {}).values())
                 module = stack[-1][0] if stack and stack[-1][0] else "the model itself"

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewright.artifact.manifest import TensorSpec
+from edgewright.durable_file import temporary_folder_full
 from edgewright_converters.cost import operator_work
 from edgewright_converters.export import ExportedGraph
 from edgewright_converters.quantise import QuantisedModel
@@ -112,7 +113,11 @@ def _profile(
         feed = {spec.runtime_name: inputs[spec.name] for spec in specs}
         for _ in range(PROFILED_RUNS):
             session.run(None, feed)
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        written = Path(session.end_profiling()).read_text(encoding="utf-8")
+    try:
+        events = json.loads(written)
+    except ValueError:
+        raise temporary_folder_full() from None
     kinds: dict[str, tuple[str, bool]] = {}
     times: dict[str, list[float]] = {}
     for event in events:

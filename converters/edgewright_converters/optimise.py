@@ -11,6 +11,7 @@ import onnx
 import onnxruntime as ort
 from onnx import helper, numpy_helper
 
+from edgewright.durable_file import temporary_folder_full
 from edgewright.errors import ConversionError
 from edgewright_converters.export import ExportedGraph
 from edgewright_converters.tflite_graph import with_own_biases
@@ -36,7 +37,11 @@ def optimise(graph: ExportedGraph) -> ExportedGraph:
             ort.InferenceSession(graph.data, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no base of their own
             reason = str(error).strip().splitlines()[0][:200]
-            raise ConversionError(f"ONNX Runtime does not take the exported graph ({reason})") from None
+            if "serialization failed" in reason:
+                raise temporary_folder_full() from None
+            raise ConversionError(
+                f"ONNX Runtime does not take the exported graph ({reason})", remedy="replace what it names"
+            ) from None
         optimised = onnx.load(str(target))
     _pool_means(optimised.graph)
     _name_nodes(optimised.graph)

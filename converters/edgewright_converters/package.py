@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from edgewright.artifact.golden import golden_to_bytes
-from edgewright.artifact.layout import Layout, digest_of
+from edgewright.artifact.layout import Layout, digest_of, refuse_strange
 from edgewright.artifact.manifest import (
     ArtifactManifest,
     Classification,
@@ -20,6 +21,7 @@ from edgewright.artifact.manifest import (
     Provenance,
 )
 from edgewright.artifact.release import Release, publish, put_artifact
+from edgewright.durable_file import check_writable
 from edgewright.runtime.session import runtimes_for
 from edgewright_converters.calibration import SampleSet
 from edgewright_converters.verify import VerifiedModel
@@ -44,6 +46,17 @@ class Packable:
     gate: GateReport
     predicted: tuple[LatencyFigure, ...]
     macs: int | None
+
+
+def check_output(output: Path) -> None:
+    """Raise what `package` would for the folder, before the work that ends in it; leaves nothing behind.
+
+    Raises `StorageError`, and `ArtifactError` for a registry that is damaged.
+    """
+    refuse_strange(output)
+    if (output / "oci-layout").is_file():
+        Layout.open(output).names()
+    check_writable(output / "index.json")
 
 
 def package(
@@ -72,9 +85,9 @@ def package(
     ]
     if output is None:
         return None, manifests
-    existed = output.exists()
-    layout = Layout.create(output)
+    made = [folder for folder in (output, *output.parents) if not folder.exists()]
     try:
+        layout = Layout.create(output)
         with layout.undone_on_error():
             descriptors = [
                 put_artifact(layout, manifest, packable.verified.model.data, golden)
@@ -82,8 +95,11 @@ def package(
             ]
             return publish(layout, name, release_version, descriptors), manifests
     except BaseException:
-        if not existed:
-            layout.remove()
+        if made:
+            Layout(output).remove()
+        for parent in made[1:]:
+            with contextlib.suppress(OSError):  # somebody else has put something there
+                parent.rmdir()
         raise
 
 

@@ -6,19 +6,22 @@ distinct setting, however many profiles ask for it.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 
-from edgewright.artifact.manifest import ArtifactManifest, DataKind, ModelFormat, Precision, Verdict
+from edgewright.artifact.manifest import ArtifactManifest, DataKind, ModelFormat, Name, Precision, Verdict
 from edgewright.durable_file import check_writable
-from edgewright.errors import ConversionError
+from edgewright.errors import ConversionError, DataError
 from edgewright_converters.accuracy_gate import GateLimits
 from edgewright_converters.ascent import Attempt
 from edgewright_converters.batches import Data
@@ -30,7 +33,7 @@ from edgewright_converters.gate import gate, integer_share, worst
 from edgewright_converters.graphs import float_graphs, with_own_ranges
 from edgewright_converters.large_blocks import reuse_large_blocks
 from edgewright_converters.models import make_models
-from edgewright_converters.package import Packable, package
+from edgewright_converters.package import Packable, check_output, package
 from edgewright_converters.prediction import predicted_latencies, work_of
 from edgewright_converters.rungs import DATA_FREE, Effort, climbed
 from edgewright_converters.source import load_source
@@ -126,15 +129,21 @@ def convert(
             remedy="give a drop from 0 to 100, and a finite number of decibels",
         )
     taught = _fine_tunes(fine_tune, training_data, calibration, precision)
-    if report is not None:
-        check_writable(Path(report))
+    for word, text in (("version", version), *([("name", name)] if name else [])):
+        _check_word(word, text)
+    check_output(Path(output))
+    for written in (
+        Path(tempfile.gettempdir()) / "edgewright",
+        *([Path(report)] if report is not None else []),
+    ):
+        check_writable(written)
     signing = _signing(Path(output), sign, passphrase_file)
     reuse_large_blocks()
     started = time.perf_counter()
     profiles = [load_profile(p) for p in ([profile] if isinstance(profile, str | Path) else profile)]
     model = load_source(source, weights)
     wanted = formats(model, profiles, format)
-    name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", model.name).strip("-._") or "model"
+    name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", model.name)[:128].strip("-._") or "model"
     chosen = settings(profiles, wanted)
     ladder = climbed(effort, training=taught) if calibration is not None else DATA_FREE
     look = () if report is None else ("look",)
@@ -150,8 +159,9 @@ def convert(
     steps.expect("verify", VERIFY_S + VERIFY_SAMPLE_S * judged.count)
 
     steps.next("export", f"exporting to {' and '.join(wanted)}")
-    graphs = with_own_ranges(float_graphs(model, data.examples, data.outputs, wanted), data.samples)
-    models = make_models(data, graphs, profiles, chosen, limits, effort, precision, steps, fine_tune)
+    with _about(model.label):
+        graphs = with_own_ranges(float_graphs(model, data.examples, data.outputs, wanted), data.samples)
+        models = make_models(data, graphs, profiles, chosen, limits, effort, precision, steps, fine_tune)
 
     quantised = {setting: choice.model for setting, choice in models.choices.items()}
     steps.next("verify", f"verifying against float on {judged.count} samples")
@@ -195,6 +205,25 @@ def convert(
 
         write_page(result, Path(report))
     return result
+
+
+def _check_word(word: str, text: str) -> None:
+    try:
+        TypeAdapter(Name).validate_python(text)
+    except ValidationError:
+        remedy = "use up to 128 of A to Z, a to z, 0 to 9, dot, dash and underscore, the first no sign"
+        raise ConversionError(f"'{text}' cannot be the {word} of a release", remedy=remedy) from None
+
+
+@contextlib.contextmanager
+def _about(where: str) -> Iterator[None]:
+    """Errors that name no place are about the model."""
+    try:
+        yield
+    except (ConversionError, DataError) as error:
+        if error.where:
+            raise
+        raise type(error)(error.problem, where=where, remedy=error.remedy) from error
 
 
 def _signing(

@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgewright.errors import ConversionError
 from edgewright_converters.source import SourceModel
+from edgewright_converters.stack import user_line
 
 Array = NDArray[Any]
 TOLERANCE = 1e-4
@@ -46,11 +47,15 @@ def check_repeatable(model: SourceModel, samples: Sequence[Mapping[str, Array]])
     changed = [name for name in states[-1] if len({state.get(name) for state in states}) > 1]
     differs = difference(expected, again)
     if differs and (changed or not (draws or model.onnx_path)):
-        kept = f" in {', '.join(changed[:3])}" if changed else " outside of its attributes"
+        cause = (
+            f"keeps hidden state in {', '.join(changed[:3])} from one call to the next"
+            if changed
+            else "keeps hidden state outside of its attributes, or reads a clock or random numbers of its own"
+        )
         raise ConversionError(
-            f"it keeps hidden state{kept} from one call to the next: {differs} when the first sample is run again",
+            f"it {cause}: {differs} when the first sample is run again",
             where=model.label,
-            remedy="take the state as an input and return it as an output",
+            remedy="take what it depends on as an input, and return state as an output",
         )
     differs = differs or difference(expected, by_chance)
     if differs:
@@ -58,7 +63,9 @@ def check_repeatable(model: SourceModel, samples: Sequence[Mapping[str, Array]])
         raise ConversionError(
             f"it behaves randomly{source}: {differs} when the first sample is run again",
             where=model.label,
-            remedy="drop out with training=self.training, and draw nothing in forward()",
+            remedy="drop out with training=self.training, and draw nothing in forward()"
+            if model.in_python
+            else "export it again from the model after eval(), without what draws random numbers",
         )
 
 
@@ -100,9 +107,8 @@ class _Draws(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if torch.Tag.nondeterministic_seeded in func.tags:
-            stack = traceback.extract_stack()
-            outside = [f for f in stack if "/torch/" not in f.filename and "edgewright_" not in f.filename]
-            place = f" in {outside[-1].filename.rsplit('/', 1)[-1]}:{outside[-1].lineno}" if outside else ""
+            line = user_line("".join(traceback.format_stack()))
+            place = f" in {line}" if line else ""
             self.found.append(f"{func.name().removeprefix('aten::')}{place}")
         return func(*args, **(kwargs or {}))
 

@@ -33,7 +33,11 @@ def load_exported(path: Path) -> torch.export.ExportedProgram:
         with silenced(), _tensors_alone():
             return torch.export.load(str(path))
     except Exception as error:
-        raise ConversionError(f"is not an exported program ({one_line(error)})", where=str(path)) from error
+        raise ConversionError(
+            f"is not an exported program ({one_line(error)})",
+            where=str(path),
+            remedy="save it again with torch.export.save, by a version of torch like this one",
+        ) from error
 
 
 def is_script(path: Path) -> bool:
@@ -49,7 +53,8 @@ def load_script(path: Path) -> torch.jit.ScriptModule:
             module._c._get_method("forward")
     except Exception as error:
         problem = f"is not a TorchScript program that can be loaded ({one_line(error)})"
-        raise ConversionError(problem, where=str(path)) from error
+        remedy = "save it again, or give the Python model as module:function"
+        raise ConversionError(problem, where=str(path), remedy=remedy) from error
     return module
 
 

@@ -7,19 +7,20 @@ exported program, a TorchScript archive, or an `.onnx` file.
 from __future__ import annotations
 
 import inspect
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
 
-from edgewright.errors import ConversionError, DataError, EdgewrightError
+from edgewright.durable_file import check_readable
+from edgewright.errors import ArtifactError, ConversionError
 from edgewright.runtime.session import open_session
-from edgewright_converters.entry_point import is_entry_point, load_entry_point, one_line
+from edgewright_converters.entry_point import is_entry_point, load_entry_point, users_code
 from edgewright_converters.saved_program import is_script, load_exported, load_script, script_inputs
 from edgewright_converters.weights import load_weights
 
@@ -53,6 +54,12 @@ class SourceModel:
     optional_names: tuple[str, ...] = ()
     input_forms: Mapping[str, InputForm] = field(default_factory=dict)
 
+    @property
+    def in_python(self) -> bool:
+        """Whether its source is Python, and not a file that was exported from some."""
+        exported = (torch.fx.GraphModule, torch.jit.ScriptModule)
+        return self.module is not None and not isinstance(self.module, exported)
+
     def taking(self, names: Sequence[str]) -> SourceModel:
         """The model with exactly these of its inputs; the others keep their defaults."""
         if tuple(names) == self.input_names or self.module is None:
@@ -73,8 +80,10 @@ def load_source(source: str | Path | torch.nn.Module, weights: str | Path | None
     readers = {".pt2": _from_pt2, ".onnx": _from_onnx, ".safetensors": _from_weights}
     reader = readers.get(path.suffix) or (_from_script if path.suffix in _SCRIPTS else None)
     if path.is_file() and reader is not None:
+        check_readable(path)
         return reader(path)
-    problem = "is not a model that Edgewright reads" if path.is_file() else "does not exist"
+    problem = "is a folder" if path.is_dir() else "does not exist"
+    problem = "is not a model that Edgewright reads" if path.is_file() else problem
     raise ConversionError(
         problem,
         where=text,
@@ -82,7 +91,7 @@ def load_source(source: str | Path | torch.nn.Module, weights: str | Path | None
     )
 
 
-def output_names(result: Any) -> dict[str, torch.Tensor]:
+def output_names(result: Any, where: str = "") -> dict[str, torch.Tensor]:
     """A module's result as tensors by name: `output`, `output_0`…, or the keys of a dict."""
     if isinstance(result, torch.Tensor):
         return {"output": result}
@@ -94,46 +103,19 @@ def output_names(result: Any) -> dict[str, torch.Tensor]:
         named = {}
     if not named or not all(isinstance(value, torch.Tensor) for value in named.values()):
         raise ConversionError(
-            f"the model returns {type(result).__name__}",
+            f"the model returns {_shown(result)}",
+            where=where,
             remedy="return a tensor, or a flat tuple or dict of tensors",
         )
     return named
 
 
-def check_takes(model: SourceModel, sample: Mapping[str, Array]) -> dict[str, Array]:
-    """Run one sample through the float model and return its outputs.
-
-    Raises `DataError` where the model does not take it, `ConversionError` where the outputs are not finite.
-    """
-    shown = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in sample.items())
-    try:
-        outputs = model.run(sample)
-    except EdgewrightError:
-        raise
-    except Exception as error:
-        raise DataError(
-            f"the model does not take {shown} ({one_line(error)})",
-            where=model.label,
-            remedy=_as_trained(sample),
-        ) from error
-    for name, array in outputs.items():
-        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
-            raise ConversionError(
-                f"its output '{name}' is not finite for the first sample", where=model.label
-            )
-    return outputs
-
-
-def _as_trained(sample: Mapping[str, Array]) -> str:
-    """What the usual mistakes are, where the sample looks like one."""
-    arrays = sample.values()
-    if any(array.dtype == np.uint8 for array in arrays):
-        return "give the numbers that it was trained on as float32, or images with a preprocessing.json"
-    if any(array.dtype == np.float64 for array in arrays):
-        return "convert the data with .astype('float32')"
-    if any(a.ndim == 4 and a.shape[3] in (1, 3, 4) and a.shape[1] not in (1, 3, 4) for a in arrays):
-        return "if its images are channels first, give them so: x.transpose(0, 3, 1, 2)"
-    return ""
+def _shown(result: Any) -> str:
+    """The type of what a model returned, and of what a sequence or dict holds."""
+    parts = result.values() if isinstance(result, Mapping) else result
+    if isinstance(result, (Mapping, tuple, list)):
+        return f"a {type(result).__name__} of {', '.join(type(part).__name__ for part in parts) or 'nothing'}"
+    return type(result).__name__
 
 
 def tensors(sample: Mapping[str, Array], names: Sequence[str]) -> tuple[torch.Tensor, ...]:
@@ -143,22 +125,27 @@ def tensors(sample: Mapping[str, Array], names: Sequence[str]) -> tuple[torch.Te
 
 def _built(text: str) -> torch.nn.Module:
     function = load_entry_point(text, ConversionError)
-    try:
+    with users_code("calling it fails", text, ConversionError):
         module = function()
-    except EdgewrightError:
-        raise
-    except Exception as error:
-        raise ConversionError(f"calling it fails: {one_line(error)}", where=text) from error
     if not isinstance(module, torch.nn.Module):
-        raise ConversionError(f"returns {type(module).__name__}, not an nn.Module", where=text)
+        raise ConversionError(
+            f"returns {type(module).__name__}, not an nn.Module", where=text, remedy="return the model alone"
+        )
     return module
 
 
 def _from_code(
     module: torch.nn.Module, label: str, name: str, weights: str | Path | None = None
 ) -> SourceModel:
+    module = _unwrapped(module)
     if weights is not None:
         load_weights(module, weights)
+    if any(torch.nn.parameter.is_lazy(parameter) for parameter in module.parameters()):
+        raise ConversionError(
+            "has lazy layers, whose weights are not there before the first input",
+            where=label,
+            remedy="call it once before it is returned, and load its weights",
+        )
     if isinstance(module, torch.fx.GraphModule) and "_guards_fn" in dict(module.named_children()):
         # What an exported program's module() gives: it knows no eval().
         names = tuple(node.name for node in module.graph.nodes if node.op == "placeholder")
@@ -180,6 +167,14 @@ def _from_code(
     return _from_module(module, label, name, tuple(p.name for p in required), optional)
 
 
+def _unwrapped(module: torch.nn.Module) -> torch.nn.Module:
+    """The model without what torch.compile and data parallelism put around it, whose forward() takes anything."""
+    if isinstance(module, (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)):
+        return _unwrapped(module.module)
+    original = getattr(module, "_orig_mod", None)
+    return _unwrapped(original) if isinstance(original, torch.nn.Module) else module
+
+
 def _from_pt2(path: Path) -> SourceModel:
     program = load_exported(path)
     names = tuple(program.graph_signature.user_inputs)
@@ -195,7 +190,8 @@ def _from_pt2(path: Path) -> SourceModel:
 
 def _from_script(path: Path) -> SourceModel:
     if not is_script(path):
-        return _from_weights(path)
+        problem = "holds weights and no model" if zipfile.is_zipfile(path) else "is torn, or holds no model"
+        raise ConversionError(problem, where=str(path), remedy=_WEIGHTS_REMEDY)
     module = load_script(path)
     return _from_module(module, str(path), path.stem, script_inputs(module))
 
@@ -215,13 +211,20 @@ def _from_module(
         with torch.inference_mode():
             result = module(*tensors(inputs, names))
         # Copied: a model may return a buffer of its own, which the next call changes.
-        return {key: value.numpy().copy() for key, value in output_names(result).items()}
+        return {key: value.numpy().copy() for key, value in output_names(result, label).items()}
 
     return SourceModel(label, name, names, run, module=module, optional_names=optional_names)
 
 
 def _from_onnx(path: Path) -> SourceModel:
-    session = open_session(path, "onnx", threads=2)
+    try:
+        session = open_session(path, "onnx", threads=2)
+    except ArtifactError as error:
+        remedy = "export it again, with standard operators, floats of 32 bits, and its weights beside it"
+        raise ConversionError(error.problem, where=str(path), remedy=remedy) from error
+    if not session.inputs or not session.outputs:
+        lacking = "output" if session.inputs else "input"
+        raise ConversionError(f"has no {lacking}", where=str(path), remedy="export it again with one")
 
     def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
         results = session.run([inputs[spec.name] for spec in session.inputs])

@@ -5,7 +5,6 @@ What cannot be traced is refused with its line, and so is a trace that is not th
 
 from __future__ import annotations
 
-import re
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,6 +18,7 @@ from edgewright_converters.entry_point import one_line
 from edgewright_converters.repeatability import difference
 from edgewright_converters.silence import silenced
 from edgewright_converters.source import SourceModel, output_names, tensors
+from edgewright_converters.stack import user_line
 
 Array = NDArray[Any]
 
@@ -60,15 +60,20 @@ def _program(model: SourceModel, sample: Mapping[str, Array]) -> torch.export.Ex
         with silenced():
             return torch.export.export(model.module, tensors(sample, model.input_names))
     except Exception as error:
+        line = user_line("".join(traceback.format_exception(error)))
+        place = f" ({line})" if line else ""
         if "data-dependent" in str(error):
-            place = user_line("".join(traceback_lines(error)))
-            problem = f"its control flow depends on the data{f' ({place})' if place else ''}"
+            problem = f"its control flow depends on the data{place}"
             raise ConversionError(
                 problem,
                 where=model.label,
                 remedy="write the branch with torch.where, or take it out of forward()",
             ) from None
-        raise ConversionError(f"cannot be exported ({one_line(error)})", where=model.label) from error
+        raise ConversionError(
+            f"torch.export does not take it{place}: {one_line(error)}",
+            where=model.label,
+            remedy="compute it with torch operators on the inputs alone",
+        ) from error
 
 
 def _check_equal(
@@ -85,17 +90,3 @@ def _check_equal(
                 where=model.label,
                 remedy="look for Python values, caches or branches in forward() that depend on the input",
             )
-
-
-_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
-
-
-def user_line(stack: str) -> str:
-    """`file:line` of the innermost frame outside of torch."""
-    frames = [m for m in _FRAME.findall(stack) if "/torch/" not in m[0] and "/litert_torch/" not in m[0]]
-    outside = [m for m in frames if "edgewright" not in m[0] and not m[0].startswith("<")]
-    return f"{outside[-1][0].rsplit('/', 1)[-1]}:{outside[-1][1]}" if outside else ""
-
-
-def traceback_lines(error: BaseException) -> list[str]:
-    return traceback.format_exception(error)

@@ -151,7 +151,9 @@ class _Running:
 def _check_sample(index: int, expected: Mapping[str, Array], label: int | None, data: str) -> None:
     for name, array in expected.items():
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
-            raise ConversionError(f"the float model's output '{name}' is not finite for sample {index}")
+            problem = f"the float model's output '{name}' is not finite for sample {index}"
+            remedy = "leave such samples out, or mend the model"
+            raise ConversionError(problem, where=f"{data} data", remedy=remedy)
     if label is None:
         return
     scores = classification_output(expected)

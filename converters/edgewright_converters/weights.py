@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from edgewright.durable_file import check_readable
 from edgewright.errors import ConversionError
 
 _NESTED_UNDER = ("state_dict", "model_state_dict", "model")
@@ -33,6 +34,11 @@ def load_weights(module: torch.nn.Module, path: str | Path) -> None:
         for key in own
         if key in given and given[key].shape != own[key].shape
     ]
+    misshaped += [
+        f"{key} is {_dtype(given[key])}, in the model {_dtype(own[key])}"
+        for key in own
+        if key in given and own[key].is_floating_point() and not given[key].is_floating_point()
+    ]
     problems = [
         f"{words} {', '.join(keys[:_SHOWN])}{f' and {len(keys) - _SHOWN} more' if len(keys) > _SHOWN else ''}"
         for words, keys in (("lacks", missing), ("has unknown", unexpected), ("misfits:", misshaped))
@@ -47,11 +53,18 @@ def load_weights(module: torch.nn.Module, path: str | Path) -> None:
     module.load_state_dict(given, strict=False)
 
 
+def _dtype(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
 def _read(path: Path) -> Any:
+    remedy = "give a state dict that torch.save or safetensors wrote"
     if not path.is_file():
-        raise ConversionError("does not exist", where=str(path))
+        problem = "is a folder" if path.is_dir() else "does not exist"
+        raise ConversionError(problem, where=str(path), remedy=remedy)
     if path.suffix not in (".safetensors", ".pt", ".pth"):
-        raise ConversionError("is not a .safetensors, .pt or .pth file", where=str(path))
+        raise ConversionError("is not a .safetensors, .pt or .pth file", where=str(path), remedy=remedy)
+    check_readable(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -76,7 +89,8 @@ def _state_dict(content: Any, where: str) -> dict[str, torch.Tensor]:
         or not content
         or not all(torch.is_tensor(value) for value in content.values())
     ):
-        raise ConversionError("holds no state dict (tensors by name)", where=where)
+        remedy = "save it with torch.save(model.state_dict(), path)"
+        raise ConversionError("holds no state dict (tensors by name)", where=where, remedy=remedy)
     state = dict(content)
     for prefix in _PREFIXES:
         if all(key.startswith(prefix) for key in state):

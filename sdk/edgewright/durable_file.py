@@ -33,6 +33,12 @@ def storage_error(error: OSError, path: Path) -> StorageError:
     return StorageError(problem, where=str(path), remedy=remedy)
 
 
+def temporary_folder_full() -> StorageError:
+    """The error for a library that could not finish a temporary file, and does not say so."""
+    remedy = "free some space there, or name another folder in TMPDIR"
+    return StorageError("the disk is full", where=tempfile.gettempdir(), remedy=remedy)
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames and removals in `folder` durable (POSIX: a rename is durable once its folder is)."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -83,6 +89,15 @@ def write_durably(path: Path, data: bytes) -> None:
     """Replace the file at `path` by `data`, durably and in one step. Raises `StorageError`."""
     with durable_writer(path) as file:
         file.write(data)
+
+
+def check_readable(path: Path) -> None:
+    """Raise `StorageError` where the file is there and cannot be read: libraries take that for a damaged one."""
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        raise storage_error(error, path) from None
 
 
 def check_writable(path: Path) -> None:

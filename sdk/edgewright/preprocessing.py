@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewright.artifact.manifest import ImagePreprocessing
+from edgewright.durable_file import storage_error
 from edgewright.errors import DataError, RuntimeUnavailableError
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})
@@ -43,8 +44,12 @@ def preprocess(
             resized = image.convert("RGB").resize((how.width, how.height), Image.Resampling.BILINEAR)
     except DataError:
         raise
+    except PermissionError as error:
+        raise storage_error(error, Path(where)) from None
     except Exception:  # noqa: BLE001 - decoders raise whatever they stumble over: struct.error, SyntaxError …
-        raise DataError("is not an image that can be read", where=where) from None
+        remedy = "take it out, or save it again as a PNG or JPEG"
+        raise DataError("is not an image that can be read", where=where, remedy=remedy) from None
     pixels = np.asarray(resized, dtype=np.float32)
-    normalised = (pixels - np.array(how.mean, np.float32)) / np.array(how.std, np.float32)
+    with np.errstate(over="ignore"):  # an infinity is found where the numbers are checked
+        normalised = (pixels - np.array(how.mean, np.float32)) / np.array(how.std, np.float32)
     return np.ascontiguousarray(normalised.transpose(2, 0, 1))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -200,7 +202,8 @@ def convert(
     """
     from edgewright_converters.pipeline import convert as run
 
-    with progress("converting") as show:
+    # What the user's code prints must not end up between the lines of the report or in its JSON.
+    with progress("converting") as show, contextlib.redirect_stdout(sys.stderr):
         made = run(
             source,
             weights=weights,

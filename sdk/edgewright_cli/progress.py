@@ -64,9 +64,12 @@ def progress(title: str) -> Iterator[Callable[[int, int, str, float], None]]:
         task = bar.add_task(title, total=None)
 
         def show(done: int, total: int, what: str, left: float) -> None:
-            bar.update(task, completed=done, total=total, description=what, left=left, at=time.monotonic())
-            bar.start()
-            if not console.is_terminal:
+            # A description that does not fit would take its width from the other columns.
+            short = what if len(what) <= console.width - 60 else f"{what[: max(console.width - 61, 10)]}…"
+            bar.update(task, completed=done, total=total, description=short, left=left, at=time.monotonic())
+            if console.is_terminal:
+                bar.start()
+            else:
                 console.print(
                     f"[{done + 1}/{total}] {what} ({about(left)})",
                     highlight=False,

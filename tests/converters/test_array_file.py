@@ -113,3 +113,10 @@ def test_unequal_lengths_are_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", a=np.zeros((3, 2)), b=np.zeros((4, 2)))
     with pytest.raises(DataError, match=r"same number of samples \(a: 3, b: 4\)"):
         next(array_batches(tmp_path / "data.npz"))
+
+
+def test_size_that_no_memory_holds_is_refused(tmp_path: Path) -> None:
+    header = b"{'descr': '<f4', 'fortran_order': True, 'shape': (1000000000000, 8), }".ljust(118)
+    (tmp_path / "data.npy").write_bytes(b"\x93NUMPY\x01\x00\x76\x00" + header + bytes(64))
+    with pytest.raises(DataError, match="more memory than there is"):
+        next(array_batches(tmp_path / "data.npy"))

@@ -16,7 +16,8 @@ from edgewright_converters.observation import observe
 from edgewright_converters.quantise import quantise_as
 from edgewright_converters.quantise.activation_range import choose_ranges
 from edgewright_converters.quantise.decision import Decision, as_onnx, as_tflite
-from edgewright_converters.source import SourceModel, check_takes, load_source
+from edgewright_converters.source import SourceModel, load_source
+from edgewright_converters.source_check import check_takes
 from edgewright_converters.tflite_graph import open_tflite
 from edgewright_converters.verify import compare
 

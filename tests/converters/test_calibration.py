@@ -61,6 +61,11 @@ def test_same_samples_have_the_same_digest_whatever_form_they_come_in(tmp_path: 
     assert load_samples({"x": IMAGES + 1}, ["image"]).digest() not in digests
 
 
+def test_sample_that_is_kept_does_not_keep_its_batch() -> None:
+    for sample in load_samples({"x": IMAGES, "y": np.arange(10)}, ["image"]).spread(3):
+        assert sample.inputs["image"].base is None and sample.inputs["image"].flags.writeable
+
+
 def test_first_samples_are_had_without_the_rest() -> None:
     samples = load_samples("toy_data:dicts", ["image"])
     assert [s.label for s in samples.head(3)] == [0, 1, 2]
@@ -81,11 +86,24 @@ def test_photo_that_cannot_be_decoded_is_named(photos: Path) -> None:
         load_samples(photos, ["image"])
 
 
+def test_what_systems_put_beside_photos_is_no_class_and_no_photo(photos: Path) -> None:
+    (photos / ".ipynb_checkpoints").mkdir()
+    for place in (photos / ".ipynb_checkpoints" / "a.png", photos / "._a.png", photos / "cat" / "._a.png"):
+        place.write_bytes(b"not a photo")
+    samples = load_samples(photos, ["image"])
+    assert (samples.classes, samples.count) == (("cat", "dog"), 4)
+
+
+def test_numbers_of_another_byte_order_are_taken() -> None:
+    samples = load_samples({"x": IMAGES.astype(">f4")}, ["image"])
+    assert samples.digest() == load_samples({"x": IMAGES}, ["image"]).digest()
+
+
 def test_optional_input_is_taken_where_the_data_holds_it() -> None:
     ids, mask = np.arange(12).reshape(4, 3), np.ones((4, 3), np.float32)
     assert load_samples({"x": ids}, ["ids"], ["mask"]).input_names == ("ids",)
     assert load_samples({"mask": mask, "ids": ids}, ["ids"], ["mask"]).input_names == ("ids", "mask")
-    with pytest.raises(DataError, match=r"holds mask; the model takes ids \(or x\), and optionally mask"):
+    with pytest.raises(DataError, match=r"holds mask, but the model takes ids \(or x\), and optionally mask"):
         load_samples({"mask": mask}, ["ids"], ["mask"])
 
 
@@ -102,16 +120,22 @@ def test_optional_input_is_taken_where_the_data_holds_it() -> None:
         ("toy_data:labels_stop", "labels 'y' are given for some samples alone, unlike before at 4"),
         ("toy_data:few_labels", "labels 'y' are int64[3]; they must be 4 integers"),
         ("toy_data:nan", "array 'image' has NaN or infinity, first in sample 6"),
-        ("toy_data:unequal", "holds left, right; the model takes image (or x)"),
+        ("toy_data:unequal", "holds left, right, but the model takes image (or x)"),
         ("toy_data:missing", "module 'toy_data' has no 'missing'"),
         ("no_such_module:data", "there is no Python module 'no_such_module'"),
         ("nowhere.npz", "nowhere.npz: does not exist"),
         (toy_data.dicts(), "can be read only once"),
         ({"x": IMAGES, "y": np.zeros(10)}, "labels 'y' are float64[10]; they must be 10 integers"),
         ({"x": IMAGES, "y": np.eye(10, dtype=int)}, "labels 'y' are int64[10, 10]"),
-        ({"x": IMAGES, "y": np.array([0, -1] * 5)}, "must not be negative, as -1 at sample 1"),
+        ({"x": IMAGES, "y": np.array([0, -1] * 5)}, "must be class indices, and -1 at sample 1 is none"),
         ({"x": IMAGES.astype(complex)}, "complex128"),
         ({"x": np.float32(3)}, "not samples"),
+        ("toy_data:leaves", "fails (SystemExit: 0); mend it there"),
+        ("toy_data:leaves_at_a_batch", "fails at batch 1 (SystemExit: gone)"),
+        ("toy_data:no_memory", "'x' is no array (NotImplementedError"),
+        ({"x": IMAGES, "y": np.full(10, 2**63 + 5, np.uint64)}, "9223372036854775813 at sample 0 is none"),
+        ({"x": np.full((2, 1, 4, 4), 3e38, np.float32) * [[[[1]]], [[[-1]]]]}, "wider than float32 can tell"),
+        ("/dev/null", "is neither a file nor a folder"),
         ({"x": IMAGES[:, :, :0]}, "'image' is empty in sample 0"),
         ({}, "holds nothing"),
         ({"x": IMAGES[:0]}, "holds no sample"),

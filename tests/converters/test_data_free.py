@@ -19,7 +19,8 @@ from edgewright_converters.graphs import float_graphs
 from edgewright_converters.observation import observe
 from edgewright_converters.pipeline import convert
 from edgewright_converters.rungs import DATA_FREE
-from edgewright_converters.source import check_takes, load_source
+from edgewright_converters.source import load_source
+from edgewright_converters.source_check import check_takes
 
 MEAN, DEVIATION = 0.4, 0.7
 

@@ -131,3 +131,18 @@ def test_side_by_side_keeps_the_order_and_takes_few_at_a_time() -> None:
     for number in range(20):
         assert next(results) == number * number
         assert taken <= number + 2 * WORKERS
+
+
+def test_shape_that_depends_on_the_data_is_refused_with_the_operator() -> None:
+    nodes = [node("NonZero", "x", "places"), node("Cast", "places", "y", to=TensorProto.FLOAT)]
+    execution = Execution(float_graph(nodes, {"x": (1, 4)}, ["y"], {}))
+    with pytest.raises(
+        ConversionError, match=r"a shape depends on the data: Cast of node .*; compute it after"
+    ):
+        execution.run({"x": np.array([[0, 1, 0, 2]], np.float32)}, look)
+
+
+def test_output_that_no_input_changes_is_refused() -> None:
+    graph = float_graph([node("Relu", "x", "r")], {"x": (1, 4)}, ["w"], {"w": normal(1, 4)})
+    with pytest.raises(ConversionError, match="output 'w' is the same whatever its inputs are"):
+        _ = Execution(graph).steps

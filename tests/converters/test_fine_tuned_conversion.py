@@ -29,7 +29,8 @@ from edgewright_converters.quantise.decision import Decision, as_onnx, as_tflite
 from edgewright_converters.quantise.decision import with_own_ranges as renewed
 from edgewright_converters.quantise.sweep import sweep
 from edgewright_converters.rungs import FINE_TUNING
-from edgewright_converters.source import check_takes, load_source
+from edgewright_converters.source import load_source
+from edgewright_converters.source_check import check_takes
 from edgewright_demo.models import load_digits
 
 Array = NDArray[Any]

@@ -12,7 +12,8 @@ from edgewright_converters.export import ExportedGraph, export
 from edgewright_converters.operators import executed_operators, int8_mac_share
 from edgewright_converters.optimise import optimise
 from edgewright_converters.quantise import QuantisedModel
-from edgewright_converters.source import check_takes, load_source
+from edgewright_converters.source import load_source
+from edgewright_converters.source_check import check_takes
 
 IMAGES = np.random.default_rng(0).standard_normal((8, 2, 12, 12)).astype(np.float32)
 # 8×2×9 + 8×9 MACs a pixel, and the head.

@@ -19,7 +19,8 @@ from edgewright.runtime.session import open_session
 from edgewright_converters.calibration import load_samples
 from edgewright_converters.export import export
 from edgewright_converters.optimise import optimise
-from edgewright_converters.source import check_takes, load_source
+from edgewright_converters.source import load_source
+from edgewright_converters.source_check import check_takes
 
 EMULATOR = shutil.which("qemu-x86_64")
 RUN = """

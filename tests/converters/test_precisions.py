@@ -23,7 +23,8 @@ from edgewright_converters.operators import executed_operators, int8_mac_share
 from edgewright_converters.optimise import optimise
 from edgewright_converters.package import Packable, package
 from edgewright_converters.quantise import QuantisedModel, quantise_as
-from edgewright_converters.source import SourceModel, check_takes, load_source
+from edgewright_converters.source import SourceModel, load_source
+from edgewright_converters.source_check import check_takes
 from edgewright_converters.verify import Compared, compare, verify
 from edgewright_profiles import load_profile
 

@@ -87,3 +87,24 @@ def test_random_generators_of_the_caller_are_left_as_they_were() -> None:
     seed_all()
     check_repeatable(model, SAMPLES)
     assert (torch.rand(1).item(), random.random(), np.random.random()) == expected
+
+
+class CountsWhereNobodyLooks(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self._log: dict[str, int] = {"calls": 0}
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        self._log["calls"] += 1
+        return image * self._log["calls"]
+
+
+def test_what_changes_and_is_seen_nowhere_is_named_as_such() -> None:
+    with pytest.raises(ConversionError, match="outside of its attributes, or reads a clock"):
+        check_repeatable(load_source(CountsWhereNobodyLooks()), SAMPLES)
+
+
+def test_exported_program_that_draws_names_no_line_of_ours() -> None:
+    module = torch.jit.trace(toy_models.AlwaysDrops().eval(), torch.zeros(1, 2, 12, 12), check_trace=False)
+    with pytest.raises(ConversionError, match=r"randomly \(dropout\): .*; export it again from the model"):
+        check_repeatable(load_source(module), SAMPLES)

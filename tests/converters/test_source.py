@@ -16,7 +16,8 @@ from onnx import TensorProto, helper
 import edgewright as ew
 from edgewright.errors import EdgewrightError
 from edgewright_converters.pipeline import convert
-from edgewright_converters.source import check_takes, load_source
+from edgewright_converters.source import load_source
+from edgewright_converters.source_check import check_takes
 
 RNG = np.random.default_rng(0)
 IMAGES = toy_data.images()
@@ -200,7 +201,7 @@ def onnx_without_its_data(path: Path) -> None:
         ("w.pt", saved_weights, "w.pt: holds weights and no model; give module:function"),
         ("w.pth", pickled_module, "holds weights and no model"),
         ("w.safetensors", nothing, "holds weights and no model"),
-        ("net.pt", torn, "holds weights and no model"),
+        ("net.pt", torn, "is torn, or holds no model"),
         ("net.pt", script_without_its_code, "is not a TorchScript program that can be loaded"),
         ("net.pt2", nothing, "is not an exported program"),
         ("net.pt2", torn, "is not an exported program"),
@@ -226,7 +227,7 @@ def test_file_that_is_no_model_is_one_line_with_the_remedy(
 @pytest.mark.parametrize(
     ("source", "problem"),
     [
-        ("toy_models:fails", "toy_models:fails: calling it fails: RuntimeError: no such checkpoint"),
+        ("toy_models:fails", "toy_models:fails: calling it fails (RuntimeError: no such checkpoint)"),
         ("toy_models:nn", "is module, not a function"),
         ("toy_models:no_model", "returns int, not an nn.Module"),
         ("toy_models:Absent", "module 'toy_models' has no 'Absent'"),

@@ -72,6 +72,14 @@ def without_head(weights: dict[str, Any]) -> dict[str, Any]:
             lambda w: {**w, "head.weight": torch.ones(10, 8)},
             "it misfits: head.weight is [10, 8], in the model [4, 8];",
         ),
+        (
+            lambda w: {**w, "head.bias": w["head.bias"].to(torch.complex64)},
+            "it misfits: head.bias is complex64, in the model float32;",
+        ),
+        (
+            lambda w: {**w, "head.bias": w["head.bias"].to(torch.int8)},
+            "head.bias is int8, in the model float32;",
+        ),
         (lambda w: {"epoch": 3}, "holds no state dict"),
         (lambda w: [1, 2], "holds no state dict"),
         (lambda w: {}, "holds no state dict"),

@@ -12,7 +12,8 @@ from torch import nn
 
 from edgewright_converters.calibration import SampleSet, load_samples
 from edgewright_converters.graphs import FloatGraphs, float_graphs
-from edgewright_converters.source import SourceModel, check_takes, load_source
+from edgewright_converters.source import SourceModel, load_source
+from edgewright_converters.source_check import check_takes
 
 
 class Tied(nn.Module):

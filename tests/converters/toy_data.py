@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -103,3 +104,16 @@ def nan() -> Iterator[Any]:
 
 def unequal() -> Iterator[Any]:
     yield {"left": np.ones((4, 6), np.float32), "right": np.ones((3, 3), np.float32)}
+
+
+def leaves() -> Iterator[Any]:
+    sys.exit(0)
+
+
+def leaves_at_a_batch() -> Iterator[Any]:
+    yield images()[:4]
+    sys.exit("gone")
+
+
+def no_memory() -> Iterator[Any]:
+    yield torch.empty(4, 2, 12, 12, device="meta")

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +14,18 @@ import edgewright as ew
 from conftest import PROFILE, put_tiny, tiny_golden, tiny_manifest, tiny_onnx
 from edgewright.artifact.golden import golden_from_bytes, prove
 from edgewright.artifact.layout import Layout
-from edgewright.artifact.manifest import ArtifactManifest, FloatOperator, GateCheck, GateReport
+from edgewright.artifact.manifest import (
+    ArtifactManifest,
+    FloatOperator,
+    GateCheck,
+    GateReport,
+    ImagePreprocessing,
+    TensorSpec,
+)
 from edgewright.artifact.release import copy_artifact, find_artifact, open_all, open_release
 from edgewright.contract import from_json, to_json
 from edgewright.errors import ArtifactError, DataError, EdgewrightError, StorageError
+from edgewright.runtime.model import Model
 
 
 def test_manifest_survives_a_round_trip() -> None:
@@ -110,6 +120,32 @@ def test_model_of_a_release_runs_with_float_in_and_out(registry: Layout) -> None
     assert np.array_equal(model.run({"x": x})["y"], model.run(x)["y"])
     raw = model.run(np.array([[1, 2, 3, 4]], np.uint8), raw=True)["y"]
     assert raw.tolist() == [[2, 3, 4, 5]]
+
+
+def test_picture_is_prepared_as_the_manifest_says(registry: Layout, tmp_path: Path) -> None:
+    from PIL import Image
+
+    session = Recording()
+    artifact = find_artifact(registry.root)
+    Image.new("RGB", (9, 7), (10, 20, 30)).save(tmp_path / "red.png")
+    with pytest.raises(DataError, match="describes no preprocessing of images; give the array"):
+        Model(session, artifact).run(tmp_path / "red.png")
+    how = ImagePreprocessing(height=2, width=2, mean=(10, 10, 10), std=(10, 20, 40))
+    described = replace(artifact, manifest=artifact.manifest.model_copy(update={"preprocessing": how}))
+    model = Model(session, described, inputs=session.inputs, outputs=session.outputs)
+    for picture in (tmp_path / "red.png", (tmp_path / "red.png").read_bytes()):
+        assert model.run(picture)["y"][0, :, 0, 0].tolist() == [0.0, 0.5, 0.5]
+
+
+class Recording:
+    """A session that gives its image back."""
+
+    runtime = "none"
+    inputs = (TensorSpec(name="x", runtime_name="x", shape=(1, 3, 2, 2), dtype="float32"),)
+    outputs = (TensorSpec(name="y", runtime_name="y", shape=(1, 3, 2, 2), dtype="float32"),)
+
+    def run(self, inputs: Sequence[Any]) -> list[Any]:
+        return list(inputs)
 
 
 @pytest.mark.parametrize(
@@ -229,3 +265,17 @@ def test_registry_below_a_file_is_one_line(tmp_path: Path) -> None:
         Layout.open(tmp_path / "file" / "registry")
     with pytest.raises(StorageError, match="a part of the path is a file"):
         Layout.create(tmp_path / "file" / "registry")
+
+
+def test_layout_that_could_not_be_finished_leaves_no_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> None:
+        if path.name == "oci-layout":
+            raise StorageError("the disk is full", where=str(path))
+        path.write_bytes(data)
+
+    monkeypatch.setattr("edgewright.artifact.layout.write_durably", full)
+    with pytest.raises(StorageError, match="full"):
+        Layout.create(tmp_path)
+    assert list(tmp_path.iterdir()) == []

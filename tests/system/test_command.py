@@ -65,6 +65,10 @@ def test_artifact_is_inspected_and_measured(registry: Layout) -> None:
         (("convert", "--explain", "--effort", "some"), "--effort"),
         ((*CONVERT, "--report", "text.onnx/page.html"), "text.onnx/page.html: a part of the path is a file"),
         ((*CONVERT, "--report", "."), "is a folder"),
+        (("convert", "leaves:f", *CONVERT[2:]), "leaves:f: importing it fails (SystemExit: 0)"),
+        ((*CONVERT, "--output", "text.onnx"), "text.onnx: is a file, not a folder"),
+        ((*CONVERT, "--name", "a b"), "'a b' cannot be the name of a release; use"),
+        ((*CONVERT, "--version", "../1"), "'../1' cannot be the version of a release; use"),
         (("nonsense",), "nonsense"),
     ],
 )
@@ -73,6 +77,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
 ) -> None:
     (tmp_path / "text.onnx").write_text("not a model")
     (tmp_path / "text.tflite").write_text("not a model")
+    (tmp_path / "leaves.py").write_text("raise SystemExit(0)")
     port = str(free_port())
     done = edgewright(*(a.replace("{port}", port) for a in arguments), folder=tmp_path)
     lines = [line for line in done.stderr.splitlines() if line.startswith("edgewright: ")]
@@ -97,7 +102,7 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a classifier, calibration data, and labels that the float model has right."""
     folder = tmp_path_factory.mktemp("net")
     (folder / "net.py").write_text(
-        "import torch\ndef net():\n"
+        "import torch\nprint('a module that speaks')\ndef net():\n"
         "    torch.manual_seed(0)\n"
         "    return torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))\n"
         "def regression():\n    return torch.nn.Sequential(net(), torch.nn.Unflatten(1, (1, 3)))\n"
@@ -120,6 +125,8 @@ def test_model_whose_accuracy_is_open_is_written_with_a_warning(net: Path, tmp_p
     done = convert(net, tmp_path / "out", "net:net", "--json")
     assert done.returncode == 0, done.stderr
     assert "warning: accuracy could not be decided" in done.stderr
+    assert "a module that speaks" in done.stderr
+    assert "━" not in done.stderr  # no bar where there is no terminal, but lines
     document = json.loads(done.stdout)
     (artifact,) = document["artifacts"]
     assert document["verdict"] == artifact["gate"]["verdict"] == "inconclusive"

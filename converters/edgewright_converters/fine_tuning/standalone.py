@@ -29,7 +29,8 @@ from edgewright_converters.graphs import float_graphs
 from edgewright_converters.observation import histograms, observe
 from edgewright_converters.quantise.activation_range import choose_ranges
 from edgewright_converters.quantise.decision import Decision
-from edgewright_converters.source import check_takes, load_source
+from edgewright_converters.source import load_source
+from edgewright_converters.source_check import check_takes
 from edgewright_converters.torch_graph import TorchGraph, check_trainable
 
 CALIBRATION_SAMPLES = 256

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edgewright_converters.comparison import decibels
 from edgewright_converters.execution import Execution, Step, side_by_side
 from edgewright_converters.float_graph import FloatGraph, WeightLayer
 from edgewright_converters.large_blocks import own_block
@@ -251,4 +252,4 @@ def _noise_db(expected: Stack, got: Stack) -> float:
         error = flat - other.reshape(-1)
         signal += float(flat @ flat)
         noise += float(error @ error)
-    return 10 * math.log10(signal / noise) if signal > 0 and noise > 0 else 200.0
+    return decibels(signal, noise)

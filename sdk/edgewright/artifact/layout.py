@@ -116,17 +116,16 @@ class Layout:
     @staticmethod
     def create(root: Path) -> Layout:
         """The layout at `root`, made there if the folder is missing or empty. Raises `StorageError`."""
-        try:
-            strange = root.is_dir() and any(root.iterdir()) and not (root / "oci-layout").is_file()
-        except OSError as error:
-            raise storage_error(error, root) from None
-        if strange:
-            raise StorageError(
-                "is a folder with other files in it", where=str(root), remedy="choose a new or empty folder"
-            )
-        if not (root / "oci-layout").is_file():
-            write_durably(root / "index.json", to_json(image_index(())))
-            write_durably(root / "oci-layout", to_json(LayoutMarker(imageLayoutVersion="1.0.0")))
+        refuse_strange(root)
+        index, marker = root / "index.json", root / "oci-layout"
+        if not marker.is_file():
+            try:
+                write_durably(index, to_json(image_index(())))
+                write_durably(marker, to_json(LayoutMarker(imageLayoutVersion="1.0.0")))
+            except StorageError:
+                with contextlib.suppress(OSError):
+                    index.unlink(missing_ok=True)
+                raise
         return Layout.open(root)
 
     @staticmethod
@@ -252,6 +251,19 @@ class Layout:
             return _measured(self.path_of(descriptor.digest))[0] == descriptor.digest
         except (ArtifactError, StorageError):
             return False  # missing, or on a bad sector: it is written anew
+
+
+def refuse_strange(root: Path) -> None:
+    """Raise `StorageError` for what is neither a layout nor room for one."""
+    remedy = "choose a new or empty folder"
+    try:
+        if root.exists() and not root.is_dir():
+            raise StorageError("is a file, not a folder", where=str(root), remedy=remedy)
+        strange = root.is_dir() and any(root.iterdir()) and not (root / "oci-layout").is_file()
+    except OSError as error:
+        raise storage_error(error, root) from None
+    if strange:
+        raise StorageError("is a folder with other files in it", where=str(root), remedy=remedy)
 
 
 def digest_of_file(path: Path) -> str:

@@ -72,8 +72,8 @@ class ImagePreprocessing(BaseModel):
 
     model_config = CONTRACT
     kind: Literal["image"] = "image"
-    height: int = Field(gt=0)
-    width: int = Field(gt=0)
+    height: int = Field(gt=0, le=16_384)
+    width: int = Field(gt=0, le=16_384)
     mean: tuple[float, float, float]
     std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 

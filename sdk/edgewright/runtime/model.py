@@ -66,6 +66,8 @@ class Model:
     def run(self, inputs: Mapping[str, Any] | Any, *, raw: bool = False) -> dict[str, Array]:
         """One inference on a dict of arrays by input name, or on one array where there is one input.
 
+        A `Path` or the bytes of an image file become that array as the manifest's preprocessing says.
+
         Arrays are float in the source model's shape, and so are the results, by output name; `raw=True`
         takes and gives the artifact's own dtypes and axis order. Raises `DataError`.
         """
@@ -73,9 +75,22 @@ class Model:
 
     def prepare(self, inputs: Mapping[str, Any] | Any, *, raw: bool = False) -> list[Array]:
         """The first part of `run`: checked, in the artifact's axis order, quantised. From any thread."""
+        if isinstance(inputs, (Path, bytes)):
+            inputs = self._preprocessed(inputs)
         values = zip(ordered_inputs(inputs, self.inputs), self.inputs, strict=True)
         convert = _checked_raw if raw else raw_input
         return [convert(value, spec) for value, spec in values]
+
+    def _preprocessed(self, picture: Path | bytes) -> Array:
+        from edgewright.preprocessing import preprocess
+
+        how = self.manifest.preprocessing if self.manifest else None
+        if how is None:
+            raise DataError(
+                "the model's manifest describes no preprocessing of images",
+                remedy="give the array that it takes, or convert it from a folder of images",
+            )
+        return preprocess(picture, how)[np.newaxis]
 
     def execute(self, prepared: Sequence[Array]) -> list[Array]:
         """The second part: the runtime alone. From one thread at a time."""

@@ -9,7 +9,8 @@ from edgewright_converters.export import ExportedGraph, export
 from edgewright_converters.optimise import optimise
 from edgewright_converters.quantise.decision import own_ranges
 from edgewright_converters.quantise.tflite_static import quantise_tflite
-from edgewright_converters.source import SourceModel, check_takes, load_source
+from edgewright_converters.source import SourceModel, load_source
+from edgewright_converters.source_check import check_takes
 from edgewright_converters.tflite_graph import activations, open_tflite
 from edgewright_converters.verify import compare
 
