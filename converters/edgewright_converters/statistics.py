@@ -17,6 +17,8 @@ Z_95 = 1.959963984540054
 """The 97.5 % quantile of the standard normal distribution."""
 Z_POWER = 0.8416212335729143
 """The 80 % quantile: a sample size is enough four times in five, not just on average."""
+BATCHES = 20
+"""Of a series, each still long enough to know little of the one before: more are not better (Law 2015)."""
 REASONABLE_SAMPLES = 1_000_000
 """Nobody labels more; what would take more is as good as undecidable."""
 
@@ -142,3 +144,15 @@ def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
     half = Z_95 * math.sqrt(n) / 2
     low, high = math.floor(n / 2 - half), math.ceil(n / 2 + half)
     return median, ordered[max(0, low - 1)], ordered[min(n - 1, high)]
+
+
+def median_interval_in_turn(values: Sequence[float]) -> tuple[float, float, float]:
+    """`median_interval` of values taken one after another, of which neighbours are alike.
+
+    As independent values they would promise far too much. The interval is that of the medians of `BATCHES`
+    consecutive parts: batch means, Law 2015, "Simulation modeling and analysis", section 9.5.3.
+    """
+    median, *_ = median_interval(values)
+    parts = np.array_split(np.asarray(values), min(BATCHES, len(values)))
+    _, low, high = median_interval([float(np.median(part)) for part in parts])
+    return median, min(low, median), max(high, median)

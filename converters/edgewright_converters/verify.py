@@ -30,7 +30,7 @@ from edgewright_converters.export import ExportedGraph
 from edgewright_converters.operators import ExecutedOperator, executed_operators
 from edgewright_converters.quantise import QuantisedModel
 from edgewright_converters.silence import silenced
-from edgewright_converters.statistics import median_interval
+from edgewright_converters.statistics import median_interval_in_turn
 
 Array = NDArray[Any]
 Reference = Callable[[Mapping[str, Array]], Mapping[str, Array]]
@@ -194,7 +194,7 @@ def _measured(quantised: QuantisedModel, graph: ExportedGraph, compared: Compare
         compared.runtime,
         (float_figure, figure),
         len(graph.data),
-        SpeedUp(*median_interval(ratios), pairs=len(ratios)),
+        SpeedUp(*median_interval_in_turn(ratios), pairs=len(ratios)),
         executed_operators(quantised, graph, first),
         memory,
         compared.drift_reference,

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,6 +12,7 @@ from edgewright_converters.accuracy_gate import change_verdict
 from edgewright_converters.statistics import (
     REASONABLE_SAMPLES,
     median_interval,
+    median_interval_in_turn,
     paired_difference,
     proportion,
     samples_to_decide_difference,
@@ -124,6 +127,27 @@ def test_median_interval_covers_the_median_of_skewed_times() -> None:
     rng = np.random.default_rng(3)
     runs = [median_interval(rng.exponential(size=51).tolist()) for _ in range(400)]
     assert sum(low <= np.log(2) <= high for _, low, high in runs) / 400 > 0.93
+
+
+def test_neighbours_that_are_alike_widen_the_interval_of_times_taken_in_turn() -> None:
+    rng = np.random.default_rng(3)
+
+    def covered(interval: Callable[[Sequence[float]], tuple[float, float, float]]) -> float:
+        hits = 0
+        for _ in range(200):
+            series = np.convolve(rng.standard_normal(4000), np.ones(40), "valid").tolist()
+            _, low, high = interval(series)
+            hits += low <= 0 <= high
+        return hits / 200
+
+    assert covered(median_interval) < 0.5
+    assert covered(median_interval_in_turn) > 0.9
+
+
+@given(st.lists(st.floats(0.1, 10), min_size=1, max_size=60))
+def test_median_of_values_taken_in_turn_lies_in_its_interval_too(values: list[float]) -> None:
+    median, low, high = median_interval_in_turn(values)
+    assert low <= median <= high and median == median_interval(values)[0]
 
 
 def test_a_check_without_words_is_not_one() -> None:
