@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from pydantic import TypeAdapter, ValidationError
 
+from edgewright.artifact.layout import Layout
 from edgewright.artifact.manifest import ArtifactManifest, DataKind, ModelFormat, Name, Precision, Verdict
 from edgewright.durable_file import check_writable
 from edgewright.errors import ConversionError, DataError
@@ -180,6 +181,7 @@ def convert(
     packables = _judged(profiles, chosen, verified, work, limits, elapsed)
     verdict = worst([packable.gate.verdict for packable in packables])
     kept = Path(output) if verdict != "fail" or keep_failed else None
+    before = _named(kept, f"{name}:{version}")
     release, manifests = package(
         packables,
         output=kept,
@@ -197,6 +199,8 @@ def convert(
     digest = release.digest if release else None
     attempts = models.climbing.attempts if models.climbing else ()
     warnings = data.warnings + models.warnings
+    if before not in (None, digest):
+        warnings += (f"'{name}:{version}' named a release already ({before}); now it names this one",)
     result = ConversionReport(
         name, version, kept, digest, tuple(manifests), elapsed, warnings, attempts, evidence
     )
@@ -205,6 +209,14 @@ def convert(
 
         write_page(result, Path(report))
     return result
+
+
+def _named(registry: Path | None, reference: str) -> str | None:
+    """The digest of the release that has a name already."""
+    if registry is None or not (registry / "index.json").exists():
+        return None
+    found = Layout.open(registry).names().get(reference)
+    return found.digest if found else None
 
 
 def _check_word(word: str, text: str) -> None:

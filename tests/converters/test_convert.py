@@ -356,3 +356,22 @@ def test_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
         signal.signal(signal.SIGXFSZ, handler)
     assert "\n" not in str(caught.value)
     assert sorted(path for path in report.output.rglob("*") if path.is_file()) == before
+
+
+@pytest.mark.slow
+def test_release_that_takes_the_name_of_another_says_so(tmp_path: Path) -> None:
+    def made(scale: float) -> Any:
+        rows = scale * np.random.default_rng(1).standard_normal((16, 32)).astype(np.float32)
+        return convert(
+            "toy_models:mlp",
+            calibration={"x": rows},
+            profile="raspberry-pi-5",
+            format="onnx",
+            precision="int8",
+            effort="quick",
+            output=tmp_path / "out",
+        )
+
+    first, other = made(1.0), made(2.0)
+    assert not any("named a release" in line for line in first.warnings)
+    assert f"'mlp:1.0.0' named a release already ({first.release_digest}); now it names this one" in other.warnings
