@@ -157,8 +157,8 @@ def as_markdown(document: dict[str, Any]) -> str:
         "## A million devices, by this arithmetic (not measured)",
         "",
         f"- A window every {PERIOD_S:g} s: 1,000,000 / {PERIOD_S:g} = {rate:,.0f} events a second, "
-        f"× {each:.1f} µs = {cores:.2f} cores: {math.ceil(cores / 0.7)} hubs at 70 % of one, which share the "
-        "subscription.",
+        f"× {each:.1f} µs = {cores:.2f} cores. Hubs at 70 % of one that share the subscription: "
+        f"{math.ceil(cores / 0.7)}.",
         f"- Memory: every hub knows all devices, 1,000,000 × {size / 1e3:.2f} kB = "
         f"{1e6 * size / 1e9:.1f} GB each.",
         f"- Disk: {rate:,.0f} × {last['disk_bytes']:.0f} B = {disk / 1e6:.1f} MB/s, "

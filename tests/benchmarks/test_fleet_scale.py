@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from benchmarks.fleet.scale import Pace, as_markdown, measured, result_of
+from benchmarks.fleet.scale import Pace, measured
+from benchmarks.fleet.scale_report import as_markdown, result_of
 from benchmarks.mosquitto import MOSQUITTO
 
 
@@ -18,4 +21,6 @@ def test_twenty_devices_are_rolled_out_to_stopped_and_accounted_for() -> None:
     assert 0 < run.floor_us["batch"] < run.event_us
     assert stop is not None and 0 < stop.first_told_s <= stop.last_told_s
     text = as_markdown(result_of([run], stop))
-    assert "| 20 |" in text and "Emergency stop" in text and "A million devices" in text
+    assert "| 20 |" in text and "Emergency stop" in text and "A line through" not in text
+    more = replace(run, devices=40, events=2 * run.events, steady_s=2 * run.steady_s)
+    assert "A million devices" in as_markdown(result_of([run, more], stop))

@@ -374,4 +374,7 @@ def test_release_that_takes_the_name_of_another_says_so(tmp_path: Path) -> None:
 
     first, other = made(1.0), made(2.0)
     assert not any("named a release" in line for line in first.warnings)
-    assert f"'mlp:1.0.0' named a release already ({first.release_digest}); now it names this one" in other.warnings
+    assert (
+        f"'mlp:1.0.0' named a release already ({first.release_digest}); now it names this one"
+        in other.warnings
+    )
