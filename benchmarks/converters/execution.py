@@ -90,7 +90,7 @@ def outputs(evaluation: Path, scores: Path, target: str) -> None:
 
 
 def latency(rounds: int, seconds: float, times: Path, targets: Sequence[str]) -> None:
-    """Write the median seconds of each model in each round, all models interleaved one inference each.
+    """Write the median seconds of each model in each round, all models in turns of a few inferences each.
 
     Each round opens the models anew, in another order: where a session's memory happens to lie, and whose turn is
     before, make differences of some percent that would otherwise look like the model's own.

@@ -26,12 +26,12 @@ COLUMNS = (
 LEGEND = """\
 Every artifact was executed on all evaluation samples by the runtime it is for, on one thread. Intervals are 95 %;
 changes are paired, on the same samples. Latency is the median from raw input to raw output; speed-up is over the
-float model in the same runtime, with the lowest and highest round; all models of a table were timed interleaved,
-one inference each. Ours takes integers, which a camera gives; a peer that takes float32 quantises inside. A peer's
-conversion starts from the float export; ours starts from PyTorch, makes both formats at once (its time and memory
-are of both) and includes the export and the execution of the results. Ours is *behind* where the interval of the
-paired difference lies below nought, or every round was slower and the median by more than 3 %; *ahead* is the
-reverse, *level* is where neither can be said."""
+float model in the same runtime, with the lowest and highest round; all models of a table took turns of eight
+inferences after one that is not counted, as it finds the caches full of the others. Ours takes integers, which a
+camera gives; a peer that takes float32 quantises inside. A peer's conversion starts from the float export; ours
+starts from PyTorch, makes both formats at once (its time and memory are of both) and includes the export and the
+execution of the results. Ours is *behind* where the interval of the paired difference lies below nought, or every
+round was slower and the median by more than 3 %; *ahead* is the reverse, *level* is where neither can be said."""
 
 
 def markdown(result: Result, picture: str) -> str:

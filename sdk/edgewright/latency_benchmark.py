@@ -11,6 +11,11 @@ import numpy as np
 from edgewright.artifact.manifest import LatencyFigure, Precision, TensorSpec
 from edgewright.runtime.model import Array, Model
 
+TURN = 8
+"""Inferences of one model before the next has its turn. One more goes before them uncounted: it finds the caches
+full of the others, which no inference in use does but the first. In turns of one, EfficientNet-Lite0 in INT8 has
+2.0 times float's speed in ONNX Runtime, in these turns 2.3 times, and timed alone 2.5 times."""
+
 
 @dataclass(frozen=True)
 class Benchmark:
@@ -47,7 +52,7 @@ def benchmark(model: Model, *, seconds: float = 2.0) -> Benchmark:
 
 
 def benchmark_interleaved(models: Sequence[Model], *, seconds: float = 2.0) -> list[Benchmark]:
-    """Measure several models in turn, one inference each, for about `seconds` a model.
+    """Measure several models in turns of a few inferences each, for about `seconds` a model.
 
     A ratio of two results compares like with like: both met the same clock speeds and the same neighbours.
     """
@@ -67,11 +72,14 @@ def interleaved_seconds(models: Sequence[Model], *, seconds: float = 2.0) -> lis
     # At least 20 samples each; past that the time decides, so that a slow model does not take minutes.
     while len(times[0]) < 20 or (max(spent) < seconds and len(times[0]) < 100_000):
         for i, (model, feed) in enumerate(zip(models, feeds, strict=True)):
-            start = time.perf_counter()
-            model.run_raw(feed)
-            elapsed = time.perf_counter() - start
-            times[i].append(elapsed)
-            spent[i] += elapsed
+            if len(models) > 1:
+                model.run_raw(feed)
+            for _ in range(TURN):
+                start = time.perf_counter()
+                model.run_raw(feed)
+                elapsed = time.perf_counter() - start
+                times[i].append(elapsed)
+                spent[i] += elapsed
     return times
 
 
