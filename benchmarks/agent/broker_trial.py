@@ -15,7 +15,7 @@ from pathlib import Path
 
 import paho.mqtt.client as paho
 
-from benchmarks.agent.faulty_device import config_for, fork_proofs
+from benchmarks.agent.faulty_device import config_for
 from benchmarks.mosquitto import DEADLINE_S, Mosquitto
 from edgewright.contract import from_json, to_json
 from edgewright.mqtt import BrokerSettings, connect, make_client
@@ -72,8 +72,8 @@ def lose_the_broker(state: Path, registry: Path, desired: DesiredState, phase: s
 
 
 def run_device(state: Path, registry: Path, broker: Mosquitto, phase: str) -> None:
-    """The agent, until it is killed."""
-    fork_proofs()
+    """The agent, until it is killed. It proves in a new process: of its many threads one may hold a lock that a
+    fork would wait for as long as it may."""
     logging.getLogger("edgewright.agent").setLevel(logging.CRITICAL)
     changes = {"broker": broker.settings, "source": SourceConfig(rate_hz=200.0)}
     agent = _Agent(config_for(state, registry).model_copy(update=changes))

@@ -211,7 +211,7 @@ not).
 Where the only slot is damaged, nothing serves until the release is delivered again, and the reason is told.
 The disks are in memory; a power cut is emulated: what was not flushed (fsync of the file, and of its folder) is
 lost.
-The proving process is forked, not started anew; all else is the agent's own code.
+The proving process is forked, not started anew, but where the broker is gone; all else is the agent's own code.
 
 {table(outcomes)}"""
     print(text)
