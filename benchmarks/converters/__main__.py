@@ -52,8 +52,8 @@ def main(models: str, tools: str, output: Path, quick: bool) -> None:
     """Measure our converters and other quantisers on the same models, data and runtimes.
 
     Models are trained and each peer's environment is made on the first run, and kept below
-    $XDG_CACHE_HOME/edgewright/benchmarks. On two cores the first full run takes about
-    half an hour, a later one a quarter of an hour.
+    $XDG_CACHE_HOME/edgewright/benchmarks. On two cores one of them trains for over half an
+    hour; once all are there, a full run takes some eleven minutes.
     """
     chosen_models = _chosen(models, MODELS, "model")
     chosen_tools = _chosen(tools, TOOLS, "tool")
